@@ -1,0 +1,257 @@
+"""Every error of both sides: what the server raises is what the client catches.
+
+    WherryError                    id, message, retryable, hint
+      RequestError                 the caller can do something
+        BadRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict · RangeNotSatisfiable
+        Unprocessable · RateLimited · NotServed · Unavailable (retryable) · ServerFault
+      StorageError                 the bytes are wrong or out of reach
+        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
+      FormatError                  the file is not the disk image it claims to be
+        ImageTooLarge
+      SourceError                  the URL of an import gives no image
+        SourceRefused · SourceUnavailable (retryable)
+      ActionCancelled · AttemptsExhausted        how else an action may end
+      ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
+
+No class knows HTTP: ``server/http/edge.py`` turns a class into a status, ``client/transport.py`` turns it back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from wherry.models import Action
+
+
+class WherryError(Exception):
+    """Anything wherry raises on purpose.
+
+    ``id`` is the word a program may test (on the wire: the error's ``id``, or the ``code`` of a failed action),
+    ``message`` a sentence for a person, ``retryable`` whether the same call may succeed later unchanged, and
+    ``hint`` what to do next.
+    """
+
+    id: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestError(WherryError):
+    """The request can't be served as it stands.
+
+    ``status`` and ``request_id`` are set by the client, from the reply; on the server they are None.
+    """
+
+    status: int | None = None
+    request_id: str | None = None
+
+
+class BadRequest(RequestError):
+    """The request can't be read."""
+
+    id = "bad_request"
+
+
+class Unauthorized(RequestError):
+    """The token is missing or unknown."""
+
+    id = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """The token lacks a scope, or the resource may not be changed."""
+
+    id = "forbidden"
+
+
+class NotFound(RequestError):
+    """No such resource, or not the caller's."""
+
+    id = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not with this method."""
+
+    id = "method_not_allowed"
+
+
+class Conflict(RequestError):
+    """Raised by the client when another service answers 409; wherry itself never does."""
+
+    id = "conflict"
+
+
+class RangeNotSatisfiable(RequestError):
+    """The range asked for lies outside the export."""
+
+    id = "range_not_satisfiable"
+
+
+class Unprocessable(RequestError):
+    """The request is well formed, and against the rules."""
+
+    id = "unprocessable_entity"
+
+
+class RateLimited(RequestError):
+    """Too many requests; ``retry_after_s`` is set for the limit of a minute only."""
+
+    id = "too_many_requests"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotServed(RequestError):
+    """A call of DigitalOcean's API that wherry does not serve."""
+
+    id = "not_implemented"
+
+
+class Unavailable(RequestError):
+    """The service can't take this now; the same request may succeed later."""
+
+    id = "service_unavailable"
+    retryable = True
+
+
+class ServerFault(RequestError):
+    """The service failed in a way it did not foresee; details are in its log under the request id."""
+
+    id = "server_error"
+    retryable = True
+
+
+class StorageError(WherryError):
+    """The bytes in a store are wrong or out of reach."""
+
+    id = "storage_error"
+
+
+class BlockMissing(StorageError):
+    """A block that a manifest names is not where the manifest says."""
+
+    id = "block_missing"
+    hint = "Transfer the image again from a region whose copy is whole; 'wherry check' lists what is missing."
+
+
+class BlockCorrupt(StorageError):
+    """A block's bytes do not hash to the digest they are kept under."""
+
+    id = "block_corrupt"
+    hint = "Transfer the image again from a region whose copy is whole; 'wherry check' lists what is damaged."
+
+
+class ManifestMissing(StorageError):
+    """The manifest the catalog names is not in the store."""
+
+    id = "manifest_missing"
+    hint = "'wherry check' lists what is missing."
+
+
+class ManifestCorrupt(StorageError):
+    """A manifest or a pack's index can't be read, or does not match its name."""
+
+    id = "manifest_corrupt"
+    hint = "'wherry check' lists what is damaged."
+
+
+class StoreFull(StorageError):
+    """The region's store has no room left."""
+
+    id = "store_full"
+    hint = "Free space in the region (delete images, then 'wherry collect'), or enlarge its store; then start again."
+
+
+class StoreUnavailable(StorageError):
+    """The region's store does not answer, or refuses for a reason that may pass."""
+
+    id = "store_unavailable"
+    retryable = True
+    hint = "Check that the region's store is reachable, then start the action again."
+
+
+class FormatError(WherryError):
+    """The file is not the disk image it claims to be, or is of a kind that is refused."""
+
+    id = "image_invalid"
+    hint = "Give a raw or qcow2 image that stands on its own, plain or in gzip, bzip2, xz or zstd."
+
+
+class ImageTooLarge(FormatError):
+    """The image is larger than the service takes."""
+
+    id = "image_too_large"
+    hint = "Shrink the image, or start the service with a larger --max-image-gb."
+
+
+class SourceError(WherryError):
+    """The place an import reads from gives no image."""
+
+    id = "source_error"
+
+
+class SourceRefused(SourceError):
+    """The URL may not be read, or answers that there is nothing."""
+
+    id = "source_refused"
+    hint = "Check the URL; a private or loopback address must be allowed with --allow-import-from."
+
+
+class SourceUnavailable(SourceError):
+    """The URL does not answer, or its connection broke."""
+
+    id = "source_unavailable"
+    retryable = True
+    hint = "Check that the URL can be reached from the service, then create the image again."
+
+
+class ActionCancelled(WherryError):
+    """The action was cancelled by a caller."""
+
+    id = "cancelled"
+    hint = "Start the action again if it is still wanted."
+
+
+class AttemptsExhausted(WherryError):
+    """The process that ran the action died too often while running it."""
+
+    id = "attempts_exhausted"
+    retryable = True
+    hint = "Read the service's log for why it died, then start the action again."
+
+
+class ActionErrored(WherryError):
+    """An action that was waited for ended as ``errored``; ``action`` is its last state."""
+
+    id = "action_errored"
+
+    def __init__(self, message: str, action: Action) -> None:
+        super().__init__(message)
+        self.action = action
+
+
+class ActionTimeout(WherryError):
+    """Waiting was given up: the action made no progress for a while. It goes on; ``action`` is its last state."""
+
+    id = "action_timeout"
+    retryable = True
+
+    def __init__(self, message: str, action: Action) -> None:
+        super().__init__(message)
+        self.action = action
+
+
+class ConnectionFailed(WherryError):
+    """The service can't be reached, or the connection broke before a reply came."""
+
+    id = "connection_failed"
+    retryable = True
