@@ -17,14 +17,14 @@ ConvertType = Literal["convert"]
 ExportFormat = Literal["raw", "qcow2"]
 
 
-class Model(Struct, frozen=True, kw_only=True):
-    """What all shapes have in common: immutable, built by name, unknown fields ignored."""
+class Model(Struct, frozen=True):
+    """What all shapes have in common: immutable, unknown fields ignored. (Each says kw_only itself: not inherited.)"""
 
 
 # ---------------------------------------------------------------------------------------------------------- objects
 
 
-class Region(Model):
+class Region(Model, kw_only=True):
     """A place with a slug and a store. ``sizes`` is empty where the token may not read sizes."""
 
     name: str
@@ -34,7 +34,7 @@ class Region(Model):
     sizes: list[str] = field(default_factory=list)
 
 
-class ActionError(Model):
+class ActionError(Model, kw_only=True):
     """Why an action errored (ours). ``code`` is for programs, ``message`` and ``hint`` are for people."""
 
     code: str
@@ -44,7 +44,7 @@ class ActionError(Model):
     hint: str = ""
 
 
-class Progress(Model):
+class Progress(Model, kw_only=True):
     """How far an action is (ours). Bytes are as stored: compressed, each block once.
 
     ``stage`` is the step in work; ``percent`` counts the whole action from 0 to 100 and is None while the size is not
@@ -66,7 +66,7 @@ class Progress(Model):
     waiting_for: str | None = None
 
 
-class Action(Model):
+class Action(Model, kw_only=True):
     """The durable record of something that takes time.
 
     ``status`` is ``in-progress``, ``completed`` or ``errored``. ``region`` of a transfer is its destination.
@@ -86,7 +86,7 @@ class Action(Model):
     progress: Progress | None = None
 
 
-class Image(Model):
+class Image(Model, kw_only=True):
     """A bootable disk and its facts.
 
     ``status`` is ``NEW``, ``pending``, ``available``, ``deleted`` or ``retired``; ``error_message`` says why an import
@@ -109,21 +109,21 @@ class Image(Model):
     error_message: str | None = None
 
 
-class Amount(Model):
+class Amount(Model, kw_only=True):
     """A number and its unit."""
 
     amount: float
     unit: str
 
 
-class DiskInfo(Model):
+class DiskInfo(Model, kw_only=True):
     """A disk that a size brings."""
 
     type: str
     size: Amount
 
 
-class GpuInfo(Model):
+class GpuInfo(Model, kw_only=True):
     """The GPUs that a size brings."""
 
     count: int
@@ -131,7 +131,7 @@ class GpuInfo(Model):
     vram: Amount
 
 
-class Size(Model):
+class Size(Model, kw_only=True):
     """A kind of Droplet: memory in MiB, disk in GiB, transfer in TiB, prices in US dollars."""
 
     slug: str
@@ -148,7 +148,7 @@ class Size(Model):
     gpu_info: GpuInfo | UnsetType = UNSET
 
 
-class Snapshot(Model):
+class Snapshot(Model, kw_only=True):
     """A snapshot of a Droplet. ``id`` is the image's id, as a string here."""
 
     id: str
@@ -162,14 +162,14 @@ class Snapshot(Model):
     tags: list[str] | None = None
 
 
-class Team(Model):
+class Team(Model, kw_only=True):
     """The team an account belongs to."""
 
     uuid: str
     name: str
 
 
-class Account(Model):
+class Account(Model, kw_only=True):
     """Who the token belongs to, and its limits."""
 
     droplet_limit: int
@@ -185,7 +185,7 @@ class Account(Model):
     volume_limit: int = 0
 
 
-class TransferPlan(Model):
+class TransferPlan(Model, kw_only=True):
     """What a transfer would do (ours): blocks and stored bytes in all, already there, and to be sent."""
 
     region: str
@@ -197,7 +197,7 @@ class TransferPlan(Model):
     bytes_to_send: int
 
 
-class Upload(Model):
+class Upload(Model, kw_only=True):
     """Bytes of a disk image on their way into an import (ours). ``offset`` is how many bytes are safely kept."""
 
     id: str
@@ -208,7 +208,7 @@ class Upload(Model):
     image_id: int | None = None
 
 
-class CollectPlan(Model):
+class CollectPlan(Model, kw_only=True):
     """What nobody holds, so that ``collect`` would remove it (ours)."""
 
     region: str
@@ -219,7 +219,7 @@ class CollectPlan(Model):
 # --------------------------------------------------------------------------------------------------------- requests
 
 
-class TransferRequest(Model, tag_field="type", tag="transfer"):
+class TransferRequest(Model, kw_only=True, tag_field="type", tag="transfer"):
     """Ask for an image in a further region. ``regions`` and ``dry_run`` are ours."""
 
     region: str | None = None
@@ -227,14 +227,14 @@ class TransferRequest(Model, tag_field="type", tag="transfer"):
     dry_run: bool | None = None
 
 
-class ConvertRequest(Model, tag_field="type", tag="convert"):
+class ConvertRequest(Model, kw_only=True, tag_field="type", tag="convert"):
     """Ask that a backup become a snapshot."""
 
 
 ImageActionRequest = TransferRequest | ConvertRequest
 
 
-class ImageCreateRequest(Model):
+class ImageCreateRequest(Model, kw_only=True):
     """Ask for a custom image, imported from a URL."""
 
     name: str | None = None
@@ -245,7 +245,7 @@ class ImageCreateRequest(Model):
     tags: list[str] | None = None
 
 
-class ImageUpdateRequest(Model):
+class ImageUpdateRequest(Model, kw_only=True):
     """Change an image's name, or a custom image's distribution and description. What is None stays."""
 
     name: str | None = None
@@ -253,7 +253,7 @@ class ImageUpdateRequest(Model):
     description: str | None = None
 
 
-class UploadCreateRequest(Model):
+class UploadCreateRequest(Model, kw_only=True):
     """Begin an upload (ours): a custom image whose bytes the caller sends."""
 
     name: str | None = None
@@ -263,7 +263,7 @@ class UploadCreateRequest(Model):
     tags: list[str] | None = None
 
 
-class CollectRequest(Model):
+class CollectRequest(Model, kw_only=True):
     """Remove what nobody holds (ours), in all regions or one; with ``dry_run`` only say what that would be."""
 
     region: str | None = None
@@ -273,7 +273,7 @@ class CollectRequest(Model):
 # ---------------------------------------------------------------------------------------------------------- replies
 
 
-class Pages(Model, omit_defaults=True):
+class Pages(Model, kw_only=True, omit_defaults=True):
     """Absolute URLs of the neighbouring pages; one that does not exist is left out, never null."""
 
     first: str | UnsetType = UNSET
@@ -282,62 +282,62 @@ class Pages(Model, omit_defaults=True):
     last: str | UnsetType = UNSET
 
 
-class Links(Model):
+class Links(Model, kw_only=True):
     """Where a list goes on. Without ``pages`` there is one page only."""
 
     pages: Pages | UnsetType = UNSET
 
 
-class Meta(Model):
+class Meta(Model, kw_only=True):
     """``total`` counts all pages."""
 
     total: int
 
 
-class Page(Model):
+class Page(Model, kw_only=True):
     """What every list has beside its items."""
 
     links: Links | None = None
     meta: Meta | None = None
 
 
-class ImagePage(Page):
+class ImagePage(Page, kw_only=True):
     """A page of images."""
 
     images: list[Image]
 
 
-class ActionPage(Page):
+class ActionPage(Page, kw_only=True):
     """A page of actions, newest first."""
 
     actions: list[Action]
 
 
-class RegionPage(Page):
+class RegionPage(Page, kw_only=True):
     """A page of regions."""
 
     regions: list[Region]
 
 
-class SizePage(Page):
+class SizePage(Page, kw_only=True):
     """A page of sizes."""
 
     sizes: list[Size]
 
 
-class SnapshotPage(Page):
+class SnapshotPage(Page, kw_only=True):
     """A page of snapshots."""
 
     snapshots: list[Snapshot]
 
 
-class ImageReply(Model):
+class ImageReply(Model, kw_only=True):
     """An image, wrapped."""
 
     image: Image
 
 
-class ActionLink(Model):
+class ActionLink(Model, kw_only=True):
     """Where the action that a call began can be read."""
 
     id: int
@@ -345,25 +345,25 @@ class ActionLink(Model):
     href: str
 
 
-class CreatedLinks(Model):
+class CreatedLinks(Model, kw_only=True):
     """The actions that a call began (ours, in the shape of DigitalOcean's Droplet create)."""
 
     actions: list[ActionLink]
 
 
-class ImageCreatedReply(ImageReply):
+class ImageCreatedReply(ImageReply, kw_only=True):
     """A custom image that is being imported. ``links`` leads to the import's action (ours)."""
 
     links: CreatedLinks
 
 
-class ActionReply(Model):
+class ActionReply(Model, kw_only=True):
     """An action, wrapped."""
 
     action: Action
 
 
-class ImageActionReply(Action):
+class ImageActionReply(Action, kw_only=True):
     """An image action: its fields at the top level and the same object under ``action``.
 
     Generated clients read the top level, hand-written ones ``action``; so both are sent. ``actions`` (ours) holds one
@@ -374,37 +374,37 @@ class ImageActionReply(Action):
     actions: list[Action] | UnsetType = UNSET
 
 
-class TransferPlanReply(Model):
+class TransferPlanReply(Model, kw_only=True):
     """What a transfer would do (ours)."""
 
     plan: TransferPlan
 
 
-class SnapshotReply(Model):
+class SnapshotReply(Model, kw_only=True):
     """A snapshot, wrapped."""
 
     snapshot: Snapshot
 
 
-class AccountReply(Model):
+class AccountReply(Model, kw_only=True):
     """An account, wrapped."""
 
     account: Account
 
 
-class UploadReply(Model):
+class UploadReply(Model, kw_only=True):
     """An upload, wrapped (ours)."""
 
     upload: Upload
 
 
-class CollectPlanReply(Model):
+class CollectPlanReply(Model, kw_only=True):
     """What ``collect`` would remove, by region (ours)."""
 
     plan: list[CollectPlan]
 
 
-class ErrorReply(Model):
+class ErrorReply(Model, kw_only=True):
     """Every error. ``id`` is for programs, ``message`` for people, ``request_id`` finds it in the service's log."""
 
     id: str
