@@ -55,7 +55,8 @@ class Call:
     @property
     def status(self) -> int:
         """The usual success status."""
-        return next(iter(self.replies))
+        first: int = next(iter(self.replies))
+        return first
 
     @property
     def reply(self) -> Any:

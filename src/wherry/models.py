@@ -18,7 +18,7 @@ ExportFormat = Literal["raw", "qcow2"]
 
 
 class Model(Struct, frozen=True):
-    """What all shapes have in common: immutable, unknown fields ignored. (Each says kw_only itself: not inherited.)"""
+    """What all shapes have in common: immutable, unknown fields ignored. ``kw_only`` is not inherited."""
 
 
 # ---------------------------------------------------------------------------------------------------------- objects
