@@ -1,0 +1,1 @@
+"""The service: what answers the wire contract and keeps the images."""

@@ -1,0 +1,1 @@
+"""How the catalog's schema came to be, one step a file."""

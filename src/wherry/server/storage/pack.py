@@ -1,0 +1,140 @@
+"""A pack: an immutable object of many stored blocks, which can be read on its own. Format version 1, little endian.
+
+    record      one after another, each block:
+                "WBLK" (4) · codec (1) · zero (3) · plain length (4) · stored length (4) · digest (32)
+                · stored digest (32) · the stored bytes
+    index       "WIDX" (4) · format version (4) · action id (8) · number of the pack in the action (4) · blocks (4)
+                then each block: digest (32) · stored digest (32) · offset of the stored bytes (8)
+                · stored length (4) · plain length (4) · codec (1) · zero (3)
+    footer      offset of the index (8) · its length (4) · its BLAKE3 digest (32) · "WPCK" (4)
+
+The pack's name is the digest of its index, in which the action and the number stand: a step that runs twice writes the
+same object, and two actions never write the same one.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from wherry.errors import ManifestCorrupt
+from wherry.server.storage.block import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wherry.server.storage.backends import Backend, Upload
+
+PACK_SIZE = 64 << 20
+"""Bytes after which a pack is closed."""
+
+PACK_BLOCKS = 4096
+"""Blocks after which a pack is closed, so that its index stays small."""
+
+VERSION = 1
+
+_RECORD = Struct("<4sB3xII32s32s")
+_INDEX = Struct("<4sIQII")
+_ENTRY = Struct("<32s32sQIIB3x")
+_FOOTER = Struct("<QI32s4s")
+
+RECORD_SIZE = _RECORD.size
+
+
+@dataclass(frozen=True)
+class PackIndex:
+    """What a pack holds, and who wrote it."""
+
+    action_id: int
+    number: int
+    entries: tuple[Entry, ...]
+
+    def encode(self) -> bytes:
+        """The index as it is stored."""
+        head = _INDEX.pack(b"WIDX", VERSION, self.action_id, self.number, len(self.entries))
+        return head + b"".join(
+            _ENTRY.pack(e.digest, e.stored_digest, e.offset, e.stored_length, e.plain_length, e.codec)
+            for e in self.entries
+        )
+
+
+def pack_key(index: bytes) -> str:
+    """The name of the pack with this index."""
+    digest = blake3(index).hexdigest()
+    return f"packs/{digest[:2]}/{digest}"
+
+
+class PackWriter:
+    """Appends stored blocks to a pack and publishes it once it is closed."""
+
+    def __init__(self, upload: Upload, action_id: int, number: int) -> None:
+        self._upload = upload
+        self._action_id = action_id
+        self._number = number
+        self._entries: list[Entry] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the pack should be closed."""
+        return self._size >= PACK_SIZE or len(self._entries) >= PACK_BLOCKS
+
+    def append(self, block: Entry, stored: bytes | memoryview) -> Entry:
+        """Append a stored block, whose entry may come from another pack; answers its entry in this one."""
+        entry = Entry(
+            block.digest, block.stored_digest, self._size + RECORD_SIZE, block.stored_length, block.plain_length,
+            block.codec,
+        )  # fmt: skip
+        head = _RECORD.pack(b"WBLK", entry.codec, entry.plain_length, entry.stored_length, entry.digest,
+                            entry.stored_digest)  # fmt: skip
+        self._upload.write(head, stored)
+        self._size = entry.end
+        self._entries.append(entry)
+        return entry
+
+    def close(self, before_publish: Callable[[str, int], None]) -> str:
+        """End the pack and publish it; answers its key.
+
+        ``before_publish(key, size)`` is called when all its bytes are durable and it has no name yet: whoever holds
+        the pack writes that down there, for once it has a name nothing else says that it is needed.
+        """
+        index = PackIndex(self._action_id, self._number, tuple(self._entries)).encode()
+        footer = _FOOTER.pack(self._size, len(index), blake3(index).digest(), b"WPCK")
+        self._upload.write(index, footer)
+        self._upload.sync()
+        key = pack_key(index)
+        before_publish(key, self._size + len(index) + len(footer))
+        self._upload.publish(key)
+        return key
+
+
+def read_index(backend: Backend, key: str) -> PackIndex:
+    """Read what a pack holds. Raises BlockMissing if there is no such pack, ManifestCorrupt if it is damaged."""
+    size = backend.size(key)
+    footer = bytearray(_FOOTER.size)
+    if size < _FOOTER.size:
+        raise ManifestCorrupt(f"{key} has {size} bytes, fewer than a pack's footer")
+    backend.read(key, size - _FOOTER.size, memoryview(footer))
+    offset, length, digest, magic = _FOOTER.unpack(footer)
+    if magic != b"WPCK" or offset + length + _FOOTER.size != size:
+        raise ManifestCorrupt(f"{key} does not end as a pack of {size} bytes does")
+    data = bytearray(length)
+    backend.read(key, offset, memoryview(data))
+    if blake3(data).digest() != digest or pack_key(bytes(data)) != key:
+        raise ManifestCorrupt(f"the index of {key} hashes to {blake3(data).hexdigest()[:12]}, not to the pack's name")
+    return _decode_index(key, bytes(data))
+
+
+def _decode_index(key: str, data: bytes) -> PackIndex:
+    try:
+        magic, version, action_id, number, count = _INDEX.unpack_from(data)
+    except struct.error as error:
+        raise ManifestCorrupt(f"the index of {key} is too short") from error
+    if magic != b"WIDX" or version != VERSION or _INDEX.size + count * _ENTRY.size != len(data):
+        raise ManifestCorrupt(f"the index of {key} is of version {version}; this program reads version {VERSION}")
+    rows = _ENTRY.iter_unpack(memoryview(data)[_INDEX.size :])
+    return PackIndex(action_id, number, tuple(Entry(*row) for row in rows))
