@@ -442,7 +442,9 @@ class Writer(Reader):
             )
         )
 
-    def remember(self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime) -> None:
+    def remember(
+        self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime
+    ) -> None:
         """Remember what an Idempotency-Key stands for, and forget those older than ``before``."""
         self.connection.execute(delete(t.repeats).where(t.repeats.c.created_at < micros(before)))
         self.connection.execute(

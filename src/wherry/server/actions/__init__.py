@@ -1,0 +1,260 @@
+"""Everything that takes time, one file a kind. The door is ``Actions``.
+
+Each kind says in its file what it checks, which steps it has and in which order. What all have in common is here: they
+are accepted in one commit, their steps are safe to repeat, and they end: completed by their last step, or as errored
+by ``_fail``, which is the only place where that happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from wherry.errors import ActionCancelled, AttemptsExhausted, Unavailable, Unprocessable, WherryError
+from wherry.models import ActionError
+from wherry.server import lifecycle
+from wherry.server.actions import convert, delete
+from wherry.server.actions.collect import Collect
+from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.regions import Regions
+from wherry.server.actions.transfer import Transfer
+from wherry.server.actions.uploads import Uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wherry.models import CollectPlan, ImageCreateRequest, TransferPlan
+    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.engine import Engine
+    from wherry.server.sources import Sources
+
+__all__ = ["Actions", "Regions"]
+
+log = logging.getLogger("wherry.actions")
+
+_MOST_ATTEMPTS = 10  # an action that took its process down so often is given up
+_KEY_LIVES = timedelta(hours=24)
+_LONGEST_KEY = 255
+_GLANCE_S = 0.02
+_PATIENCE_S = 1.0
+
+
+class Kind(Protocol):
+    """One kind of action that takes a workflow."""
+
+    kind: str
+
+    @property
+    def steps(self) -> Sequence[Callable[[ActionRecord], None]]:
+        """What is done, in this order. Each is safe to repeat; the last one ends the action."""
+
+    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
+        """What else changes when the action ends as errored."""
+
+
+class Actions:
+    """Begins actions and runs them."""
+
+    def __init__(
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, largest_bytes: int
+    ) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._transfer = Transfer(catalog, engine, regions)
+        self._import = ImportImage(catalog, engine, regions, sources, largest_bytes)
+        self._collect = Collect(catalog, engine, regions)
+        self.uploads = Uploads(catalog, self._import, regions, sources, largest_bytes)
+        for kind in (self._transfer, self._import, self._collect):
+            engine.workflow(kind.kind, self._runner(kind))
+
+    def start(self) -> None:
+        """Run what was accepted, also by a process that died."""
+        self._engine.start()
+        with self._catalog.begin() as tx:
+            running = {action.id: action for action in tx.running()}
+            for action_id in self._engine.unattended(running):
+                action = running[action_id]
+                self._engine.enqueue(tx.connection, action.type, action.id, attempt=action.attempts + 1)
+        self.uploads.sweep()
+
+    # -------------------------------------------------------------------------------------------------- beginning
+
+    def transfer(
+        self, account_id: int, image_id: int, regions: Sequence[str | None], key: str | None = None
+    ) -> list[ActionRecord]:
+        """Transfer an image to regions: one action each, all of them or none."""
+        return self._once(
+            account_id, key, ("transfer", image_id, regions),
+            lambda tx: [self._transfer.accept(tx, account_id, image_id, region) for region in regions],
+        )  # fmt: skip
+
+    def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
+        """What a transfer would move."""
+        with self._catalog.read() as reader:
+            return self._transfer.plan(reader, account_id, image_id, region)
+
+    def convert(self, account_id: int, image_id: int, key: str | None = None) -> ActionRecord:
+        """Convert a backup to a snapshot."""
+        asked = ("convert", image_id)
+        return self._once(account_id, key, asked, lambda tx: [convert.accept(tx, account_id, image_id)])[0]
+
+    def import_url(self, account_id: int, request: ImageCreateRequest, key: str | None = None) -> ActionRecord:
+        """Import an image from a URL; answers the action, whose ``resource_id`` is the new image."""
+        url = request.url
+        if not url:
+            raise Unprocessable("Url can't be blank")
+        self._import.check_url(url)
+        return self._once(
+            account_id, key, ("import", msgspec.to_builtins(request)),
+            lambda tx: [self._import.accept(tx, account_id, request, {"url": url})[1]],
+        )[0]  # fmt: skip
+
+    def delete(self, account_id: int, image_id: int) -> None:
+        """Delete an image everywhere; its bytes are collected afterwards."""
+        with self._catalog.begin() as tx:
+            delete.accept(tx, account_id, image_id)
+            self._collect.accept(tx)
+
+    def remove_replica(self, account_id: int, image_id: int, region: str) -> None:
+        """Remove an image from one region; its bytes are collected afterwards."""
+        with self._catalog.begin() as tx:
+            delete.accept_replica(tx, account_id, image_id, region)
+            self._collect.accept(tx)
+
+    def collect(self, region: str | None = None) -> ActionRecord:
+        """Remove what nobody holds."""
+        with self._catalog.begin() as tx:
+            return self._collect.accept(tx, region)
+
+    def plan_collect(self, region: str | None = None) -> list[CollectPlan]:
+        """What ``collect`` would remove."""
+        with self._catalog.read() as reader:
+            return self._collect.plan(reader, region)
+
+    def cancel(self, account_id: int, action_id: int) -> ActionRecord:
+        """Ask that an action stop; its worker hears of it within a second, or when it begins."""
+        with self._catalog.begin() as tx:
+            lifecycle.check_cancel(tx.action(action_id, account_id))
+            tx.request_cancel(action_id)
+            return tx.action(action_id)
+
+    def empty(self) -> None:
+        """Cancel what is running, wait for it, and drop everything but accounts and tokens. For test mode."""
+        with self._catalog.begin() as tx:
+            for action in tx.running():
+                tx.request_cancel(action.id)
+        while self._is_running():
+            time.sleep(_GLANCE_S)
+        with self._catalog.begin() as tx:
+            tx.empty()
+        self.uploads.sweep()
+        self.collect()
+
+    def _is_running(self) -> bool:
+        with self._catalog.read() as reader:
+            return bool(reader.running())
+
+    def _once(
+        self, account_id: int, key: str | None, asked: object, accept: Callable[[Writer], list[ActionRecord]]
+    ) -> list[ActionRecord]:
+        """Accept, unless the same was asked before under the same Idempotency-Key: then answer what came of it."""
+        request = blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
+        with self._catalog.begin() as tx:
+            if key is None:
+                return accept(tx)
+            if not 0 < len(key) <= _LONGEST_KEY:
+                raise Unprocessable(f"Idempotency-Key has {len(key)} characters; it may have 1 to {_LONGEST_KEY}")
+            since = tx.moment - _KEY_LIVES
+            if (before := tx.repeat(account_id, key, since)) is not None:
+                if before[0] != request:
+                    raise Unprocessable("Idempotency-Key was used for another request within the last 24 hours")
+                return [tx.action(action_id) for action_id in before[1]["actions"]]
+            actions = accept(tx)
+            tx.remember(account_id, key, request, {"actions": [one.id for one in actions]}, before=since)
+            return actions
+
+    # ---------------------------------------------------------------------------------------------------- running
+
+    def _runner(self, kind: Kind) -> Callable[[int], None]:
+        def run(action_id: int) -> None:
+            try:
+                self._begin(action_id)
+                for step in kind.steps:
+                    self._engine.step(step.__name__.strip("_"), self._working(step), action_id)
+            except WherryError as error:
+                self._fail(kind, action_id, error)
+            except Exception as error:  # a fault of ours must not leave an action that never ends
+                log.exception("action.fault action_id=%s", action_id)
+                self._fail(kind, action_id, _Unforeseen(f"{type(error).__name__}: {error}"))
+
+        return run
+
+    def _begin(self, action_id: int) -> None:
+        with self._catalog.begin() as tx:
+            action = tx.begin_attempt(action_id)
+        log.info("action.begin action_id=%s type=%s attempt=%s", action_id, action.type, action.attempts)
+        if action.attempts > _MOST_ATTEMPTS:
+            raise AttemptsExhausted(f"The service died {_MOST_ATTEMPTS} times while it ran this action.")
+
+    def _working(self, step: Callable[[ActionRecord], None]) -> Callable[[int], None]:
+        """A step that does nothing once its action has ended, and stops where that was asked for."""
+
+        def run(action_id: int) -> None:
+            with self._catalog.read() as reader:
+                action = reader.action(action_id)
+            if not action.is_running:
+                return
+            if action.cancel_requested:
+                raise ActionCancelled("The action was cancelled.")
+            step(action)
+
+        return run
+
+    def _fail(self, kind: Kind, action_id: int, error: WherryError) -> None:
+        """End an action as errored, however often the catalog has to be asked to take that."""
+        while True:
+            try:
+                with self._catalog.begin() as tx:
+                    self._end(tx, kind, tx.action(action_id), error)
+            except Unavailable:
+                log.warning("action.not_ended action_id=%s the catalog is not available", action_id)
+                time.sleep(_PATIENCE_S)
+            else:
+                return
+
+    def _end(self, tx: Writer, kind: Kind, action: ActionRecord, error: WherryError) -> None:
+        if not action.is_running:
+            return
+        reason = ActionError(
+            code=error.id,
+            message=_sentence(error.message),
+            stage=action.progress.stage if action.progress else None,
+            retryable=error.retryable,
+            hint=error.hint,
+        )
+        log.warning("action.errored action_id=%s code=%s message=%s", action.id, reason.code, reason.message)
+        tx.end_action(action.id, reason)
+        tx.drop_holds(action.id)
+        kind.failed(tx, action, reason.message)
+        if kind is not self._collect:
+            self._collect.accept(tx)
+
+
+class _Unforeseen(WherryError):
+    """A fault of wherry's own."""
+
+    id = "unforeseen_fault"
+    retryable = True
+    hint = "This is a defect of wherry: please report it with the service's log. Starting the action again may help."
+
+
+def _sentence(message: str) -> str:
+    """A message as a sentence: it begins with a capital and ends with a full stop."""
+    text = message[:1].upper() + message[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."

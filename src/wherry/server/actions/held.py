@@ -1,0 +1,108 @@
+"""What an action holds in a region: what it writes there, and what it means to reuse. Nobody removes what is held."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from wherry.server.storage import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wherry.server.catalog import Catalog
+    from wherry.server.storage import Located, Store
+
+_LIKEST = 8  # how many other images are looked into for blocks that they share
+
+
+class ActionHolder:
+    """Writes down that an action holds what it is about to publish in a region; a ``storage.Holder``."""
+
+    def __init__(self, catalog: Catalog, action_id: int, region: str) -> None:
+        self._catalog = catalog
+        self._action_id = action_id
+        self._region = region
+
+    def pack(self, number: int, key: str, size: int) -> None:
+        """A pack is about to get its name."""
+        self._add("pack", number, key, size)
+
+    def manifest(self, key: str, size: int) -> None:
+        """A manifest is about to get its name."""
+        self._add("manifest", 0, key, size)
+
+    def _add(self, kind: str, number: int, key: str, size: int) -> None:
+        with self._catalog.begin() as tx:
+            tx.add_object(self._region, kind, key, size, action_id=self._action_id, number=number)
+
+
+class HeldBlocks:
+    """The blocks in the packs that an action holds in a region; a ``storage.Known``.
+
+    It may miss a block that is in the region, which costs bytes; it never invents one, for only what is held counts.
+    """
+
+    def __init__(self, catalog: Catalog, store: Store, action_id: int, region: str) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._action_id = action_id
+        self._region = region
+        self._own: dict[bytes, Located] = {}
+        self._reused: dict[bytes, Located] = {}
+        self._loaded: set[str] = set()
+        self._looked_into: set[int] = set()
+        self._account_id: int | None = None
+        self._lock = threading.Lock()
+        self.own_numbers: set[int] = set()
+        self._load()
+
+    def find(self, digest: bytes) -> Located | None:
+        """Where a block lies, or None."""
+        found = self._reused.get(digest) or self._own.get(digest)
+        if found is None and self._account_id is not None and (number := sample(digest)) is not None:
+            self.look_for([number], self._account_id)
+            found = self._reused.get(digest)
+        return found
+
+    def is_reused(self, digest: bytes) -> bool:
+        """Whether a block lies in a pack that another action wrote."""
+        return digest in self._reused
+
+    def look_ahead(self, account_id: int) -> None:
+        """From now on, look for like images whenever ``find`` is asked for a block that stands in the sparse index."""
+        self._account_id = account_id
+
+    def look_for(self, samples: Iterable[int], account_id: int) -> None:
+        """Hold the packs of the images that share most of these samples, of this account and public ones."""
+        with self._lock:
+            if len(self._looked_into) >= _LIKEST:
+                return
+            with self._catalog.read() as reader:
+                likest = reader.similar(self._region, list(samples), account_id, _LIKEST)
+            fresh = {replica.id for replica in likest} - self._looked_into
+            for replica_id in fresh:
+                self._hold_packs_of(replica_id)
+            if fresh:
+                self._load()
+
+    def _hold_packs_of(self, replica_id: int) -> None:
+        self._looked_into.add(replica_id)
+        with self._catalog.begin() as tx:
+            keys = [one.key for one in tx.referred(replica_id) if one.kind == "pack"]
+            tx.hold(self._action_id, self._region, keys)
+
+    def _load(self) -> None:
+        """Read what the held packs have. One that was in flight when a process died may not be there: it is not had."""
+        with self._catalog.read() as reader:
+            held = reader.held(self._action_id, self._region)
+        for pack in held:
+            if pack.key in self._loaded or not self._store.has(pack.key):
+                continue
+            self._loaded.add(pack.key)
+            is_own = pack.action_id == self._action_id
+            located = self._own if is_own else self._reused
+            if is_own:
+                self.own_numbers.add(pack.number)
+            for entry in self._store.read_index(pack.key).entries:
+                located.setdefault(entry.digest, (pack.key, entry))

@@ -1,0 +1,147 @@
+"""Transfer: an image comes to be in a further region. Only the blocks that are missing there move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wherry.models import Progress, TransferPlan
+from wherry.server import lifecycle
+from wherry.server.actions.held import ActionHolder, HeldBlocks
+from wherry.server.actions.progress import ProgressMeter
+from wherry.server.actions.replica import read_published, record
+from wherry.server.storage import plan_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wherry.server.actions.regions import Regions
+    from wherry.server.catalog import Catalog, Reader, Writer
+    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.engine import Engine
+    from wherry.server.storage import CopyPlan, Manifest, Store
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """What a step of a transfer works with."""
+
+    region: str
+    source: Store
+    manifest: Manifest
+    target: Store
+    held: HeldBlocks
+    account_id: int
+
+
+class Transfer:
+    """Plan what the target lacks, copy it, publish the manifest, record the replica."""
+
+    kind = "transfer"
+
+    def __init__(self, catalog: Catalog, engine: Engine, regions: Regions) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._regions = regions
+
+    @property
+    def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
+        """What is done, in this order: a manifest must never name a block that is not there yet."""
+        return (self._plan, self._copy, self._publish, self._complete)
+
+    def accept(self, tx: Writer, account_id: int, image_id: int, region: str | None) -> ActionRecord:
+        """Begin a transfer; once the transaction has committed it survives any crash.
+
+        A transfer of the same image to the same region that is in progress is answered instead: clients send a request
+        again when its reply was lost.
+        """
+        image = tx.lock_image(image_id, account_id)
+        for running in tx.running(image_id=image_id, kind=self.kind):
+            if running.region == region:
+                return running
+        target = lifecycle.check_transfer(image, region, self._regions.by_slug)
+        action = tx.add_action(self.kind, account_id=account_id, image_id=image_id, region=target.slug)
+        self._engine.enqueue(tx.connection, self.kind, action.id)
+        return action
+
+    def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
+        """What a transfer would send, if it were begun now. Changes nothing, so what it counts may be gone by then."""
+        image = reader.image(image_id, account_id)
+        target = lifecycle.check_transfer(image, region, self._regions.by_slug).slug
+        manifest = self._source(reader, image_id)[1]
+        store = self._regions.store(target)
+        likest = reader.similar(target, list(manifest.samples()), image.account_id, 8)
+        packs = {one.key for replica in likest for one in reader.referred(replica.id) if one.kind == "pack"}
+        present = {entry.digest for key in packs for entry in store.read_index(key).entries}
+        return _summary(target, plan_copy(manifest, present.__contains__))
+
+    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
+        """Nothing is to be undone: what was copied is held by nobody then, and ``collect`` removes it."""
+
+    def _plan(self, action: ActionRecord) -> None:
+        copy = self._open(action)
+        copy.held.look_for(copy.manifest.samples(), copy.account_id)
+        plan = plan_copy(copy.manifest, copy.held.is_reused)
+        ProgressMeter(self._catalog, action.id, "plan", start=_totals("plan", plan))
+
+    def _copy(self, action: ActionRecord) -> None:
+        copy = self._open(action)
+        plan = plan_copy(copy.manifest, copy.held.is_reused)
+        meter = ProgressMeter(self._catalog, action.id, "copy", start=_totals("copy", plan, copy.held.own_numbers))
+        copy.target.copy_from(
+            copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
+            holder=ActionHolder(self._catalog, action.id, copy.region), watcher=meter,
+        )  # fmt: skip
+        meter.write()
+
+    def _publish(self, action: ActionRecord) -> None:
+        copy = self._open(action)
+        moved = copy.manifest.relocated(action.id, copy.held.find)
+        copy.target.write_manifest(moved, ActionHolder(self._catalog, action.id, copy.region))
+
+    def _complete(self, action: ActionRecord) -> None:
+        assert action.region is not None
+        key, manifest = read_published(self._catalog, self._regions.store(action.region), action)
+        with self._catalog.begin() as tx:
+            record(tx, action, key, manifest)
+
+    def _open(self, action: ActionRecord) -> _Copy:
+        assert action.region is not None
+        with self._catalog.read() as reader:
+            account_id = reader.image(action.image_id).account_id
+            source, manifest = self._source(reader, action.image_id)
+        target = self._regions.store(action.region)
+        held = HeldBlocks(self._catalog, target, action.id, action.region)
+        return _Copy(action.region, source, manifest, target, held, account_id)
+
+    def _source(self, reader: Reader, image_id: int) -> tuple[Store, Manifest]:
+        """The image's first replica: it can't go while a transfer runs, so each step meets the same one."""
+        replica = reader.replicas(image_id)[0]
+        store = self._regions.store(replica.region)
+        return store, store.read_manifest(replica.manifest_key)
+
+
+def _summary(region: str, plan: CopyPlan) -> TransferPlan:
+    return TransferPlan(
+        region=region,
+        blocks_total=plan.blocks + plan.reused,
+        blocks_reused=plan.reused,
+        blocks_to_send=plan.blocks,
+        bytes_total=plan.bytes + plan.reused_bytes,
+        bytes_reused=plan.reused_bytes,
+        bytes_to_send=plan.bytes,
+    )
+
+
+def _totals(stage: str, plan: CopyPlan, done: set[int] | None = None) -> Progress:
+    """The progress at the beginning of a copy; packs that are done (by an attempt that died) count as sent."""
+    sent = [place for number in done or () for place in plan.packs[number]]
+    return Progress(
+        stage=stage,
+        blocks_total=plan.blocks + plan.reused,
+        blocks_reused=plan.reused,
+        blocks_sent=len(sent),
+        bytes_total=plan.bytes + plan.reused_bytes,
+        bytes_reused=plan.reused_bytes,
+        bytes_sent=sum(plan.manifest.stored_lengths[place] for place in sent),
+    )

@@ -1,0 +1,166 @@
+"""Uploads: the bytes of a disk image, sent by the caller in as many pieces as it takes.
+
+What has come is kept in a spool file until it is imported: as it came where it is compressed or a qcow2, or else as a
+chain of zstd frames, so that no raw copy of a disk is ever written. ``received_bytes`` and ``spooled_bytes`` of the row
+say how much counts; what a crash left behind them in the file is cut off by the next piece.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import zstandard
+
+from wherry.errors import ImageTooLarge, StoreFull, Unprocessable
+from wherry.models import ImageCreateRequest
+from wherry.server import lifecycle
+from wherry.server.formats import is_packed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from wherry.models import UploadCreateRequest
+    from wherry.server.actions.import_image import ImportImage
+    from wherry.server.actions.regions import Regions
+    from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ActionRecord, UploadRecord
+
+_CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
+
+
+class Uploads:
+    """Takes bytes in and hands them to an import."""
+
+    def __init__(
+        self, catalog: Catalog, importer: ImportImage, regions: Regions, folder: Path, largest_bytes: int
+    ) -> None:
+        self._catalog = catalog
+        self._import = importer
+        self._regions = regions
+        self._folder = folder
+        self._largest_bytes = largest_bytes
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def begin(self, account_id: int, request: UploadCreateRequest) -> UploadRecord:
+        """Begin an upload. What can be refused is refused before a byte is sent."""
+        lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
+        lifecycle.check_tags(request.tags or [])
+        with self._catalog.begin() as tx:
+            return tx.add_upload(str(uuid.uuid4()), account_id, msgspec.to_builtins(request))
+
+    @contextmanager
+    def appending(self, account_id: int, upload_id: str, offset: int) -> Iterator[_Piece]:
+        """Take in a piece that begins at an offset; what was written counts when the block is left, however it is left.
+
+        Raises Unprocessable if the upload is not there yet or already past it, or another piece is coming in.
+        """
+        lock = self._locks[upload_id]
+        if not lock.acquire(blocking=False):
+            raise Unprocessable("Another piece of this upload is coming in")
+        try:
+            upload = self._open_upload(account_id, upload_id)
+            if offset != upload.received_bytes:
+                raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
+            with self.path(upload_id).open("ab") as spool:
+                piece = _Piece(self._catalog, upload, spool, self._largest_bytes)
+                try:
+                    yield piece
+                finally:
+                    piece.checkpoint()
+        except OSError as error:
+            raise StoreFull(f"The upload can't be kept: {error.strerror}") from error
+        finally:
+            lock.release()
+
+    def finish(self, account_id: int, upload_id: str, *, kind: str = "custom", slug: str | None = None) -> ActionRecord:
+        """Import what has come; a second time answers the same action."""
+        with self._catalog.begin() as tx:
+            upload = tx.upload(upload_id, account_id)
+            if upload.image_id is not None:
+                return tx.actions(account_id, image_id=upload.image_id)[0][-1]
+            if not upload.received_bytes:
+                raise Unprocessable("Upload is empty")
+            request = msgspec.convert(upload.request, ImageCreateRequest)
+            source = {"spool": str(self.path(upload_id)), "upload": upload_id}
+            image, action = self._import.accept(tx, account_id, request, source, kind=kind, slug=slug)
+            tx.update_upload(upload_id, status="finished", image_id=image.id)
+            return action
+
+    def remove(self, account_id: int, upload_id: str) -> None:
+        """Give an upload up."""
+        self._open_upload(account_id, upload_id)
+        with self._catalog.begin() as tx:
+            tx.remove_upload(upload_id)
+        self.path(upload_id).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove the spool files that no upload and no import needs any longer."""
+        with self._catalog.read() as reader:
+            running = {action.detail["source"].get("upload") for action in reader.running(kind="import")}
+            needed = {one.id for one in reader.uploads() if one.status == "open"} | running
+        for path in self._folder.glob("*.spool"):
+            if path.stem not in needed:
+                path.unlink(missing_ok=True)
+
+    def path(self, upload_id: str) -> Path:
+        """Where an upload's bytes are spooled."""
+        return self._folder / f"{upload_id}.spool"
+
+    def _open_upload(self, account_id: int, upload_id: str) -> UploadRecord:
+        with self._catalog.read() as reader:
+            upload = reader.upload(upload_id, account_id)
+        if upload.status != "open":
+            raise Unprocessable("Upload is already finished")
+        return upload
+
+
+class _Piece:
+    """Bytes of an upload that are coming in."""
+
+    def __init__(self, catalog: Catalog, upload: UploadRecord, spool: BinaryIO, largest_bytes: int) -> None:
+        spool.truncate(upload.spooled_bytes)  # what a crash left behind does not count
+        spool.seek(0, os.SEEK_END)
+        self._catalog = catalog
+        self._upload_id = upload.id
+        self._spool = spool
+        self._largest_bytes = largest_bytes
+        self.received = self._counted = upload.received_bytes
+        self._packed = upload.packed
+        self._frame: zstandard.ZstdCompressionWriter | None = None
+
+    def write(self, data: bytes) -> None:
+        """Take bytes in. Raises ImageTooLarge past the cap."""
+        if self.received + len(data) > self._largest_bytes:
+            raise ImageTooLarge(f"The upload is larger than {self._largest_bytes} bytes.")
+        if self.received == 0 and data:
+            self._packed = not is_packed(data)  # what is compressed or sparse already is kept as it comes
+        (self._open_frame() if self._packed else self._spool).write(data)
+        self.received += len(data)
+        if self.received - self._counted >= _CHECKPOINT:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Make what has come count: it is durable from here on."""
+        if self._frame is not None:
+            self._frame.flush(zstandard.FLUSH_FRAME)
+            self._frame = None
+        self._spool.flush()
+        os.fdatasync(self._spool.fileno())
+        with self._catalog.begin() as tx:
+            tx.update_upload(
+                self._upload_id, received_bytes=self.received, spooled_bytes=self._spool.tell(), packed=self._packed
+            )
+        self._counted = self.received
+
+    def _open_frame(self) -> zstandard.ZstdCompressionWriter:
+        if self._frame is None:
+            self._frame = zstandard.ZstdCompressor(level=1).stream_writer(self._spool, closefd=False)
+        return self._frame

@@ -1,0 +1,59 @@
+"""What a disk image is read from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+class ByteStream(Protocol):
+    """Bytes that come one after another."""
+
+    def read_into(self, into: memoryview) -> int:
+        """Read up to so many bytes; fewer may come, 0 only at the end."""
+
+
+class Source(ByteStream, Protocol):
+    """A file to import: a stream, and the file itself where it lies on a disk."""
+
+    @property
+    def file(self) -> BinaryIO | None:
+        """The file, if it can be read anywhere; None for one that only comes as a stream."""
+
+    def position(self) -> float | None:
+        """Which fraction was read, or None where the size is not known."""
+
+
+class Replayed:
+    """A stream whose first bytes were looked at, and come first all the same."""
+
+    def __init__(self, source: ByteStream, length: int) -> None:
+        self._source = source
+        self._head = b""
+        buffer = bytearray(length)
+        while len(self._head) < length and (count := source.read_into(memoryview(buffer)[: length - len(self._head)])):
+            self._head += buffer[:count]
+        self.head = self._head
+
+    def read_into(self, into: memoryview) -> int:
+        """Read on."""
+        if not self._head:
+            return self._source.read_into(into)
+        count = min(len(into), len(self._head))
+        into[:count] = self._head[:count]
+        self._head = self._head[count:]
+        return count
+
+
+def fill(source: ByteStream, into: memoryview) -> int:
+    """Read until the buffer is full or the stream ends; answers how much came."""
+    done = 0
+    while done < len(into) and (count := source.read_into(into[done:])):
+        done += count
+    return done
+
+
+Spool = "Callable[[], BinaryIO]"
+"""Gives a temporary file that is gone when it is closed, or when the process dies."""

@@ -1,0 +1,177 @@
+"""Where an import reads from: a URL that may be read, or a file that was uploaded.
+
+A URL is untrusted: it must not lead the service to addresses inside its own network. Every address that a name stands
+for is checked when the connection is made, and the connection goes to the address that was checked.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import tempfile
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from wherry.errors import SourceRefused, SourceUnavailable, Unprocessable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from wherry.server.formats import Source
+
+Network = IPv4Network | IPv6Network
+
+_TIMEOUT_S = 30.0
+_MOST_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OK = 200
+_FIRST_SERVER_ERROR = 500
+
+
+class Sources:
+    """Opens what imports read from. ``allowed`` are the networks of private addresses that may be read."""
+
+    def __init__(self, spool_folder: Path, allowed: Sequence[Network]) -> None:
+        self._spool_folder = spool_folder
+        self._allowed = allowed
+
+    @property
+    def folder(self) -> Path:
+        """Where uploads are spooled."""
+        return self._spool_folder
+
+    def check(self, url: str) -> None:
+        """Whether a URL is one that could be read. Raises Unprocessable."""
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise Unprocessable("Url is invalid: an http or https URL is wanted")
+
+    def spool(self) -> BinaryIO:
+        """A temporary file that is gone when it is closed, or when the process dies."""
+        return tempfile.TemporaryFile(dir=self._spool_folder)  # type: ignore[return-value]  # a wrapper of a BinaryIO
+
+    @contextmanager
+    def open(self, detail: Mapping[str, Any]) -> Iterator[Source]:
+        """Open ``{"url": ...}`` or ``{"spool": path}``. Raises SourceRefused or SourceUnavailable."""
+        if "spool" in detail:
+            try:
+                file = open(detail["spool"], "rb", buffering=0)  # noqa: PTH123, SIM115  closed below
+            except FileNotFoundError as error:
+                raise SourceRefused("What was uploaded is no longer there.") from error
+            with file:
+                yield FileSource(file)
+        else:
+            with closing(self._connect(detail["url"])) as source:
+                yield source
+
+    def _connect(self, url: str) -> UrlSource:
+        for _ in range(_MOST_REDIRECTS + 1):
+            parts = urlsplit(url)
+            response = self._get(parts)
+            if response.status not in _REDIRECTS:
+                return UrlSource(response, parts.netloc)
+            location = response.getheader("location") or ""
+            response.close()
+            url = urljoin(url, location)
+            if urlsplit(url).scheme not in {"http", "https"}:
+                raise SourceRefused(f"The URL redirects to {url!r}, which is not http or https.")
+        raise SourceRefused(f"The URL redirects more than {_MOST_REDIRECTS} times.")
+
+    def _get(self, parts: SplitResult) -> HTTPResponse:
+        connection = _Guarded(parts, self._allowed).connection
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            connection.request("GET", path, headers={"User-Agent": "wherry", "Accept-Encoding": "identity"})
+            response = connection.getresponse()
+        except (OSError, HTTPException) as error:
+            raise SourceUnavailable(f"{parts.netloc} does not answer: {error}.") from error
+        if response.status not in _REDIRECTS | {_OK}:
+            kind = SourceUnavailable if response.status >= _FIRST_SERVER_ERROR else SourceRefused
+            raise kind(f"{parts.netloc} answers {response.status} {response.reason} for {parts.path}.")
+        return response
+
+
+class _Guarded:
+    """A connection to a host of which every address may be read."""
+
+    def __init__(self, parts: SplitResult, allowed: Sequence[Network]) -> None:
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        address = _resolve(host, port, allowed)
+        self.connection: HTTPConnection
+        if secure:
+            context = ssl.create_default_context()
+            self.connection = HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+        else:
+            self.connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
+        # The name was resolved and checked above; resolving it again could give another address.
+        self.connection._create_connection = lambda _where, *rest: socket.create_connection(address, *rest)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _resolve(host: str, port: int, allowed: Sequence[Network]) -> tuple[str, int]:
+    """An address of a host. Raises SourceRefused if any of its addresses may not be read."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SourceUnavailable(f"The name {host} can't be resolved: {error}.") from error
+    for *_, place in found:
+        address = ip_address(str(place[0]).partition("%")[0])
+        if not address.is_global and not any(address in network for network in allowed):
+            raise SourceRefused(f"The URL leads to {address}, an address that imports may not read.")
+    return str(found[0][4][0]), port
+
+
+class UrlSource:
+    """The body of a reply."""
+
+    file = None
+
+    def __init__(self, response: HTTPResponse, host: str) -> None:
+        self._response = response
+        self._host = host
+        self._size = response.length
+        self._read = 0
+
+    def read_into(self, into: memoryview) -> int:
+        """Read on. Raises SourceUnavailable if the connection breaks or ends too early."""
+        try:
+            count = self._response.readinto(into)
+        except (OSError, HTTPException) as error:
+            raise SourceUnavailable(f"The connection to {self._host} broke: {error}.") from error
+        self._read += count
+        if not count and len(into) and self._size is not None and self._read < self._size:
+            raise SourceUnavailable(f"{self._host} sent {self._read} of {self._size} bytes.")
+        return count
+
+    def position(self) -> float | None:
+        """Which fraction was read."""
+        return self._read / self._size if self._size else None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._response.close()
+
+
+class FileSource:
+    """A file that was uploaded."""
+
+    def __init__(self, file: Any) -> None:
+        self.file: BinaryIO = file
+        self._size = file.seek(0, 2)
+        file.seek(0)
+
+    def read_into(self, into: memoryview) -> int:
+        """Read on."""
+        return int(self.file.readinto(into))  # type: ignore[attr-defined]  # a raw file
+
+    def position(self) -> float | None:
+        """Which fraction was read."""
+        return self.file.tell() / self._size if self._size else None
