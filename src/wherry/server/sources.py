@@ -56,7 +56,7 @@ class Sources:
 
     def spool(self) -> BinaryIO:
         """A temporary file that is gone when it is closed, or when the process dies."""
-        return tempfile.TemporaryFile(dir=self._spool_folder)  # type: ignore[return-value]  # a wrapper of a BinaryIO
+        return tempfile.TemporaryFile(dir=self._spool_folder)
 
     @contextmanager
     def open(self, detail: Mapping[str, Any]) -> Iterator[Source]:

@@ -69,7 +69,7 @@ class Actions:
         self._transfer = Transfer(catalog, engine, regions)
         self._import = ImportImage(catalog, engine, regions, sources, largest_bytes)
         self._collect = Collect(catalog, engine, regions)
-        self.uploads = Uploads(catalog, self._import, regions, sources, largest_bytes)
+        self.uploads = Uploads(catalog, self._import, regions, sources.folder, largest_bytes)
         for kind in (self._transfer, self._import, self._collect):
             engine.workflow(kind.kind, self._runner(kind))
 
@@ -192,6 +192,8 @@ class Actions:
             except Exception as error:  # a fault of ours must not leave an action that never ends
                 log.exception("action.fault action_id=%s", action_id)
                 self._fail(kind, action_id, _Unforeseen(f"{type(error).__name__}: {error}"))
+            if kind is self._import:
+                self.uploads.sweep()
 
         return run
 

@@ -24,7 +24,7 @@ _HEADER = Struct(">4sIQIIQIIQQIIQQQQII")
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A stretch of the file: known bytes (``data``), bytes of a block from ``skip`` on, or zeros where both are None."""
+    """A stretch of the file: known bytes (``data``), bytes of a block from ``skip`` on, or zeros."""
 
     length: int
     data: bytes | None = None
@@ -44,7 +44,7 @@ class Layout(Protocol):
 
 
 def lay_out(kind: ExportFormat, virtual_size: int, block_size: int, blocks: Sequence[int]) -> Layout:
-    """Lay a disk out as a raw file or a qcow2 image; ``blocks`` are the numbers of those that are not zeros, ascending."""
+    """Lay a disk out as a raw file or a qcow2 image; ``blocks`` are those that are not zeros, ascending."""
     layout = RawLayout if kind == "raw" else Qcow2Layout
     return layout(virtual_size, block_size, blocks)
 

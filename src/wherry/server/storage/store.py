@@ -213,6 +213,13 @@ class Store:
 
     # ---------------------------------------------------------------------------------------------------- reading
 
+    def has(self, key: str) -> bool:
+        """Whether there is an object of this name."""
+        try:
+            return self.backend.size(key) >= 0
+        except BlockMissing:
+            return False
+
     def read_manifest(self, key: str) -> Manifest:
         """Read a manifest. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
         data = bytearray(self.backend.size(key))
