@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from wherry.errors import ManifestCorrupt
+from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.server.storage.block import Entry
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class PackWriter:
 
 def read_index(backend: Backend, key: str) -> PackIndex:
     """Read what a pack holds. Raises BlockMissing if there is no such pack, ManifestCorrupt if it is damaged."""
-    size = backend.size(key)
+    if (size := backend.size(key)) is None:
+        raise BlockMissing(f"{key} is not in its store")
     footer = bytearray(_FOOTER.size)
     if size < _FOOTER.size:
         raise ManifestCorrupt(f"{key} has {size} bytes, fewer than a pack's footer")

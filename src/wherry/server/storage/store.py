@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from blake3 import blake3
 
-from wherry.errors import BlockMissing, StorageError
+from wherry.errors import BlockMissing, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE, block_digest, is_zero
 from wherry.server.storage.block import Entry, check_stored, decode, encode
 from wherry.server.storage.manifest import Manifest, decode_manifest, manifest_key
@@ -214,15 +214,14 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- reading
 
     def has(self, key: str) -> bool:
-        """Whether there is an object of this name."""
-        try:
-            return self.backend.size(key) >= 0
-        except BlockMissing:
-            return False
+        """Whether an object is there. It says nothing of whether the object is whole."""
+        return self.backend.size(key) is not None
 
     def read_manifest(self, key: str) -> Manifest:
-        """Read a manifest. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
-        data = bytearray(self.backend.size(key))
+        """Read a manifest. Raises ManifestMissing if it is not there, ManifestCorrupt if it is damaged."""
+        if (size := self.backend.size(key)) is None:
+            raise ManifestMissing(f"{key} is not in its store")
+        data = bytearray(size)
         self.backend.read(key, 0, memoryview(data))
         return decode_manifest(key, bytes(data))
 

@@ -42,8 +42,8 @@ class Backend(Protocol):
         be tried again) if the storage does not answer.
         """
 
-    def size(self, key: str) -> int:
-        """An object's size in bytes. Raises BlockMissing if there is none."""
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, or None if there is no such object. Raises StoreUnavailable."""
 
     def create(self) -> AbstractContextManager[Upload]:
         """Begin an object; leaving the context without publishing discards it."""

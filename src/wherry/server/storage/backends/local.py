@@ -49,10 +49,11 @@ class LocalBackend:
         if count != len(into):
             raise BlockCorrupt(f"{key} ends {len(into) - abs(count)} bytes too early")
 
-    def size(self, key: str) -> int:
-        """An object's size in bytes."""
-        with self._open(key) as descriptor:
-            return os.fstat(descriptor).st_size
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, or None."""
+        with _storage_errors(f"{key} can't be looked up"), suppress(FileNotFoundError):
+            return (self._root / key).stat().st_size
+        return None
 
     @contextmanager
     def create(self) -> Iterator[LocalUpload]:

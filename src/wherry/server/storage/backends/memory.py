@@ -24,9 +24,9 @@ class MemoryBackend:
             raise BlockCorrupt(f"{key} ends {len(into) - len(found)} bytes too early")
         into[:] = found
 
-    def size(self, key: str) -> int:
-        """An object's size in bytes."""
-        return len(self._get(key))
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, or None."""
+        return len(self.objects[key]) if key in self.objects else None
 
     @contextmanager
     def create(self) -> Iterator[MemoryUpload]:
