@@ -24,7 +24,7 @@ class Model(Struct, frozen=True):
 # ---------------------------------------------------------------------------------------------------------- objects
 
 
-class Region(Model, kw_only=True):
+class Region(Model, frozen=True, kw_only=True):
     """A place with a slug and a store. ``sizes`` is empty where the token may not read sizes."""
 
     name: str
@@ -34,7 +34,7 @@ class Region(Model, kw_only=True):
     sizes: list[str] = field(default_factory=list)
 
 
-class ActionError(Model, kw_only=True):
+class ActionError(Model, frozen=True, kw_only=True):
     """Why an action errored (ours). ``code`` is for programs, ``message`` and ``hint`` are for people."""
 
     code: str
@@ -44,7 +44,7 @@ class ActionError(Model, kw_only=True):
     hint: str = ""
 
 
-class Progress(Model, kw_only=True):
+class Progress(Model, frozen=True, kw_only=True):
     """How far an action is (ours). Bytes are as stored: compressed, each block once.
 
     ``stage`` is the step in work; ``percent`` counts the whole action from 0 to 100 and is None while the size is not
@@ -66,7 +66,7 @@ class Progress(Model, kw_only=True):
     waiting_for: str | None = None
 
 
-class Action(Model, kw_only=True):
+class Action(Model, frozen=True, kw_only=True):
     """The durable record of something that takes time.
 
     ``status`` is ``in-progress``, ``completed`` or ``errored``. ``region`` of a transfer is its destination.
@@ -86,7 +86,7 @@ class Action(Model, kw_only=True):
     progress: Progress | None = None
 
 
-class Image(Model, kw_only=True):
+class Image(Model, frozen=True, kw_only=True):
     """A bootable disk and its facts.
 
     ``status`` is ``NEW``, ``pending``, ``available``, ``deleted`` or ``retired``; ``error_message`` says why an import
@@ -109,21 +109,21 @@ class Image(Model, kw_only=True):
     error_message: str | None = None
 
 
-class Amount(Model, kw_only=True):
+class Amount(Model, frozen=True, kw_only=True):
     """A number and its unit."""
 
     amount: float
     unit: str
 
 
-class DiskInfo(Model, kw_only=True):
+class DiskInfo(Model, frozen=True, kw_only=True):
     """A disk that a size brings."""
 
     type: str
     size: Amount
 
 
-class GpuInfo(Model, kw_only=True):
+class GpuInfo(Model, frozen=True, kw_only=True):
     """The GPUs that a size brings."""
 
     count: int
@@ -131,7 +131,7 @@ class GpuInfo(Model, kw_only=True):
     vram: Amount
 
 
-class Size(Model, kw_only=True):
+class Size(Model, frozen=True, kw_only=True):
     """A kind of Droplet: memory in MiB, disk in GiB, transfer in TiB, prices in US dollars."""
 
     slug: str
@@ -148,7 +148,7 @@ class Size(Model, kw_only=True):
     gpu_info: GpuInfo | UnsetType = UNSET
 
 
-class Snapshot(Model, kw_only=True):
+class Snapshot(Model, frozen=True, kw_only=True):
     """A snapshot of a Droplet. ``id`` is the image's id, as a string here."""
 
     id: str
@@ -162,14 +162,14 @@ class Snapshot(Model, kw_only=True):
     tags: list[str] | None = None
 
 
-class Team(Model, kw_only=True):
+class Team(Model, frozen=True, kw_only=True):
     """The team an account belongs to."""
 
     uuid: str
     name: str
 
 
-class Account(Model, kw_only=True):
+class Account(Model, frozen=True, kw_only=True):
     """Who the token belongs to, and its limits."""
 
     droplet_limit: int
@@ -185,7 +185,7 @@ class Account(Model, kw_only=True):
     volume_limit: int = 0
 
 
-class TransferPlan(Model, kw_only=True):
+class TransferPlan(Model, frozen=True, kw_only=True):
     """What a transfer would do (ours): blocks and stored bytes in all, already there, and to be sent."""
 
     region: str
@@ -197,7 +197,7 @@ class TransferPlan(Model, kw_only=True):
     bytes_to_send: int
 
 
-class Upload(Model, kw_only=True):
+class Upload(Model, frozen=True, kw_only=True):
     """Bytes of a disk image on their way into an import (ours). ``offset`` is how many bytes are safely kept."""
 
     id: str
@@ -208,7 +208,7 @@ class Upload(Model, kw_only=True):
     image_id: int | None = None
 
 
-class CollectPlan(Model, kw_only=True):
+class CollectPlan(Model, frozen=True, kw_only=True):
     """What nobody holds, so that ``collect`` would remove it (ours)."""
 
     region: str
@@ -219,7 +219,7 @@ class CollectPlan(Model, kw_only=True):
 # --------------------------------------------------------------------------------------------------------- requests
 
 
-class TransferRequest(Model, kw_only=True, tag_field="type", tag="transfer"):
+class TransferRequest(Model, frozen=True, kw_only=True, tag_field="type", tag="transfer"):
     """Ask for an image in a further region. ``regions`` and ``dry_run`` are ours."""
 
     region: str | None = None
@@ -227,14 +227,14 @@ class TransferRequest(Model, kw_only=True, tag_field="type", tag="transfer"):
     dry_run: bool | None = None
 
 
-class ConvertRequest(Model, kw_only=True, tag_field="type", tag="convert"):
+class ConvertRequest(Model, frozen=True, kw_only=True, tag_field="type", tag="convert"):
     """Ask that a backup become a snapshot."""
 
 
 ImageActionRequest = TransferRequest | ConvertRequest
 
 
-class ImageCreateRequest(Model, kw_only=True):
+class ImageCreateRequest(Model, frozen=True, kw_only=True):
     """Ask for a custom image, imported from a URL."""
 
     name: str | None = None
@@ -245,7 +245,7 @@ class ImageCreateRequest(Model, kw_only=True):
     tags: list[str] | None = None
 
 
-class ImageUpdateRequest(Model, kw_only=True):
+class ImageUpdateRequest(Model, frozen=True, kw_only=True):
     """Change an image's name, or a custom image's distribution and description. What is None stays."""
 
     name: str | None = None
@@ -253,7 +253,7 @@ class ImageUpdateRequest(Model, kw_only=True):
     description: str | None = None
 
 
-class UploadCreateRequest(Model, kw_only=True):
+class UploadCreateRequest(Model, frozen=True, kw_only=True):
     """Begin an upload (ours): a custom image whose bytes the caller sends."""
 
     name: str | None = None
@@ -263,7 +263,7 @@ class UploadCreateRequest(Model, kw_only=True):
     tags: list[str] | None = None
 
 
-class CollectRequest(Model, kw_only=True):
+class CollectRequest(Model, frozen=True, kw_only=True):
     """Remove what nobody holds (ours), in all regions or one; with ``dry_run`` only say what that would be."""
 
     region: str | None = None
@@ -273,7 +273,7 @@ class CollectRequest(Model, kw_only=True):
 # ---------------------------------------------------------------------------------------------------------- replies
 
 
-class Pages(Model, kw_only=True, omit_defaults=True):
+class Pages(Model, frozen=True, kw_only=True, omit_defaults=True):
     """Absolute URLs of the neighbouring pages; one that does not exist is left out, never null."""
 
     first: str | UnsetType = UNSET
@@ -282,62 +282,62 @@ class Pages(Model, kw_only=True, omit_defaults=True):
     last: str | UnsetType = UNSET
 
 
-class Links(Model, kw_only=True):
+class Links(Model, frozen=True, kw_only=True):
     """Where a list goes on. Without ``pages`` there is one page only."""
 
     pages: Pages | UnsetType = UNSET
 
 
-class Meta(Model, kw_only=True):
+class Meta(Model, frozen=True, kw_only=True):
     """``total`` counts all pages."""
 
     total: int
 
 
-class Page(Model, kw_only=True):
+class Page(Model, frozen=True, kw_only=True):
     """What every list has beside its items."""
 
     links: Links | None = None
     meta: Meta | None = None
 
 
-class ImagePage(Page, kw_only=True):
+class ImagePage(Page, frozen=True, kw_only=True):
     """A page of images."""
 
     images: list[Image]
 
 
-class ActionPage(Page, kw_only=True):
+class ActionPage(Page, frozen=True, kw_only=True):
     """A page of actions, newest first."""
 
     actions: list[Action]
 
 
-class RegionPage(Page, kw_only=True):
+class RegionPage(Page, frozen=True, kw_only=True):
     """A page of regions."""
 
     regions: list[Region]
 
 
-class SizePage(Page, kw_only=True):
+class SizePage(Page, frozen=True, kw_only=True):
     """A page of sizes."""
 
     sizes: list[Size]
 
 
-class SnapshotPage(Page, kw_only=True):
+class SnapshotPage(Page, frozen=True, kw_only=True):
     """A page of snapshots."""
 
     snapshots: list[Snapshot]
 
 
-class ImageReply(Model, kw_only=True):
+class ImageReply(Model, frozen=True, kw_only=True):
     """An image, wrapped."""
 
     image: Image
 
 
-class ActionLink(Model, kw_only=True):
+class ActionLink(Model, frozen=True, kw_only=True):
     """Where the action that a call began can be read."""
 
     id: int
@@ -345,25 +345,25 @@ class ActionLink(Model, kw_only=True):
     href: str
 
 
-class CreatedLinks(Model, kw_only=True):
+class CreatedLinks(Model, frozen=True, kw_only=True):
     """The actions that a call began (ours, in the shape of DigitalOcean's Droplet create)."""
 
     actions: list[ActionLink]
 
 
-class ImageCreatedReply(ImageReply, kw_only=True):
+class ImageCreatedReply(ImageReply, frozen=True, kw_only=True):
     """A custom image that is being imported. ``links`` leads to the import's action (ours)."""
 
     links: CreatedLinks
 
 
-class ActionReply(Model, kw_only=True):
+class ActionReply(Model, frozen=True, kw_only=True):
     """An action, wrapped."""
 
     action: Action
 
 
-class ImageActionReply(Action, kw_only=True):
+class ImageActionReply(Action, frozen=True, kw_only=True):
     """An image action: its fields at the top level and the same object under ``action``.
 
     Generated clients read the top level, hand-written ones ``action``; so both are sent. ``actions`` (ours) holds one
@@ -374,37 +374,37 @@ class ImageActionReply(Action, kw_only=True):
     actions: list[Action] | UnsetType = UNSET
 
 
-class TransferPlanReply(Model, kw_only=True):
+class TransferPlanReply(Model, frozen=True, kw_only=True):
     """What a transfer would do (ours)."""
 
     plan: TransferPlan
 
 
-class SnapshotReply(Model, kw_only=True):
+class SnapshotReply(Model, frozen=True, kw_only=True):
     """A snapshot, wrapped."""
 
     snapshot: Snapshot
 
 
-class AccountReply(Model, kw_only=True):
+class AccountReply(Model, frozen=True, kw_only=True):
     """An account, wrapped."""
 
     account: Account
 
 
-class UploadReply(Model, kw_only=True):
+class UploadReply(Model, frozen=True, kw_only=True):
     """An upload, wrapped (ours)."""
 
     upload: Upload
 
 
-class CollectPlanReply(Model, kw_only=True):
+class CollectPlanReply(Model, frozen=True, kw_only=True):
     """What ``collect`` would remove, by region (ours)."""
 
     plan: list[CollectPlan]
 
 
-class ErrorReply(Model, kw_only=True):
+class ErrorReply(Model, frozen=True, kw_only=True):
     """Every error. ``id`` is for programs, ``message`` for people, ``request_id`` finds it in the service's log."""
 
     id: str

@@ -86,10 +86,10 @@ class ImportImage:
             disk = open_image(source, self._sources.spool, self._largest_bytes)
             first = max(held.own_numbers, default=-1) + 1
             manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=meter)
+            meter.write()
         if not manifest.virtual_size:
             raise FormatError("The disk image is empty.")
         store.write_manifest(manifest, holder)
-        meter.write()
 
     def _complete(self, action: ActionRecord) -> None:
         assert action.region is not None

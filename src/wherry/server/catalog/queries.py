@@ -141,6 +141,11 @@ class Reader:
         total = self.connection.scalar(select(func.count()).select_from(t.images).where(*where))
         return self._with_places(rows), total or 0
 
+    def available_images(self) -> list[ImageRecord]:
+        """Every image that says it is available."""
+        query = select(t.images).where(t.images.c.status == "available", t.images.c.deleted_at.is_(None))
+        return self._with_places(self.connection.execute(query).all())
+
     def replicas(self, image_id: int) -> list[ReplicaRecord]:
         """Where the image is, in the order in which it came there."""
         query = _replicas().where(t.replicas.c.image_id == image_id).order_by(t.replicas.c.id)
@@ -217,6 +222,11 @@ class Reader:
         needed = exists().where(t.refs.c.object_id == t.objects.c.id)
         query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
+
+    def stale_holders(self) -> list[int]:
+        """Actions that have ended and still hold objects: there should be none."""
+        ended = select(t.holds.c.action_id).join(t.actions).where(t.actions.c.status != "in-progress").distinct()
+        return list(self.connection.scalars(ended))
 
     def similar(self, region: str, samples: Sequence[int], account_id: int, most: int) -> list[ReplicaRecord]:
         """The replicas in a region that share most of these samples: at most ``most``, the likest first.

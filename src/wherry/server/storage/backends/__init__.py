@@ -1,12 +1,15 @@
 """Where the keys of a store lie: five calls that every kind of storage can keep.
 
-Keys are relative paths with ``/`` between their parts. Objects are immutable: a key is put once. Retry, rate limit and
-fault injection are wrappers with the same calls, not options inside the drivers.
+Keys are relative paths with ``/`` between their parts. Objects are immutable: a key is published once and its bytes
+never change. Retry, rate limit and fault injection are wrappers with the same calls, not options inside the drivers.
+Every call may be made from several threads at once; one upload belongs to one thread.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+
+from wherry.errors import BlockCorrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +20,10 @@ class Upload(Protocol):
     """An object in the making. It has no name, and nobody sees it, until it is published."""
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
-        """Append bytes. Raises StoreFull or StoreUnavailable; the upload is lost then."""
+        """Append bytes; their buffers may be used again once this returns.
+
+        Raises StoreFull or StoreUnavailable; the upload is lost then and must be begun anew.
+        """
 
     def sync(self) -> None:
         """Make what was written survive power loss, as far as the backend can before it has a name.
@@ -26,9 +32,10 @@ class Upload(Protocol):
         """
 
     def publish(self, key: str) -> None:
-        """Give the object its name, in one atomic and durable move, unless an object of that name is there.
+        """Give the object its name, in one atomic move that has survived power loss when this returns.
 
-        Names are digests of content, so the one that is there is the same; a second call changes nothing.
+        Names are digests of content: where an object of that name is there already, it stays and this one is dropped.
+        Raises BlockCorrupt if the one that is there has another size, and StoreFull or StoreUnavailable.
         """
 
 
@@ -46,13 +53,22 @@ class Backend(Protocol):
         """An object's size in bytes, or None if there is no such object. Raises StoreUnavailable."""
 
     def create(self) -> AbstractContextManager[Upload]:
-        """Begin an object; leaving the context without publishing discards it."""
+        """Begin an object; leaving the context without publishing discards it. Raises StoreFull, StoreUnavailable."""
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Every published object whose key begins so, with its size, in no order. For checks alone, never to decide."""
+        """Every published object whose key begins so, with its size, in no order. For checks alone, never to decide.
+
+        An object that comes or goes meanwhile may be left out. Raises StoreUnavailable.
+        """
 
     def delete(self, key: str) -> None:
-        """Remove an object, durably; one that is not there is fine."""
+        """Remove an object; when this returns, it stays gone after power loss. One that is not there is fine."""
 
-    def sweep(self) -> None:
+    def sweep_unfinished(self) -> None:
         """Remove what uploads of dead processes left behind. Only while no other process uses the backend."""
+
+
+def check_same_size(key: str, there: int, ours: int) -> None:
+    """Check that the object under a key is the one that was to get this name. Raises BlockCorrupt."""
+    if there != ours:
+        raise BlockCorrupt(f"{key} is there with {there} bytes; what was to get this name has {ours}")

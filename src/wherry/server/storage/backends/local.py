@@ -1,16 +1,16 @@
-"""Objects as files in a folder, put durably: temporary file, write, fdatasync, rename, fsync of the folder."""
+"""Objects as files in a folder, put durably: temporary file, write, fdatasync, link, fsync of the folder."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailable
 from wherry.server.crashpoint import crash_point
+from wherry.server.storage.backends import check_same_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,22 +32,24 @@ def _storage_errors(what: str) -> Iterator[None]:
 
 
 class LocalBackend:
-    """Objects below one folder, which is made if it is missing."""
+    """Objects below one folder, which is made if it is missing. Its file system must know hard links."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = root.absolute()
+        self._settled: set[Path] = set()
         with _storage_errors(f"the folder {root} can't be made"):
-            (root / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+            _make_folder(self._root)
+            (self._root / _UNFINISHED).mkdir(exist_ok=True)
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on."""
         with self._open(key) as descriptor, _storage_errors(f"{key} can't be read"):
-            count = os.preadv(descriptor, [into], offset)
-            while 0 < count < len(into):
-                more = os.preadv(descriptor, [into[count:]], offset + count)
-                count = count + more if more else -count
-        if count != len(into):
-            raise BlockCorrupt(f"{key} ends {len(into) - abs(count)} bytes too early")
+            done = 0
+            while done < len(into):
+                count = os.preadv(descriptor, [into[done:]], offset + done)
+                if not count:
+                    raise BlockCorrupt(f"{key} ends {len(into) - done} bytes too early")
+                done += count
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes, or None."""
@@ -62,34 +64,65 @@ class LocalBackend:
         with _storage_errors(f"{path} can't be made"):
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         try:
-            yield LocalUpload(self._root, path, descriptor)
+            yield LocalUpload(self, path, descriptor)
         finally:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # what can't be removed now is swept at the next start
+                os.close(descriptor)
+                path.unlink()
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every published object whose key begins so, with its size."""
-        for folder, _, names in os.walk(self._root):
-            inside = os.path.relpath(folder, self._root)
-            for name in names:
-                key = f"{inside}/{name}"
-                if key.startswith(prefix) and inside != _UNFINISHED:
-                    yield key, (self._root / key).stat().st_size
+        with _storage_errors(f"{self._root} can't be listed"):
+            for folder, folders, names in os.walk(self._root / prefix.rpartition("/")[0]):
+                if folder == str(self._root):
+                    folders.remove(_UNFINISHED)
+                inside = os.path.relpath(folder, self._root)
+                keys = (os.path.normpath(f"{inside}/{name}") for name in names)
+                yield from self._sized(key for key in keys if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         """Remove an object, durably."""
         path = self._root / key
-        crash_point("object.before_delete")
         with _storage_errors(f"{key} can't be removed"), suppress(FileNotFoundError):
-            path.unlink()
-            _sync_folder(path.parent)
-        crash_point("object.after_delete")
+            path.unlink(missing_ok=True)
+            crash_point("local.after_unlink")
+            _sync_folder(path.parent)  # also when it is not there: who removed it may have died before this
 
-    def sweep(self) -> None:
+    def sweep_unfinished(self) -> None:
         """Remove what uploads of dead processes left behind."""
         with _storage_errors("unfinished objects can't be removed"):
-            shutil.rmtree(self._root / _UNFINISHED)
-            (self._root / _UNFINISHED).mkdir()
+            for path in (self._root / _UNFINISHED).iterdir():
+                path.unlink()
+
+    def name(self, path: Path, key: str, size: int) -> None:
+        """Give a finished file its name, unless an object has it; for ``LocalUpload``."""
+        target = self._root / key
+        with _storage_errors(f"{key} can't be published"):
+            self._settle(target.parent)
+            crash_point("local.before_link")
+            try:
+                os.link(path, target)  # not a rename: that would replace what is there
+            except FileExistsError:
+                check_same_size(key, target.stat().st_size, size)
+            crash_point("local.after_link")
+            _sync_folder(target.parent)  # also for one that was there: who linked it may have died before this
+
+    def _settle(self, folder: Path) -> None:
+        """Make a folder below the root, whose name and those above it survive power loss.
+
+        Once in each process even for one that is there: the process that made it may have died before its sync.
+        """
+        if folder in self._settled or folder == self._root:
+            return
+        self._settle(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+        self._settled.add(folder)
+
+    def _sized(self, keys: Iterator[str]) -> Iterator[tuple[str, int]]:
+        for key in keys:
+            if (size := self.size(key)) is not None:
+                yield key, size
 
     @contextmanager
     def _open(self, key: str) -> Iterator[int]:
@@ -108,8 +141,8 @@ class LocalBackend:
 class LocalUpload:
     """A temporary file that becomes an object."""
 
-    def __init__(self, root: Path, path: Path, descriptor: int) -> None:
-        self._root = root
+    def __init__(self, backend: LocalBackend, path: Path, descriptor: int) -> None:
+        self._backend = backend
         self._path = path
         self._descriptor = descriptor
         self._size = 0
@@ -121,37 +154,31 @@ class LocalUpload:
         Fresh pages cost more than the bytes: asking for writeback of what was just written, and again of what was
         written eight calls ago, lets the kernel use the same few pages over and over (architecture.md, section 5).
         """
-        start = self._size
+        written = self._size, sum(map(len, parts))
         with _storage_errors("an object can't be written"):
-            for part in parts:
-                self._write_all(memoryview(part))
-        self._recent.append((start, self._size - start))
-        self._drop(*self._recent[-1])
-        if len(self._recent) > _BEHIND:
-            self._drop(*self._recent.popleft())
+            done = os.writev(self._descriptor, parts)
+            if done < written[1]:
+                self._write_rest(memoryview(b"".join(parts))[done:])
+            self._size += written[1]
+            self._recent.append(written)
+            self._drop(*written)
+            if len(self._recent) > _BEHIND:
+                self._drop(*self._recent.popleft())
 
     def sync(self) -> None:
         """Make what was written survive power loss."""
-        crash_point("object.before_sync")
+        crash_point("local.before_sync")
         with _storage_errors("an object can't be made durable"):
             os.fdatasync(self._descriptor)
 
     def publish(self, key: str) -> None:
         """Give the object its name."""
-        target = self._root / key
-        crash_point("object.before_publish")
-        with _storage_errors(f"{key} can't be published"):
-            if not target.exists():
-                _make_folder(target.parent)
-                self._path.rename(target)
-                _sync_folder(target.parent)
-        crash_point("object.after_publish")
+        self._backend.name(self._path, key, self._size)
 
-    def _write_all(self, data: memoryview) -> None:
-        done = 0
-        while done < len(data):
-            done += os.write(self._descriptor, data[done:])
-        self._size += done
+    def _write_rest(self, data: memoryview) -> None:
+        """The kernel may take less than it was given, as it does at a disk's end: the next call then says why."""
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
     def _drop(self, start: int, length: int) -> None:
         os.posix_fadvise(self._descriptor, start, length, os.POSIX_FADV_DONTNEED)
@@ -166,7 +193,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing
+from wherry.server.storage.backends import check_same_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +20,18 @@ class MemoryBackend:
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on."""
-        found = self._get(key)[offset : offset + len(into)]
+        try:
+            found = memoryview(self.objects[key])[offset : offset + len(into)]
+        except KeyError as error:
+            raise BlockMissing(f"{key} is not in memory") from error
         if len(found) != len(into):
             raise BlockCorrupt(f"{key} ends {len(into) - len(found)} bytes too early")
         into[:] = found
 
     def size(self, key: str) -> int | None:
         """An object's size in bytes, or None."""
-        return len(self.objects[key]) if key in self.objects else None
+        data = self.objects.get(key)
+        return None if data is None else len(data)
 
     @contextmanager
     def create(self) -> Iterator[MemoryUpload]:
@@ -35,20 +40,15 @@ class MemoryBackend:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every published object whose key begins so, with its size."""
-        yield from [(key, len(data)) for key, data in self.objects.items() if key.startswith(prefix)]
+        objects = self.objects.copy()  # other threads may add some meanwhile
+        yield from ((key, len(data)) for key, data in objects.items() if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
         """Remove an object."""
         self.objects.pop(key, None)
 
-    def sweep(self) -> None:
+    def sweep_unfinished(self) -> None:
         """Nothing is ever left behind: what memory holds dies with its process."""
-
-    def _get(self, key: str) -> bytes:
-        try:
-            return self.objects[key]
-        except KeyError as error:
-            raise BlockMissing(f"{key} is not in memory") from error
 
 
 class MemoryUpload:
@@ -68,4 +68,5 @@ class MemoryUpload:
 
     def publish(self, key: str) -> None:
         """Give the object its name."""
-        self._objects.setdefault(key, bytes(self._data))
+        there = self._objects.setdefault(key, bytes(self._data))
+        check_same_size(key, len(there), len(self._data))

@@ -1,0 +1,131 @@
+"""Commands that need the service's own parts: serve, check, token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from ipaddress import ip_network
+from pathlib import Path
+
+import click
+
+from wherry.errors import WherryError
+from wherry.server.app import Finding, Settings, check_data, open_tokens
+from wherry.server.app import serve as run_service
+from wherry.server.settings import Network
+
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"), show_default=True,
+    envvar="WHERRY_DATA", help="The folder that keeps everything.",
+)  # fmt: skip
+
+
+class _Networks(click.ParamType[Network]):
+    name = "cidr"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        try:
+            return ip_network(str(value), strict=False)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(slug.strip() for slug in value.split(",") if slug.strip())
+
+
+@click.command()
+@data_option
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
+@click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
+@click.option("--rate-limit", default=0, show_default=True, help="Requests an hour and token; 0 for no limit.")
+@click.option("--allow-import-from", "import_from", type=_Networks(), multiple=True, metavar="CIDR",
+              help="A network of private addresses that imports may read.")  # fmt: skip
+@click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB.")
+@click.option("--log-level", default="info", show_default=True,
+              type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")  # fmt: skip
+def serve(
+    data: Path, listen: str, regions: tuple[str, ...], *, test_mode: bool, rate_limit: int,
+    import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+) -> None:  # fmt: skip
+    """Run the service: one process, everything in one folder."""
+    logging.basicConfig(
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
+    )
+    for noisy in ("dbos", "alembic", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit():
+        raise click.BadParameter("HOST:PORT is wanted", param_hint="--listen")
+    settings = Settings(
+        data=data, host=host.strip("[]") or "127.0.0.1", port=int(port), regions=regions, test_mode=test_mode,
+        rate_limit=rate_limit, import_from=import_from, largest_image_bytes=max_image_gb << 30,
+        bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"),
+    )  # fmt: skip
+    run_service(settings, _announce)
+
+
+def _announce(url: str, secret: str | None) -> None:
+    click.echo(f"wherry is ready on {url}")
+    if secret is not None:
+        click.echo("A token with full access was made. It is shown this once:")
+        click.echo(f"\n  export WHERRY_URL={url}\n  export WHERRY_TOKEN={secret}\n")
+    sys.stdout.flush()
+
+
+@click.command()
+@data_option
+@click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
+@click.option("--read-data", is_flag=True, help="Read every block of every image, too.")
+def check(data: Path, regions: tuple[str, ...], *, read_data: bool) -> None:
+    """Compare what the catalog says with what the stores hold."""
+    findings = list(check_data(Settings(data=data, regions=regions), deep=read_data))
+    for one in findings:
+        click.echo(_line(one))
+    harmful = sum(one.harmful for one in findings)
+    click.echo(f"{harmful} faults, {len(findings) - harmful} leftovers" if findings else "clean")
+    sys.exit(1 if findings else 0)
+
+
+def _line(finding: Finding) -> str:
+    return f"{'fault   ' if finding.harmful else 'leftover'}  {finding.region:6}  {finding.what}"
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke tokens."""
+
+
+@token.command("create")
+@data_option
+@click.option("--name", default="unnamed", show_default=True, help="What it is for.")
+@click.option("--scope", "scopes", multiple=True, help="A scope it has, such as image:read; none is full access.")
+def create_token(data: Path, name: str, scopes: tuple[str, ...]) -> None:
+    """Make a token. Its secret is shown this once."""
+    with open_tokens(data) as tokens:
+        click.echo(tokens.create(name, scopes))
+
+
+@token.command("list")
+@data_option
+def list_tokens(data: Path) -> None:
+    """List all tokens."""
+    with open_tokens(data) as tokens:
+        for one in tokens.list():
+            state = "revoked" if one.revoked_at else "valid"
+            scopes = "full access" if one.scopes is None else " ".join(sorted(one.scopes))
+            click.echo(f"{one.id:>5}  {state:8}  {one.created_at:%Y-%m-%dT%H:%M:%SZ}  {one.name:20}  {scopes}")
+
+
+@token.command("revoke")
+@data_option
+@click.argument("token_id", type=int)
+def revoke_token(data: Path, token_id: int) -> None:
+    """End a token's validity."""
+    with open_tokens(data) as tokens:
+        tokens.revoke(token_id)
+
+
+__all__ = ["WherryError", "check", "serve", "token"]

@@ -1,0 +1,208 @@
+"""The only place where the rooms are joined: settings in, a running service out."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from wherry.calls import SCOPES
+from wherry.errors import BadRequest, Unavailable
+from wherry.server.actions import Actions, Regions
+from wherry.server.catalog import Catalog, open_sqlite
+from wherry.server.check import Finding, check
+from wherry.server.engine import Engine
+from wherry.server.http import Service, Wire, make_app
+from wherry.server.http.edge import token_digest
+from wherry.server.settings import Settings, load_regions, load_sizes
+from wherry.server.sources import Sources
+from wherry.server.storage import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from wherry.server.catalog.records import AccountRecord, TokenRecord
+
+__all__ = ["Finding", "Settings", "check_data", "open_tokens", "serve"]
+
+log = logging.getLogger("wherry")
+
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_KEPT_BYTES = 64 << 20
+
+
+def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+    """Run a service until it is told to stop.
+
+    ``announce(url, secret)`` is called when it is ready; ``secret`` is the token that the first start makes, None
+    afterwards. Raises Unavailable if another process uses the data, or the address is taken.
+    """
+    with _locked(settings.data):
+        _keep_memory()
+        catalog = open_sqlite(settings.data / "catalog.db")
+        secret = _first_token(catalog, settings)
+        service = _assemble(settings, catalog)
+        listener = _listen(settings)
+        service.actions.start()
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", secret)
+        log.info("serve.ready host=%s port=%s data=%s", host, port, settings.data)
+        app = make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode)
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None,
+            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listener])
+    # What is in progress goes on at the next start, as after any other end; nothing is lost by not waiting for it.
+    log.info("serve.stopped")
+    logging.shutdown()
+    os._exit(0)
+
+
+def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
+    """Compare the catalog in a data folder with the stores; a service may be running there."""
+    _must_exist(settings.data)
+    catalog = open_sqlite(settings.data / "catalog.db")
+    try:
+        yield from check(catalog, _regions(settings), deep=deep)
+    finally:
+        catalog.close()
+
+
+@contextmanager
+def open_tokens(data: Path) -> Iterator[Tokens]:
+    """The tokens in a data folder; a service may be running there."""
+    _must_exist(data)
+    catalog = open_sqlite(data / "catalog.db")
+    try:
+        yield Tokens(catalog)
+    finally:
+        catalog.close()
+
+
+class Tokens:
+    """Makes, lists and revokes tokens."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(self, name: str, scopes: Iterable[str] = ()) -> str:
+        """Make a token and answer its secret, which is kept nowhere; no scopes is full access. Raises BadRequest."""
+        wanted = sorted(set(scopes))
+        if unknown := [scope for scope in wanted if scope not in SCOPES]:
+            raise BadRequest(f"There is no scope {', '.join(unknown)}; the known ones are {', '.join(SCOPES)}.")
+        secret = "dop_v1_" + secrets.token_hex(32)
+        with self._catalog.begin() as tx:
+            tx.add_token(_account(tx.first_account()).id, name, token_digest(secret), wanted or None)
+        return secret
+
+    def list(self) -> list[TokenRecord]:
+        """All tokens, without their secrets."""
+        with self._catalog.read() as reader:
+            return reader.tokens()
+
+    def revoke(self, token_id: int) -> None:
+        """End a token's validity; a running service hears of it within a second. Raises NotFound."""
+        with self._catalog.begin() as tx:
+            tx.revoke_token(token_id)
+
+
+def _assemble(settings: Settings, catalog: Catalog) -> Service:
+    regions = _regions(settings)
+    for store in regions.stores.values():
+        store.backend.sweep()  # nobody else uses them: the data folder is locked
+    spool = settings.data / "spool"
+    spool.mkdir(exist_ok=True)
+    engine = Engine(settings.data / "catalog.db", settings.concurrency)
+    sources = Sources(spool, settings.readable_networks)
+    actions = Actions(catalog, engine, regions, sources, largest_bytes=settings.largest_image_bytes)
+    return Service(catalog, actions, regions, load_sizes(), Wire(regions.by_slug))
+
+
+def _regions(settings: Settings) -> Regions:
+    by_slug = load_regions(settings.regions)
+    folder = settings.data.resolve() / "regions"
+    return Regions(by_slug, {slug: open_store((folder / slug).as_uri()) for slug in by_slug})
+
+
+def _first_token(catalog: Catalog, settings: Settings) -> str | None:
+    """Make the first account and its token at the first start; see that the bootstrap token is valid at any."""
+    with catalog.begin() as tx:
+        found = tx.first_account()
+        account = found or tx.add_account(str(uuid.uuid4()), "owner@wherry.invalid", "Owner")
+        if settings.bootstrap_token is not None:
+            digest = token_digest(settings.bootstrap_token)
+            if tx.token(digest) is None:
+                tx.add_token(account.id, "bootstrap", digest, None)
+            return None
+        if found is not None:
+            return None
+        secret = "dop_v1_" + secrets.token_hex(32)
+        tx.add_token(account.id, "first", token_digest(secret), None)
+        return secret
+
+
+def _account(found: AccountRecord | None) -> AccountRecord:
+    if found is None:
+        raise BadRequest("There is no account yet: start the service once (wherry serve).")
+    return found
+
+
+def _must_exist(data: Path) -> None:
+    if not (data / "catalog.db").exists():
+        raise BadRequest(
+            f"There is no wherry data in {data}: start the service there once (wherry serve --data {data})."
+        )
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Use a data folder alone. The lock goes with the process, however that ends."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Unavailable(f"The data folder {data} can't be used: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = json.loads(lock.read() or "{}").get("pid", "unknown")
+            raise Unavailable(f"Another wherry (process {owner}) uses the data folder {data}.") from None
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": os.getpid()}))
+        lock.flush()
+        yield
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise Unavailable(f"The address {where} can't be listened on: {error.strerror}.") from error
+
+
+def _keep_memory() -> None:
+    """Tell glibc to keep the megabyte-sized buffers it frees instead of giving their pages back.
+
+    Without it, decompressing in threads spends more time on fresh pages than on decompressing.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:  # another C library, with another allocator
+        return
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,0 +1,154 @@
+"""The web face: binds each row of the table of calls to its handler. The only room that knows the web framework."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from wherry import calls as c
+from wherry.errors import MethodNotAllowed, NotFound, NotServed
+from wherry.server.http import actions, edge, images, openapi, regions, transfers
+from wherry.server.http.service import Service
+from wherry.server.http.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["HANDLERS", "Service", "Wire", "make_app"]
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    c.ACCOUNT_GET.name: regions.get_account,
+    c.IMAGES_LIST.name: images.list_images,
+    c.IMAGES_CREATE.name: images.create_image,
+    c.IMAGES_GET.name: images.get_image,
+    c.IMAGES_UPDATE.name: images.update_image,
+    c.IMAGES_DELETE.name: images.delete_image,
+    c.IMAGE_ACTIONS_LIST.name: actions.list_image_actions,
+    c.IMAGE_ACTIONS_CREATE.name: actions.create_image_action,
+    c.IMAGE_ACTIONS_GET.name: actions.get_image_action,
+    c.ACTIONS_LIST.name: actions.list_actions,
+    c.ACTIONS_GET.name: actions.get_action,
+    c.REGIONS_LIST.name: regions.list_regions,
+    c.SIZES_LIST.name: regions.list_sizes,
+    c.SNAPSHOTS_LIST.name: images.list_snapshots,
+    c.SNAPSHOTS_GET.name: images.get_snapshot,
+    c.SNAPSHOTS_DELETE.name: images.delete_snapshot,
+    c.ACTIONS_CANCEL.name: actions.cancel_action,
+    c.IMAGES_EXPORT.name: transfers.export_image,
+    c.REPLICAS_DELETE.name: images.delete_replica,
+    c.UPLOADS_CREATE.name: transfers.create_upload,
+    c.UPLOADS_GET.name: transfers.get_upload,
+    c.UPLOADS_APPEND.name: transfers.append_upload,
+    c.UPLOADS_FINISH.name: transfers.finish_upload,
+    c.UPLOADS_DELETE.name: transfers.delete_upload,
+    c.COLLECT.name: actions.collect,
+    c.TEST_IMAGE.name: transfers.create_test_image,
+    c.TEST_RESET.name: transfers.reset,
+}
+"""Who answers which call. One that is async takes or gives bytes and makes its own reply."""
+
+_EXPOSED = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id", "link")
+
+
+def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) -> ASGIApp:
+    """The web face of a service, as an ASGI application."""
+    gate = edge.Gate(service.catalog, rate_limit)
+    served = [call for call in c.CALLS if test_mode or not call.test_mode]
+    document = edge.encode(openapi.document(served))
+    page = (files("wherry.server.http") / "console" / "index.html").read_text(encoding="utf-8")
+    routes = [
+        *[_route(call, _endpoint(call, service, gate)) for call in served],
+        *[Route(path, _not_served(gate), methods=[method]) for method, path in c.UNSERVED],
+        Route("/openapi.json", lambda _: Response(document, media_type="application/json")),
+        Route("/", lambda _: HTMLResponse(page)),
+    ]
+    cors = Middleware(
+        CORSMiddleware, allow_origin_regex=".*", allow_credentials=True, allow_methods=["*"], allow_headers=["*"],
+        expose_headers=_EXPOSED,
+    )  # fmt: skip
+    handlers = {404: _unknown(gate), 405: _wrong_method(gate)}
+    return _without_trailing_slash(Starlette(routes=routes, middleware=[cors], exception_handlers=handlers))
+
+
+def _route(call: c.Call, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    return Route(call.path, endpoint, methods=[call.method], name=call.name)
+
+
+def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Callable[[Request], Awaitable[Response]]:
+    handler = HANDLERS[call.name]
+
+    def let_in(request: Request, headers: dict[str, str], raw: bytes) -> edge.Exchange:
+        token = gate.token(request)
+        gate.admit(token, call, headers)
+        exchange = edge.Exchange(call, token, request)
+        edge.check_choices(exchange)
+        if call.body is not None:
+            exchange.body = edge.decode_body(call, raw)
+        return exchange
+
+    def answer(request: Request, headers: dict[str, str], raw: bytes) -> Response:
+        body = handler(service, let_in(request, headers, raw))
+        status = next((code for code, kind in call.replies.items() if kind is type(body)), call.status)
+        return edge.reply(status, body, headers)
+
+    async def endpoint(request: Request) -> Response:
+        headers = gate.headers()
+        try:
+            if iscoroutinefunction(handler):
+                exchange = await run_in_threadpool(let_in, request, headers, b"")
+                response: Response = await handler(service, exchange, headers)
+                return response
+            raw = b"" if call.body is None else await request.body()
+            return await run_in_threadpool(answer, request, headers, raw)
+        except Exception as error:  # noqa: BLE001  the edge is where an error becomes a reply
+            return edge.error_reply(error, headers)
+
+    return endpoint
+
+
+def _not_served(gate: edge.Gate) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        missing = NotServed(f"wherry does not serve {request.method} {request.url.path}.")
+        return edge.error_reply(missing, gate.headers())
+
+    return endpoint
+
+
+def _unknown(gate: edge.Gate) -> Callable[[Request, Exception], Response]:
+    def handler(request: Request, _error: Exception) -> Response:
+        parts = request.url.path.split("/")
+        if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
+            return _not_served(gate)(request)
+        return edge.error_reply(NotFound(edge.GONE), gate.headers())
+
+    return handler
+
+
+def _wrong_method(gate: edge.Gate) -> Callable[[Request, Exception], Response]:
+    def handler(request: Request, error: Exception) -> Response:
+        wrong = MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
+        return edge.error_reply(wrong, {**gate.headers(), **(getattr(error, "headers", None) or {})})
+
+    return handler
+
+
+def _without_trailing_slash(app: ASGIApp) -> ASGIApp:
+    """Some clients end every path with a slash; they are answered at once, never by a redirect."""
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"].rstrip("/")}
+        await app(scope, receive, send)
+
+    return asgi

@@ -1,0 +1,78 @@
+"""Actions: begin, list, read, cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wherry import models as m
+from wherry.errors import NotFound, Unprocessable
+from wherry.server.catalog import GONE
+
+if TYPE_CHECKING:
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+
+def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m.TransferPlanReply:
+    """Answer image_actions.create. ``regions`` and ``dry_run`` are ours."""
+    image_id, asked = x.number("image_id"), x.body
+    if isinstance(asked, m.ConvertRequest):
+        action = service.actions.convert(x.account_id, image_id, x.idempotency_key)
+        return service.wire.image_action(action, x.token)
+    if asked.regions is not None and asked.region is not None:
+        raise Unprocessable("Region and regions exclude each other")
+    regions: list[str | None] = [asked.region] if asked.regions is None else list(dict.fromkeys(asked.regions))
+    if not regions:
+        raise Unprocessable("Region can't be blank")
+    if asked.dry_run:
+        if len(regions) > 1:
+            raise Unprocessable("A dry run takes one region")
+        return m.TransferPlanReply(plan=service.actions.plan_transfer(x.account_id, image_id, regions[0]))
+    actions = service.actions.transfer(x.account_id, image_id, regions, x.idempotency_key)
+    return service.wire.image_action(actions[0], x.token, None if asked.regions is None else actions)
+
+
+def list_image_actions(service: Service, x: Exchange) -> m.ActionPage:
+    """Answer image_actions.list."""
+    limit, offset = x.window()
+    image_id = x.number("image_id")
+    with service.catalog.read() as reader:
+        reader.image(image_id, x.account_id)
+        found, total = reader.actions(x.account_id, image_id=image_id, limit=limit, offset=offset)
+    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+
+
+def get_image_action(service: Service, x: Exchange) -> m.ImageActionReply:
+    """Answer image_actions.get."""
+    with service.catalog.read() as reader:
+        action = reader.action(x.number("action_id"), x.account_id)
+    if action.resource_type != "image" or action.resource_id != x.number("image_id"):
+        raise NotFound(GONE)
+    return service.wire.image_action(action, x.token)
+
+
+def list_actions(service: Service, x: Exchange) -> m.ActionPage:
+    """Answer actions.list."""
+    limit, offset = x.window()
+    with service.catalog.read() as reader:
+        found, total = reader.actions(x.account_id, limit=limit, offset=offset)
+    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+
+
+def get_action(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer actions.get."""
+    with service.catalog.read() as reader:
+        return m.ActionReply(action=service.wire.action(reader.action(x.number("action_id"), x.account_id), x.token))
+
+
+def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer actions.cancel."""
+    action = service.actions.cancel(x.account_id, x.number("action_id"))
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply:
+    """Answer collect.create."""
+    if x.body.dry_run:
+        return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))
+    return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))

@@ -1,0 +1,256 @@
+"""What every call has in common: token and scopes, rate limits, pages, request ids, and errors as replies."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.responses import Response
+
+from wherry import errors as e
+from wherry import models as m
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from wherry.calls import Call
+    from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import TokenRecord
+
+log = logging.getLogger("wherry.http")
+
+STATUS: dict[type[e.WherryError], int] = {
+    e.BadRequest: 400,
+    e.Unauthorized: 401,
+    e.Forbidden: 403,
+    e.NotFound: 404,
+    e.MethodNotAllowed: 405,
+    e.Conflict: 409,
+    e.RangeNotSatisfiable: 416,
+    e.Unprocessable: 422,
+    e.RateLimited: 429,
+    e.ServerFault: 500,
+    e.NotServed: 501,
+    e.Unavailable: 503,
+    e.StorageError: 503,
+    e.FormatError: 422,
+}
+"""Which status an error answers with; an error's base class speaks for it where it is not named."""
+
+UNEXPECTED = "Unexpected server-side error"
+UNREADABLE = "error parsing request body"
+HOUR_S = 3600
+MINUTE_S = 60
+SHOWN_LIMIT = 5000
+_RETRY_AFTER_S = 1
+_TOKEN_KEPT_S = 1.0  # for so long a token that was revoked may still be taken for valid
+_MOST_PER_PAGE, _PER_PAGE = 200, 20
+_JSON = "application/json; charset=utf-8"
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Exchange:
+    """A request that was let in: whose it is, what it asks, and how its reply links to others."""
+
+    call: Call
+    token: TokenRecord
+    request: Request
+    body: Any = None
+
+    @property
+    def account_id(self) -> int:
+        """The account that the token belongs to."""
+        return self.token.account_id
+
+    @property
+    def base_url(self) -> str:
+        """Scheme and host as the caller sees them, so that links lead it back here and nowhere else."""
+        url = self.request.url
+        return f"{url.scheme}://{url.netloc}"
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """What the caller marks a repeat with."""
+        return self.request.headers.get("idempotency-key")
+
+    def number(self, name: str) -> int:
+        """A number from the path. Raises NotFound for anything else: it names nothing."""
+        text = self.request.path_params[name]
+        if not (text.isascii() and text.isdigit() and len(text) < 20):  # noqa: PLR2004  the digits of 2^64
+            raise e.NotFound(GONE)
+        return int(text)
+
+    def text(self, name: str) -> str:
+        """A word from the path."""
+        return str(self.request.path_params[name])
+
+    def query(self, name: str) -> str | None:
+        """A query parameter, or None."""
+        return self.request.query_params.get(name) or None
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that says yes or no; clients spell true in several ways."""
+        return (self.query(name) or "").lower() in {"true", "1"}
+
+    def window(self) -> tuple[int, int]:
+        """How many items of a list are asked for, and how many come before them."""
+        page, per_page = self._paging()
+        return per_page, (page - 1) * per_page
+
+    def page(self, total: int) -> dict[str, Any]:
+        """What a list has beside its items."""
+        page, per_page = self._paging()
+        last = max(1, -(-total // per_page))
+        if page == last == 1:
+            return {"links": m.Links(), "meta": m.Meta(total=total)}
+        pages = m.Pages(
+            first=self._page_url(1, per_page) if page > 1 else msgspec.UNSET,
+            prev=self._page_url(min(page - 1, last), per_page) if page > 1 else msgspec.UNSET,
+            next=self._page_url(page + 1, per_page) if page < last else msgspec.UNSET,
+            last=self._page_url(last, per_page) if page < last else msgspec.UNSET,
+        )
+        return {"links": m.Links(pages=pages), "meta": m.Meta(total=total)}
+
+    def _paging(self) -> tuple[int, int]:
+        return _count(self.query("page"), 1, 1 << 40), _count(self.query("per_page"), _PER_PAGE, _MOST_PER_PAGE)
+
+    def _page_url(self, page: int, per_page: int) -> str:
+        others = [(k, v) for k, v in self.request.query_params.multi_items() if k not in {"page", "per_page"}]
+        return f"{self.base_url}{self.request.url.path}?{urlencode([*others, ('page', page), ('per_page', per_page)])}"
+
+
+GONE = "The resource you were accessing could not be found."
+
+
+def _count(text: str | None, default: int, most: int) -> int:
+    """A number of a query: what is no number, or below 1, counts as not sent."""
+    if text is None or not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
+        return default
+    return min(int(text[:20]), most)
+
+
+class Gate:
+    """Lets requests in: finds their token, checks its scopes, counts them against the rate limit."""
+
+    def __init__(self, catalog: Catalog, rate_limit: int) -> None:
+        self._catalog = catalog
+        self._tokens: dict[str, tuple[float, TokenRecord]] = {}
+        self._limits: dict[int, _RateLimit] = {}
+        self._rate_limit = rate_limit
+
+    def token(self, request: Request) -> TokenRecord:
+        """The token of a request. Raises Unauthorized."""
+        kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        digest = token_digest(secret.strip())
+        kept = self._tokens.get(digest)
+        if kept is not None and kept[0] > time.monotonic():
+            return kept[1]
+        with self._catalog.read() as reader:
+            token = reader.token(digest) if kind.lower() == "bearer" else None
+        if token is None:
+            raise e.Unauthorized("Unable to authenticate you.")
+        self._tokens[digest] = time.monotonic() + _TOKEN_KEPT_S, token
+        return token
+
+    def admit(self, token: TokenRecord, call: Call, headers: dict[str, str]) -> None:
+        """Count a request and check its scopes. Raises RateLimited or Forbidden."""
+        if self._rate_limit:
+            limit = self._limits.setdefault(token.id, _RateLimit(self._rate_limit))
+            limit.count(time.time(), headers)
+        if not all(token.may(scope) for scope in call.scopes):
+            raise e.Forbidden("You are not authorized to perform this operation.")
+
+    def headers(self) -> dict[str, str]:
+        """The headers that every reply has, before its request was counted."""
+        limit = self._rate_limit or SHOWN_LIMIT
+        return {
+            "ratelimit-limit": str(limit),
+            "ratelimit-remaining": str(limit),
+            "ratelimit-reset": str(int(time.time()) + HOUR_S),
+            "x-request-id": str(uuid.uuid4()),
+        }
+
+
+class _RateLimit:
+    """Requests of one token: so many an hour, and a twentieth of that a minute, as DigitalOcean counts."""
+
+    def __init__(self, hourly: int) -> None:
+        self._hourly = hourly
+        self._burst = max(1, hourly // 20)
+        self._times: deque[float] = deque()
+
+    def count(self, now: float, headers: dict[str, str]) -> None:
+        while self._times and self._times[0] <= now - HOUR_S:
+            self._times.popleft()
+        recent = self._times[-self._burst] if len(self._times) >= self._burst else 0.0
+        headers["ratelimit-remaining"] = str(max(0, self._hourly - len(self._times) - 1))
+        headers["ratelimit-reset"] = str(int((self._times[0] if self._times else now) + HOUR_S))
+        if len(self._times) >= self._hourly:
+            raise e.RateLimited("API Rate limit exceeded.")
+        if recent > now - MINUTE_S:
+            raise e.RateLimited("Too many requests", retry_after_s=int(recent + MINUTE_S - now) + 1)
+        self._times.append(now)
+
+
+def token_digest(secret: str) -> str:
+    """What is kept of a token. Its secret is random enough for a plain digest."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def decode_body(call: Call, raw: bytes) -> Any:
+    """The body of a request as the call's type. Raises BadRequest or Unprocessable."""
+    try:
+        plain = msgspec.json.decode(raw) if raw.strip() else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise e.BadRequest(UNREADABLE) from error
+    if not isinstance(plain, dict):
+        raise e.BadRequest(UNREADABLE)
+    if call.body is m.ImageActionRequest and plain.get("type") not in {"transfer", "convert"}:
+        raise e.NotFound("The specified action type is not available.")
+    try:
+        return msgspec.convert(plain, call.body)
+    except msgspec.ValidationError as error:
+        raise e.Unprocessable(str(error)) from error
+
+
+def check_choices(exchange: Exchange) -> None:
+    """Check the parameters of a call of ours that has them from a list. DigitalOcean's own are taken as they come."""
+    for param in exchange.call.params if exchange.call.ours else ():
+        value = exchange.query(param.name) if param.place == "query" else exchange.request.headers.get(param.name)
+        if value is None and param.required:
+            raise e.Unprocessable(f"{param.name} is missing")
+        if value is not None and param.values and value not in param.values:
+            raise e.Unprocessable(f"{param.name} is {value[:40]!r}; it may be {', '.join(param.values)}")
+
+
+def reply(status: int, body: Any, headers: dict[str, str]) -> Response:
+    """A reply with a JSON body, or none."""
+    if body is None:
+        return Response(status_code=status, headers=headers)
+    return Response(encode(body), status_code=status, headers={**headers, "content-type": _JSON})
+
+
+def error_reply(error: Exception, headers: dict[str, str]) -> Response:
+    """Any error as a reply; what was not foreseen goes to the log, and not to the caller."""
+    if not isinstance(error, e.WherryError):
+        log.error("request.fault request_id=%s", headers["x-request-id"], exc_info=error)
+        error = e.ServerFault(UNEXPECTED)
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    extra = {} if error.retryable else {"x-should-retry": "false"}
+    if isinstance(error, e.RateLimited) and error.retry_after_s is not None:
+        extra["retry-after"] = str(error.retry_after_s)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra["retry-after"] = str(_RETRY_AFTER_S)
+    error_id = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
+    body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
+    return reply(status, body, {**headers, **extra})

@@ -1,0 +1,107 @@
+"""Images and snapshots: list, read, create, change, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wherry import calls as c
+from wherry import models as m
+from wherry.errors import BadRequest
+from wherry.server import lifecycle
+from wherry.server.http import wire
+
+if TYPE_CHECKING:
+    from wherry.server.catalog import Reader
+    from wherry.server.catalog.records import ActionRecord, ImageRecord
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+
+def list_images(service: Service, x: Exchange) -> m.ImagePage:
+    """Answer images.list."""
+    limit, offset = x.window()
+    origin = x.query("type")
+    with service.catalog.read() as reader:
+        images, total = reader.images(
+            x.account_id, origin=origin if origin in {"distribution", "application"} else None,
+            private=x.flag("private"), tag=x.query("tag_name"), limit=limit, offset=offset,
+        )  # fmt: skip
+    return m.ImagePage(images=[wire.image(one, x.token) for one in images], **x.page(total))
+
+
+def get_image(service: Service, x: Exchange) -> m.ImageReply:
+    """Answer images.get: all digits is an id, anything else a slug."""
+    word = x.text("image_id")
+    with service.catalog.read() as reader:
+        found = reader.image(x.number("image_id"), x.account_id) if word.isdigit() else reader.image_by_slug(word)
+    return m.ImageReply(image=wire.image(found, x.token))
+
+
+def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:
+    """Answer images.create."""
+    return created(service, x, service.actions.import_url(x.account_id, x.body, x.idempotency_key))
+
+
+def update_image(service: Service, x: Exchange) -> m.ImageReply:
+    """Answer images.update: what is not sent stays."""
+    image_id, asked = x.number("image_id"), x.body
+    with service.catalog.begin() as tx:
+        image = tx.lock_image(image_id, x.account_id)
+        lifecycle.check_update(image, asked.name)
+        changes = {} if asked.name is None else {"name": asked.name}
+        if image.type == "custom":
+            if asked.distribution is not None:
+                changes["distribution"] = lifecycle.distribution(asked.distribution)
+            if asked.description is not None:
+                changes["description"] = asked.description
+        if changes:
+            tx.update_image(image_id, **changes)
+        return m.ImageReply(image=wire.image(tx.image(image_id), x.token))
+
+
+def delete_image(service: Service, x: Exchange) -> None:
+    """Answer images.delete."""
+    service.actions.delete(x.account_id, x.number("image_id"))
+
+
+def delete_replica(service: Service, x: Exchange) -> None:
+    """Answer replicas.delete."""
+    service.actions.remove_replica(x.account_id, x.number("image_id"), x.text("slug"))
+
+
+def list_snapshots(service: Service, x: Exchange) -> m.SnapshotPage:
+    """Answer snapshots.list. There are no volumes here, so none of their snapshots either."""
+    limit, offset = x.window()
+    types = () if x.query("resource_type") == "volume" else ("snapshot",)
+    with service.catalog.read() as reader:
+        found, total = reader.images(x.account_id, private=True, types=types, limit=limit, offset=offset)
+    return m.SnapshotPage(snapshots=[wire.snapshot(one, x.token) for one in found], **x.page(total))
+
+
+def get_snapshot(service: Service, x: Exchange) -> m.SnapshotReply:
+    """Answer snapshots.get."""
+    with service.catalog.read() as reader:
+        return m.SnapshotReply(snapshot=wire.snapshot(_snapshot(reader, x), x.token))
+
+
+def delete_snapshot(service: Service, x: Exchange) -> None:
+    """Answer snapshots.delete."""
+    with service.catalog.read() as reader:
+        found = _snapshot(reader, x)
+    service.actions.delete(x.account_id, found.id)
+
+
+def created(service: Service, x: Exchange, action: ActionRecord) -> m.ImageCreatedReply:
+    """The reply to whatever begins an import."""
+    with service.catalog.read() as reader:
+        image = reader.image(action.image_id)
+    href = x.base_url + c.ACTIONS_GET.url(action_id=action.id)
+    links = m.CreatedLinks(actions=[m.ActionLink(id=action.id, rel="create", href=href)])
+    return m.ImageCreatedReply(image=wire.image(image, x.token), links=links)
+
+
+def _snapshot(reader: Reader, x: Exchange) -> ImageRecord:
+    image = reader.image(x.number("snapshot_id"), x.account_id)
+    if image.type != "snapshot" or image.public:
+        raise BadRequest("the resource is not a snapshot")
+    return image

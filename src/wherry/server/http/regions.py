@@ -1,0 +1,36 @@
+"""Regions, sizes, and the account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from wherry import models as m
+from wherry.server.http import wire
+
+if TYPE_CHECKING:
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+T = TypeVar("T")
+
+
+def list_regions(service: Service, x: Exchange) -> m.RegionPage:
+    """Answer regions.list."""
+    every = service.wire.regions(x.token)
+    return m.RegionPage(regions=_slice(x, every), **x.page(len(every)))
+
+
+def list_sizes(service: Service, x: Exchange) -> m.SizePage:
+    """Answer sizes.list."""
+    return m.SizePage(sizes=_slice(x, service.sizes), **x.page(len(service.sizes)))
+
+
+def get_account(service: Service, x: Exchange) -> m.AccountReply:
+    """Answer account.get."""
+    with service.catalog.read() as reader:
+        return m.AccountReply(account=wire.account(reader.account(x.account_id)))
+
+
+def _slice(x: Exchange, items: list[T]) -> list[T]:
+    limit, offset = x.window()
+    return items[offset : offset + limit]

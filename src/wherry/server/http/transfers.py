@@ -1,0 +1,185 @@
+"""Bytes in and out: uploads, exports, and the controls that tests have."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from wherry import models as m
+from wherry.errors import NotFound, RangeNotSatisfiable, Unprocessable
+from wherry.fingerprint import ZEROS
+from wherry.server import lifecycle
+from wherry.server.catalog import GONE
+from wherry.server.formats import lay_out
+from wherry.server.http import images, wire
+from wherry.server.http.edge import reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wherry.server.catalog.records import ActionRecord, ImageRecord, UploadRecord
+    from wherry.server.formats import Layout
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+    from wherry.server.storage import Manifest, Store
+
+_PIECE = 1 << 20
+_GLANCE_S = 0.02
+
+
+# ---------------------------------------------------------------------------------------------------------- uploads
+
+
+def create_upload(service: Service, x: Exchange) -> m.UploadReply:
+    """Answer uploads.create."""
+    return m.UploadReply(upload=wire.upload(service.actions.uploads.begin(x.account_id, x.body)))
+
+
+def get_upload(service: Service, x: Exchange) -> m.UploadReply:
+    """Answer uploads.get."""
+    with service.catalog.read() as reader:
+        return m.UploadReply(upload=wire.upload(reader.upload(x.text("upload_id"), x.account_id)))
+
+
+async def append_upload(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer uploads.append. What came before a break counts."""
+    offset = x.request.headers["upload-offset"]
+    if not (offset.isascii() and offset.isdigit()):
+        raise Unprocessable(f"Upload-Offset is {offset[:40]!r}; a number is wanted")
+    await _take_in(service, x, x.text("upload_id"), int(offset[:20]))
+    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
+
+
+def finish_upload(service: Service, x: Exchange) -> m.ImageCreatedReply:
+    """Answer uploads.finish."""
+    return images.created(service, x, service.actions.uploads.finish(x.account_id, x.text("upload_id")))
+
+
+def delete_upload(service: Service, x: Exchange) -> None:
+    """Answer uploads.delete."""
+    service.actions.uploads.remove(x.account_id, x.text("upload_id"))
+
+
+async def _take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> None:
+    appending = service.actions.uploads.appending(x.account_id, upload_id, offset)
+    piece = await run_in_threadpool(appending.__enter__)
+    broken: BaseException | None = None
+    try:
+        waiting = bytearray()
+        async for chunk in x.request.stream():
+            waiting += chunk
+            if len(waiting) >= _PIECE:
+                await run_in_threadpool(piece.write, bytes(waiting))
+                waiting.clear()
+        if waiting:
+            await run_in_threadpool(piece.write, bytes(waiting))
+    except BaseException as error:
+        broken = error
+        raise
+    finally:
+        await run_in_threadpool(appending.__exit__, type(broken) if broken else None, broken, None)
+
+
+# ---------------------------------------------------------------------------------------------------------- exports
+
+
+async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer images.export: any range of the image as a file, made as it is sent and checked block by block."""
+    image, store, manifest = await run_in_threadpool(_find_replica, service, x)
+    kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
+    layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
+    etag = f'"{image.fingerprint}-{kind}"'
+    start, stop = _range(x, layout.size, etag)
+    partial = (start, stop) != (0, layout.size)
+    about = {
+        **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
+        "wherry-fingerprint": image.fingerprint or "", "content-type": "application/octet-stream",
+        "content-disposition": f'attachment; filename="image-{image.id}.{kind}"',
+    }  # fmt: skip
+    if partial:
+        about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
+    status = HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK
+    if x.request.method == "HEAD":
+        return Response(status_code=status, headers=about)
+    return StreamingResponse(_render(store, manifest, layout, start, stop), status_code=status, headers=about)
+
+
+def _find_replica(service: Service, x: Exchange) -> tuple[ImageRecord, Store, Manifest]:
+    with service.catalog.read() as reader:
+        image = reader.image(x.number("image_id"), x.account_id)
+        replicas = [one for one in reader.replicas(image.id) if x.query("region") in {None, one.region}]
+    if not replicas:
+        raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
+    store = service.regions.store(replicas[0].region)
+    return image, store, store.read_manifest(replicas[0].manifest_key)
+
+
+def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
+    """The bytes that are asked for: one range (RFC 9110), or all where the header is of another kind."""
+    unit, _, spec = x.request.headers.get("range", "").partition("=")
+    first, dash, last = spec.strip().partition("-")
+    if unit.strip() != "bytes" or not dash or x.request.headers.get("if-range", etag) != etag:
+        return 0, size
+    if not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)) or not first + last:
+        return 0, size
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= size or stop <= start:
+        raise RangeNotSatisfiable(f"Range {spec.strip()[:60]!r} lies outside the {size} bytes of the export")
+    return start, stop
+
+
+def _render(store: Store, manifest: Manifest, layout: Layout, start: int, stop: int) -> Iterator[bytes]:
+    extents = list(layout.extents(start, stop)) if stop - start < _PIECE else layout.extents(start, stop)
+    wanted = [manifest.first_place(one.block) for one in layout.extents(start, stop) if one.block is not None]
+    blocks = store.read_blocks(manifest, wanted)
+    for extent in extents:
+        if extent.block is not None:
+            data = next(blocks)
+            if len(data) != extent.length:
+                data = data[extent.skip : extent.skip + extent.length].ljust(extent.length, b"\0")
+            yield data
+        else:
+            yield extent.data if extent.data is not None else ZEROS[: extent.length]
+
+
+# ------------------------------------------------------------------------------------------------ controls for tests
+
+
+async def create_test_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer test.images.create: take the bytes in, import them, and answer when the image is there."""
+    upload = await run_in_threadpool(_begin_test_image, service, x)
+    await _take_in(service, x, upload.id, 0)
+    action = await run_in_threadpool(_finish_test_image, service, x, upload.id)
+    if action.error is not None:
+        raise Unprocessable(action.error.message)
+    with service.catalog.read() as reader:
+        image = reader.image(action.image_id)
+    return reply(HTTPStatus.CREATED, m.ImageReply(image=wire.image(image, x.token)), headers)
+
+
+def reset(service: Service, _x: Exchange) -> None:
+    """Answer test.reset."""
+    service.actions.empty()
+
+
+def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
+    request = m.UploadCreateRequest(
+        name=x.query("name"), region=x.query("region"), distribution=x.query("distribution")
+    )
+    return service.actions.uploads.begin(x.account_id, request)
+
+
+def _finish_test_image(service: Service, x: Exchange, upload_id: str) -> ActionRecord:
+    kind = x.query("type") or "custom"
+    lifecycle.check_name(x.query("name") or "")
+    action = service.actions.uploads.finish(x.account_id, upload_id, kind=kind, slug=x.query("slug"))
+    while action.is_running:
+        time.sleep(_GLANCE_S)
+        with service.catalog.read() as reader:
+            action = reader.action(action.id)
+    return action

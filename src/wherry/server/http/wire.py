@@ -1,0 +1,104 @@
+"""From a record of the catalog to its shape on the wire: one function a resource."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from wherry import models as m
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from wherry.server.catalog.records import AccountRecord, ActionRecord, ImageRecord, TokenRecord, UploadRecord
+
+_GIB = 1 << 30
+
+
+class Wire:
+    """Shapes for one service; what a token may not read is left out of them."""
+
+    def __init__(self, regions: Mapping[str, m.Region]) -> None:
+        self._with_sizes = dict(regions)
+        self._without_sizes = {slug: msgspec.structs.replace(one, sizes=[]) for slug, one in regions.items()}
+
+    def region(self, slug: str, token: TokenRecord) -> m.Region | None:
+        """A region; None for one that is no longer served."""
+        return (self._with_sizes if token.may("sizes:read") else self._without_sizes).get(slug)
+
+    def regions(self, token: TokenRecord) -> list[m.Region]:
+        """All regions."""
+        return list((self._with_sizes if token.may("sizes:read") else self._without_sizes).values())
+
+    def action(self, record: ActionRecord, token: TokenRecord) -> m.Action:
+        """An action."""
+        return m.Action(
+            id=record.id, status=record.status, type=record.type, started_at=_second(record.started_at),
+            completed_at=record.completed_at and _second(record.completed_at), resource_id=record.resource_id,
+            resource_type=record.resource_type, region=self.region(record.region, token) if record.region else None,
+            region_slug=record.region, error=record.error, progress=record.progress,
+        )  # fmt: skip
+
+    def image_action(
+        self, record: ActionRecord, token: TokenRecord, all_of_them: Iterable[ActionRecord] | None = None
+    ) -> m.ImageActionReply:
+        """An action of an image: its fields, and itself under ``action`` (wire.md 4.1 says why)."""
+        action = self.action(record, token)
+        every = msgspec.UNSET if all_of_them is None else [self.action(one, token) for one in all_of_them]
+        fields = {name: getattr(action, name) for name in action.__struct_fields__}
+        return m.ImageActionReply(**fields, action=action, actions=every)
+
+
+def image(record: ImageRecord, token: TokenRecord) -> m.Image:
+    """An image."""
+    return m.Image(
+        id=record.id, name=record.name, type=record.type, distribution=record.distribution, slug=record.slug,
+        public=record.public, regions=list(record.regions), created_at=_second(record.created_at),
+        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record), description=record.description,
+        tags=list(record.tags) if token.may("tag:read") else [], status=record.status,
+        error_message=record.error_message,
+    )  # fmt: skip
+
+
+def snapshot(record: ImageRecord, token: TokenRecord) -> m.Snapshot:
+    """A snapshot, with its numbers as strings. One that came from no Droplet says 0."""
+    return m.Snapshot(
+        id=str(record.id), name=record.name, created_at=_second(record.created_at), regions=list(record.regions),
+        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record),
+        resource_id=str(record.resource_id or 0), resource_type="droplet",
+        tags=list(record.tags) if token.may("tag:read") else [],
+    )  # fmt: skip
+
+
+def account(record: AccountRecord) -> m.Account:
+    """An account. Its limits are none that wherry keeps; the numbers are what a new account has."""
+    return m.Account(
+        droplet_limit=25, floating_ip_limit=5, email=record.email, uuid=record.uuid, email_verified=True,
+        status="active", status_message="", name=record.name, team=m.Team(uuid=record.uuid, name=record.name),
+        reserved_ip_limit=5, volume_limit=10,
+    )  # fmt: skip
+
+
+def upload(record: UploadRecord) -> m.Upload:
+    """An upload."""
+    request = record.request
+    return m.Upload(
+        id=record.id, name=request["name"], region=request["region"], offset=record.received_bytes,
+        status=record.status, image_id=record.image_id,
+    )  # fmt: skip
+
+
+def _second(moment: datetime) -> datetime:
+    """Times on the wire have whole seconds: some clients parse exactly that layout."""
+    return moment.replace(microsecond=0)
+
+
+def _min_disk_size(record: ImageRecord) -> int:
+    return ceil((record.virtual_bytes or 0) / _GIB)
+
+
+def _size_gigabytes(record: ImageRecord) -> float:
+    return round((record.data_bytes or 0) / _GIB, 2)

@@ -1,0 +1,62 @@
+"""How a service is set up: one frozen record, made from the command line and the environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wherry.errors import BadRequest
+from wherry.models import Region, Size
+
+Network = IPv4Network | IPv6Network
+
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a service is set up.
+
+    ``regions`` are slugs; none means all that are known. ``rate_limit`` is requests an hour and token, 0 for none.
+    ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
+    start; without one, the first start makes its own.
+    """
+
+    data: Path = Path("wherry-data")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    regions: tuple[str, ...] = ()
+    test_mode: bool = False
+    rate_limit: int = 0
+    import_from: tuple[Network, ...] = ()
+    largest_image_bytes: int = 100 << 30
+    bootstrap_token: str | None = None
+    concurrency: int = 8
+
+    @property
+    def readable_networks(self) -> tuple[Network, ...]:
+        """The private networks that imports may read; in test mode, loopback is one of them."""
+        return self.import_from + (LOOPBACK if self.test_mode else ())
+
+
+def load_regions(slugs: tuple[str, ...] = ()) -> dict[str, Region]:
+    """The regions with these slugs (none: all), in the order of the seed. Raises BadRequest for an unknown one."""
+    known = {region.slug: region for region in msgspec.convert(_seed("regions"), list[Region])}
+    if unknown := [slug for slug in slugs if slug not in known]:
+        raise BadRequest(f"There is no region {', '.join(unknown)}; the known ones are {', '.join(known)}.")
+    return {slug: region for slug, region in known.items() if not slugs or slug in slugs}
+
+
+def load_sizes() -> list[Size]:
+    """The sizes that are offered."""
+    return msgspec.convert(_seed("sizes"), list[Size])
+
+
+def _seed(name: str) -> Any:
+    return json.loads((files("wherry.server") / "seed" / f"{name}.json").read_text(encoding="utf-8"))[name]
