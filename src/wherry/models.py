@@ -29,9 +29,9 @@ class Region(Model, frozen=True, kw_only=True):
 
     name: str
     slug: str
-    features: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list[str])
     available: bool = True
-    sizes: list[str] = field(default_factory=list)
+    sizes: list[str] = field(default_factory=list[str])
 
 
 class ActionError(Model, frozen=True, kw_only=True):
@@ -99,7 +99,7 @@ class Image(Model, frozen=True, kw_only=True):
     distribution: str = "Unknown"
     slug: str | None = None
     public: bool = False
-    regions: list[str] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list[str])
     created_at: datetime | None = None
     min_disk_size: int | None = None
     size_gigabytes: float | None = None
@@ -141,10 +141,10 @@ class Size(Model, frozen=True, kw_only=True):
     transfer: float
     price_monthly: float
     price_hourly: float
-    regions: list[str] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list[str])
     available: bool = True
     description: str = ""
-    disk_info: list[DiskInfo] = field(default_factory=list)
+    disk_info: list[DiskInfo] = field(default_factory=list[DiskInfo])
     gpu_info: GpuInfo | UnsetType = UNSET
 
 

@@ -191,7 +191,9 @@ class Actions:
                 self._fail(kind, action_id, error)
             except Exception as error:  # a fault of ours must not leave an action that never ends
                 log.exception("action.fault action_id=%s", action_id)
-                self._fail(kind, action_id, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})"))
+                self._fail(
+                    kind, action_id, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
+                )
             if kind is self._import:
                 self.uploads.sweep()
 

@@ -1,0 +1,113 @@
+"""Images to and from files on this machine: durable, checked, and resumable. No network in here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from wherry.errors import BlockCorrupt
+from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest, is_zero
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
+
+_BEHIND = 8 << 20
+UPLOAD_PIECE = 64 << 20
+_READ = 1 << 20
+
+
+class ExportFile:
+    """A file that an export is written to: ``<path>.part`` until it is whole, sparse where the disk is zeros.
+
+    A raw export is compared with the image's fingerprint as it comes. Raises BlockCorrupt if it is another.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        self._raw = kind == "raw"
+        self._file = os.open(self._part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        self._buffer = bytearray(BLOCK_SIZE)
+        self._filled = 0
+        self._fingerprint: Fingerprint | None = None
+        self._expected = ""
+        self.size: int | None = None
+        self.etag: str | None = None
+        self.offset = 0
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take in what a reply says of the export. A reply that is not partial begins it anew."""
+        if status == 200:  # noqa: PLR2004  not 206
+            self.offset = self._filled = 0
+            self.size = int(headers["content-length"])
+            self.etag = headers.get("etag")
+            self._expected = headers.get("wherry-fingerprint", "")
+            self._fingerprint = Fingerprint(self.size) if self._raw and self._expected else None
+
+    def write(self, data: bytes) -> None:
+        """Take in the next bytes."""
+        view = memoryview(data)
+        while view:
+            count = min(len(view), BLOCK_SIZE - self._filled)
+            self._buffer[self._filled : self._filled + count] = view[:count]
+            self._filled += count
+            self.offset += count
+            view = view[count:]
+            if self._filled == BLOCK_SIZE:
+                self._flush()
+
+    def finish(self) -> None:
+        """Check that all came, and give the file its name."""
+        self._flush()
+        if self._fingerprint is not None and self._fingerprint.hex() != self._expected:
+            raise BlockCorrupt(
+                f"What was exported has the fingerprint {self._fingerprint.hex()}, not {self._expected}."
+            )
+        os.ftruncate(self._file, self.offset)
+        os.fsync(self._file)
+        self._part.rename(self._path)
+
+    def close(self) -> None:
+        """Let go of the file; what is not whole is removed."""
+        os.close(self._file)
+        self._part.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._filled:
+            return
+        start = self.offset - self._filled
+        if not is_zero(self._buffer, self._filled):
+            data = memoryview(self._buffer)[: self._filled]
+            if self._fingerprint is not None:
+                self._fingerprint.add(start // BLOCK_SIZE, block_digest(data))
+            os.pwrite(self._file, data, start)
+            self._drop_pages(start)
+        self._filled = 0
+
+    def _drop_pages(self, start: int) -> None:
+        """Give back the page cache behind: fresh pages cost more than what is written into them."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file, start, BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._file, max(0, start - _BEHIND), BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
+
+
+class Piece:
+    """A part of a file, as the body of a request: read as it is sent, by either face of the client."""
+
+    def __init__(self, path: Path, offset: int, length: int = UPLOAD_PIECE) -> None:
+        self._path = path
+        self._offset = offset
+        self._length = length
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            left = self._length
+            while left and (data := file.read(min(_READ, left))):
+                left -= len(data)
+                yield data
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for data in self:
+            yield data
