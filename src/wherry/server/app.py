@@ -120,7 +120,7 @@ class Tokens:
 def _assemble(settings: Settings, catalog: Catalog) -> Service:
     regions = _regions(settings)
     for store in regions.stores.values():
-        store.backend.sweep()  # nobody else uses them: the data folder is locked
+        store.backend.sweep_unfinished()  # nobody else uses them: the data folder is locked
     spool = settings.data / "spool"
     spool.mkdir(exist_ok=True)
     engine = Engine(settings.data / "catalog.db", settings.concurrency)
