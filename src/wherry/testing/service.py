@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wherry.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 TOKEN = "dop_v1_" + "0" * 64  # what the service is told to accept, so that a test needs not fetch one
 _READY = re.compile(r"wherry is ready on (\S+)")
@@ -55,7 +55,7 @@ class ServiceProcess:
         here = {"WHERRY_BOOTSTRAP_TOKEN": TOKEN, **self._environment, **(environment or {})}
         with self.log.open("ab") as log:
             began = log.tell()
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  our own program
                 [*command, *self._arguments], stdout=log, stderr=log, env={**os.environ, **here}
             )
         self.url = self._wait_until_ready(began)

@@ -1,0 +1,58 @@
+# Every target sets up what it needs; nothing is assumed to be running.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(READY) ## make the virtual environment with every locked dependency
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## import, convert and transfer a real disk image, with a kill -9 in between
+	@$(BIN)/python demo/demo.py
+
+.PHONY: serve
+serve: $(READY) ## run the service, with its data in ./wherry-data
+	@$(BIN)/wherry serve
+
+.PHONY: fmt
+fmt: $(READY) ## format the code
+	@$(BIN)/ruff format src tests demo bench
+	@$(BIN)/ruff check --fix src tests demo bench
+
+.PHONY: lint
+lint: $(READY) ## check format, rules and layers
+	@$(BIN)/ruff format --check src tests demo bench
+	@$(BIN)/ruff check src tests demo bench
+	@$(BIN)/lint-imports
+
+.PHONY: types
+types: $(READY) ## check the types
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+.PHONY: test
+test: $(READY) ## run the tests, but for the fault suite's long part
+	@$(BIN)/python -m pytest
+
+.PHONY: fault
+fault: $(READY) ## kill the service at every crash point
+	@$(BIN)/python -m pytest tests/fault
+
+.PHONY: bench
+bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
+	@$(BIN)/python bench/bench.py
+
+.PHONY: check
+check: lint types test ## all that CI runs
