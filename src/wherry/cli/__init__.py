@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from wherry.cli.compute import account, collect, compute
+from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.errors import WherryError
-
-EXIT_OK, EXIT_ERROR, EXIT_ERRORED, EXIT_WATCH_STOPPED, EXIT_CANCELLED = 0, 1, 2, 3, 4
 
 _SERVER_COMMANDS = ("check", "serve", "token")
 
@@ -40,6 +40,11 @@ def _server_command(name: str) -> click.Command:
 @click.version_option(package_name="wherry")
 def wherry() -> None:
     """Keep disk images in regions, convert them and transfer them."""
+
+
+wherry.add_command(compute)
+wherry.add_command(collect)
+wherry.add_command(account)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from wherry.errors import WherryError
 from wherry.server.app import Finding, Settings, check_data, open_tokens
 from wherry.server.app import serve as run_service
 from wherry.server.settings import Network
@@ -126,6 +125,3 @@ def revoke_token(data: Path, token_id: int) -> None:
     """End a token's validity."""
     with open_tokens(data) as tokens:
         tokens.revoke(token_id)
-
-
-__all__ = ["WherryError", "check", "serve", "token"]

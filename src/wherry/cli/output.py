@@ -1,0 +1,227 @@
+"""What the command line shows: tables, JSON, and the progress of what is waited for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from wherry import models as m
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+Column = tuple[str, "Callable[[Any], object]"]
+
+_LINE_EVERY_S = 1.0
+
+COLUMNS: dict[type, tuple[Column, ...]] = {
+    m.Image: (
+        ("ID", lambda one: one.id),
+        ("Name", lambda one: one.name),
+        ("Type", lambda one: one.type),
+        ("Distribution", lambda one: one.distribution),
+        ("Slug", lambda one: one.slug or ""),
+        ("Public", lambda one: str(one.public).lower()),
+        ("Min Disk", lambda one: one.min_disk_size or 0),
+        ("Size", lambda one: one.size_gigabytes or 0),
+        ("Status", lambda one: one.status),
+        ("Regions", lambda one: ",".join(one.regions)),
+        ("Created At", lambda one: moment(one.created_at)),
+        ("Error", lambda one: one.error_message or ""),
+    ),
+    m.Action: (
+        ("ID", lambda one: one.id),
+        ("Status", lambda one: one.status),
+        ("Type", lambda one: one.type),
+        ("Started At", lambda one: moment(one.started_at)),
+        ("Completed At", lambda one: moment(one.completed_at)),
+        ("Resource ID", lambda one: one.resource_id or ""),
+        ("Resource Type", lambda one: one.resource_type or ""),
+        ("Region", lambda one: one.region_slug or ""),
+        ("Error", lambda one: one.error.code if one.error else ""),
+    ),
+    m.Region: (
+        ("Slug", lambda one: one.slug),
+        ("Name", lambda one: one.name),
+        ("Available", lambda one: str(one.available).lower()),
+    ),
+    m.Size: (
+        ("Slug", lambda one: one.slug),
+        ("Description", lambda one: one.description),
+        ("Memory", lambda one: one.memory),
+        ("VCPUs", lambda one: one.vcpus),
+        ("Disk", lambda one: one.disk),
+        ("Price Monthly", lambda one: f"{one.price_monthly:.2f}"),
+        ("Price Hourly", lambda one: f"{one.price_hourly:.5f}"),
+    ),
+    m.Snapshot: (
+        ("ID", lambda one: one.id),
+        ("Name", lambda one: one.name),
+        ("Created At", lambda one: moment(one.created_at)),
+        ("Regions", lambda one: ",".join(one.regions)),
+        ("Resource ID", lambda one: one.resource_id),
+        ("Resource Type", lambda one: one.resource_type),
+        ("Min Disk Size", lambda one: one.min_disk_size),
+        ("Size", lambda one: one.size_gigabytes),
+        ("Tags", lambda one: ",".join(one.tags or ())),
+    ),
+    m.Account: (
+        ("User Email", lambda one: one.email),
+        ("Team", lambda one: one.team.name if one.team else ""),
+        ("Droplet Limit", lambda one: one.droplet_limit),
+        ("Email Verified", lambda one: str(one.email_verified).lower()),
+        ("User UUID", lambda one: one.uuid),
+        ("Status", lambda one: one.status),
+    ),
+    m.TransferPlan: (
+        ("Region", lambda one: one.region),
+        ("Blocks", lambda one: one.blocks_total),
+        ("Reused", lambda one: one.blocks_reused),
+        ("To Send", lambda one: one.blocks_to_send),
+        ("Bytes To Send", lambda one: one.bytes_to_send),
+    ),
+    m.CollectPlan: (
+        ("Region", lambda one: one.region),
+        ("Objects", lambda one: one.objects),
+        ("Bytes", lambda one: one.bytes),
+    ),
+}
+
+
+def moment(when: Any) -> str:
+    """A time as the API writes it."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ") if when else ""
+
+
+@dataclass(frozen=True)
+class Printer:
+    """Prints what was asked for: as JSON, or as a table with some columns and perhaps their names above."""
+
+    as_json: bool = False
+    columns: tuple[str, ...] = ()
+    header: bool = True
+
+    def show(self, items: Sequence[Any], kind: type) -> None:
+        """Print items of one kind. Raises UsageError for a column that there is not."""
+        if self.as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode(items), indent=2).decode())
+            return
+        chosen = self._chosen(kind)
+        rows = [[str(get(one)) for _, get in chosen] for one in items]
+        if self.header:
+            rows.insert(0, [title for title, _ in chosen])
+        widths = [max(len(row[place]) for row in rows) for place in range(len(chosen))] if rows else []
+        for row in rows:
+            click.echo("    ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def _chosen(self, kind: type) -> tuple[Column, ...]:
+        known = {_plain(title): (title, get) for title, get in COLUMNS[kind]}
+        if unknown := [name for name in self.columns if _plain(name) not in known]:
+            words = ", ".join(title.replace(" ", "") for title, _ in COLUMNS[kind])
+            raise click.UsageError(f"there is no column {', '.join(unknown)}; there are {words}")
+        return tuple(known[_plain(name)] for name in self.columns) or COLUMNS[kind]
+
+
+def _plain(title: str) -> str:
+    return title.replace(" ", "").lower()
+
+
+def amount(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:  # noqa: PLR2004  bytes in the next unit
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def describe(progress: m.Progress | None) -> str:
+    """How far an action is, in one line."""
+    if progress is None:
+        return "waiting for a worker"
+    parts = [f"{amount(progress.bytes_sent)} sent", f"{amount(progress.bytes_reused)} reused"]
+    if progress.rate_bytes_per_s:
+        parts.append(f"{amount(progress.rate_bytes_per_s)}/s")
+    if progress.eta_s:
+        parts.append(f"{progress.eta_s:.0f} s left")
+    if progress.waiting_for:
+        parts.append(f"waiting for {progress.waiting_for}")
+    return ", ".join(parts)
+
+
+class ActionView:
+    """Shows an action while it is waited for: a live bar on a terminal, plain lines elsewhere. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._stage = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.fields[kind]}"), TextColumn("{task.fields[stage]}"), BarColumn(30),
+                TextColumn("{task.percentage:>5.1f} %"), TextColumn("{task.fields[detail]}"), console=self._console,
+            )  # fmt: skip
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def see(self, action: m.Action) -> None:
+        """Show a state of the action."""
+        stage = action.progress.stage if action.progress else "queued"
+        if self._bar is not None:
+            self._draw(self._bar, action, stage)
+        elif stage != self._stage or time.monotonic() - self._said_at >= _LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            percent = action.progress.percent if action.progress else None
+            done = "" if percent is None else f" {percent:.1f} %"
+            click.echo(f"{action.type} {action.id}: {stage}{done}, {describe(action.progress)}", err=True)
+        self._stage = stage
+
+    def _draw(self, bar: Progress, action: m.Action, stage: str) -> None:
+        percent = action.progress.percent if action.progress else None
+        total = None if percent is None else 100.0
+        if not bar.task_ids:
+            bar.add_task("", total=total, kind=action.type, stage=stage, detail="")
+        bar.update(
+            bar.task_ids[0], total=total, completed=percent or 0.0, stage=stage, detail=describe(action.progress)
+        )
+
+
+class BytesView:
+    """Shows bytes that come or go. Writes to stderr."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._terminal = sys.stderr.isatty()
+        self._began = self._said_at = time.monotonic()
+
+    def see(self, done: int, total: int | None) -> None:
+        """Show how many bytes are done."""
+        now = time.monotonic()
+        if now - self._said_at < (0.1 if self._terminal else _LINE_EVERY_S) and done != total:
+            return
+        self._said_at = now
+        rate = done / (now - self._began) if now > self._began else 0.0
+        whole = f" of {amount(total)}" if total else ""
+        line = f"{self._what}: {amount(done)}{whole}, {amount(rate)}/s"
+        if self._terminal:
+            click.echo(f"\r{line:<70}", err=True, nl=done == total)
+        else:
+            click.echo(line, err=True)
