@@ -16,11 +16,21 @@ from wherry.errors import BlockCorrupt
 from wherry.fingerprint import block_digest
 
 PLAIN, ZSTD = 0, 1
+CODECS = (PLAIN, ZSTD)
 
 _WORTH = 0.97  # a frame that saves less than 3 % is not worth decompressing later
 _LEVEL = 1
 
-_kept = threading.local()  # contexts of zstd are costly to make and belong to one thread
+
+class _Contexts(threading.local):
+    """What zstd needs for its work: costly to make, and only one thread may use it at a time."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +50,12 @@ class Entry:
         return self.offset + self.stored_length
 
 
-def encode(data: memoryview) -> tuple[int, bytes]:
-    """The codec and the bytes under which a block is stored."""
-    if not hasattr(_kept, "compressor"):
-        _kept.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False)
-    frame: bytes = _kept.compressor.compress(data)
-    if len(frame) < len(data) * _WORTH:
-        return ZSTD, frame
-    return PLAIN, bytes(data)
+def encode(digest: bytes, data: memoryview) -> tuple[Entry, bytes]:
+    """The bytes under which a block is stored, and what they are; where is not known yet."""
+    stored, codec = _contexts.compressor.compress(data), ZSTD
+    if len(stored) >= len(data) * _WORTH:
+        stored, codec = bytes(data), PLAIN
+    return Entry(digest, blake3(stored).digest(), 0, len(stored), len(data), codec), stored
 
 
 def decode(entry: Entry, stored: memoryview, where: str) -> bytes:
@@ -67,10 +75,8 @@ def check_stored(entry: Entry, stored: memoryview, where: str) -> None:
 
 
 def _decompress(entry: Entry, stored: memoryview, where: str) -> bytes:
-    if not hasattr(_kept, "decompressor"):
-        _kept.decompressor = zstandard.ZstdDecompressor()
+    """Decompress bytes that were checked: only a frame that we made is trusted to say how long its content is."""
     try:
-        plain: bytes = _kept.decompressor.decompress(stored, max_output_size=entry.plain_length)
+        return _contexts.decompressor.decompress(stored, max_output_size=entry.plain_length)
     except zstandard.ZstdError as error:
         raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} does not decompress: {error}") from error
-    return plain

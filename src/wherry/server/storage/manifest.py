@@ -1,14 +1,20 @@
 """A manifest: an image in one region. Which blocks it has, and where each lies. Format version 1, little endian.
 
-    head        "WMAN" (4) · format version (4) · virtual size (8) · block size (4) · packs (4) · blocks (8)
-                · action id (8)
-    packs       each pack's digest (32), in the order in which the blocks first need them
-    columns     for all blocks in the order of the disk: block numbers (8 each) · digests (32 each)
-                · stored digests (32 each) · pack, as a place in the table above (4 each) · offsets (8 each)
-                · stored lengths (4 each) · plain lengths (4 each) · codecs (1 each)
+    head          0  "WMAN"
+                  4  format version (4)
+                  8  virtual size (8)
+                 16  block size (4)
+                 20  number of packs (4)
+                 24  number of blocks (8)
+                 32  action id (8)
+    packs        40  each pack's digest (32), which is its name
+    columns       then, each for all blocks in the order of the disk:
+                  block numbers (8 each, ascending) · digests (32 each) · stored digests (32 each)
+                  · pack, as a place in the table above (4 each) · offset of the stored bytes in the pack (8 each)
+                  · stored lengths (4 each) · plain lengths (4 each) · codecs (1 each: 0 plain, 1 one zstd frame)
 
-Blocks of zeros are not there. The name is the digest of all of it; the action id makes that name the action's own. It
-is kept in columns, about 100 bytes a block, because a disk of a terabyte has a million blocks.
+Blocks of zeros are not there. The name is the BLAKE3 digest of all of it; the action id makes that name the action's
+own. It is kept in columns, 93 bytes a block, because a disk of a terabyte has a million blocks.
 """
 
 from __future__ import annotations
@@ -18,6 +24,8 @@ import sys
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import gt, lt
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -25,19 +33,21 @@ from blake3 import blake3
 
 from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint
-from wherry.server.storage.block import Entry
+from wherry.server.storage.block import CODECS, Entry
+from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
+from wherry.server.storage.places import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 VERSION = 1
-DIGEST = 32
 
 _HEAD = Struct("<4sIQIIQQ")
 _SAMPLE = Struct(">q")
 _SAMPLED_BITS = 6
-_COLUMNS = (("numbers", "Q"), ("digests", None), ("stored_digests", None), ("packs_of", "I"), ("offsets", "Q"),
-            ("stored_lengths", "I"), ("plain_lengths", "I"), ("codecs", "B"))  # fmt: skip
+_COLUMNS = (("numbers", 8), ("digests", DIGEST), ("stored_digests", DIGEST), ("packs_of", 4), ("offsets", 8),
+            ("stored_lengths", 4), ("plain_lengths", 4), ("codecs", 1))  # fmt: skip
+_BLOCK_BYTES = sum(width for _, width in _COLUMNS)
 
 assert sys.byteorder == "little", "the columns are stored as this machine keeps them"
 
@@ -125,16 +135,16 @@ class Manifest:
 
     def samples(self) -> Iterator[int]:
         """The digests that stand for this image in the sparse index."""
-        for index in range(len(self)):
-            if (value := sample(self.digest(index))) is not None:
+        for index, first in enumerate(self.digests[::DIGEST]):
+            if not first >> (8 - _SAMPLED_BITS) and (value := sample(self.digest(index))) is not None:
                 yield value
 
-    def encode(self) -> bytes:
-        """The manifest as it is stored."""
+    def encode(self) -> list[bytes | memoryview]:
+        """The manifest as it is stored, in parts that are not copied: it must not change while they are held."""
         head = _HEAD.pack(b"WMAN", VERSION, self.virtual_size, self.block_size, len(self.packs), len(self),
                           self.action_id)  # fmt: skip
         packs = b"".join(bytes.fromhex(key.rpartition("/")[2]) for key in self.packs)
-        return b"".join((head, packs, *(bytes(getattr(self, name)) for name, _ in _COLUMNS)))
+        return [head, packs, *(memoryview(getattr(self, name)).cast("B") for name, _ in _COLUMNS)]
 
 
 def sample(digest: bytes) -> int | None:
@@ -148,13 +158,16 @@ def sample(digest: bytes) -> int | None:
     return value
 
 
-def manifest_key(data: bytes) -> str:
+def manifest_key(*parts: bytes | bytearray | memoryview) -> str:
     """The name of a manifest with this content."""
-    digest = blake3(data).hexdigest()
+    state = blake3()
+    for part in parts:
+        state.update(part)
+    digest = state.hexdigest()
     return f"manifests/{digest[:2]}/{digest}"
 
 
-def decode_manifest(key: str, data: bytes) -> Manifest:
+def decode_manifest(key: str, data: bytes | bytearray) -> Manifest:
     """Read a manifest, checked against its name. Raises ManifestCorrupt."""
     if (found := manifest_key(data)) != key:
         raise ManifestCorrupt(f"{key} hashes to {found.rpartition('/')[2][:12]}")
@@ -164,20 +177,52 @@ def decode_manifest(key: str, data: bytes) -> Manifest:
         raise ManifestCorrupt(f"{key} has {len(data)} bytes, fewer than a manifest's head") from error
     if magic != b"WMAN" or version != VERSION:
         raise ManifestCorrupt(f"{key} is of version {version}; this program reads version {VERSION}")
+    if len(data) != _HEAD.size + packs * DIGEST + blocks * _BLOCK_BYTES:
+        raise ManifestCorrupt(f"{key} has {len(data)} bytes for {packs} packs and {blocks} blocks")
     manifest = Manifest(virtual_size, action_id, block_size)
-    _fill(manifest, key, memoryview(data)[_HEAD.size :], packs, blocks)
+    _fill(manifest, memoryview(data)[_HEAD.size :], packs, blocks)
+    _check(manifest, key)
     return manifest
 
 
-def _fill(manifest: Manifest, key: str, body: memoryview, packs: int, blocks: int) -> None:
-    each = sum(DIGEST if code is None else array(code).itemsize for _, code in _COLUMNS)
-    if len(body) != packs * DIGEST + blocks * each:
-        raise ManifestCorrupt(f"{key} has {len(body)} bytes for {packs} packs and {blocks} blocks")
-    names = (bytes(body[n * DIGEST : (n + 1) * DIGEST]).hex() for n in range(packs))
+def _fill(manifest: Manifest, body: memoryview, packs: int, blocks: int) -> None:
+    names = (body[n * DIGEST : (n + 1) * DIGEST].hex() for n in range(packs))
     manifest.packs = [f"packs/{name[:2]}/{name}" for name in names]
-    start = packs * DIGEST
-    for name, code in _COLUMNS:
-        end = start + blocks * (DIGEST if code is None else array(code).itemsize)
-        column = bytes(body[start:end])
-        setattr(manifest, name, bytearray(column) if code is None else array(code, column))
-        start = end
+    at = packs * DIGEST
+    for column, width in _COLUMNS:
+        part = body[at : at + blocks * width]
+        _extend(getattr(manifest, column), part)
+        at += len(part)
+
+
+def _extend(column: array[int] | bytearray, part: memoryview) -> None:
+    if isinstance(column, array):
+        column.frombytes(part)
+    else:
+        column += part
+
+
+def _check(manifest: Manifest, key: str) -> None:
+    """Check what a digest can't show: that a manifest under its right name makes sense. Column by column, for speed."""
+    m, last = manifest, len(manifest) - 1
+    wrong = {
+        "block size": m.block_size != BLOCK_SIZE,
+        "block numbers": not all(map(lt, m.numbers, islice(m.numbers, 1, None))),
+        "virtual size": last >= 0 and m.numbers[last] * m.block_size >= m.virtual_size,
+        "pack table": max(m.packs_of, default=-1) >= len(m.packs),
+        "codecs": not set(m.codecs) <= set(CODECS),
+        "offsets": max(m.offsets, default=0) >= PACK_SIZE or min(m.offsets, default=RECORD_SIZE) < RECORD_SIZE,
+        "stored lengths": any(map(gt, m.stored_lengths, m.plain_lengths)) or 0 in m.stored_lengths,
+        "plain lengths": not _has_plain_lengths(m),
+    }
+    if bad := [what for what, is_wrong in wrong.items() if is_wrong]:
+        raise ManifestCorrupt(f"{key} can't be: its {', '.join(bad)} contradict the rest")
+
+
+def _has_plain_lengths(manifest: Manifest) -> bool:
+    """Whether every block is a whole one, but for one at the end of a disk that ends within it."""
+    lengths, size = manifest.plain_lengths, manifest.block_size
+    if not lengths:
+        return True
+    end = min(size, manifest.virtual_size - manifest.numbers[-1] * size)
+    return lengths[-1] == end and lengths.count(size) >= len(lengths) - (end != size)

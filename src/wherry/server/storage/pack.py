@@ -1,15 +1,28 @@
 """A pack: an immutable object of many stored blocks, which can be read on its own. Format version 1, little endian.
 
-    record      one after another, each block:
-                "WBLK" (4) · codec (1) · zero (3) · plain length (4) · stored length (4) · digest (32)
-                · stored digest (32) · the stored bytes
-    index       "WIDX" (4) · format version (4) · action id (8) · number of the pack in the action (4) · blocks (4)
-                then each block: digest (32) · stored digest (32) · offset of the stored bytes (8)
-                · stored length (4) · plain length (4) · codec (1) · zero (3)
-    footer      offset of the index (8) · its length (4) · its BLAKE3 digest (32) · "WPCK" (4)
+    records     one after another, each block:
+                  0  "WBLK"
+                  4  codec (1): 0 plain, 1 one zstd frame; then zeros (3)
+                  8  plain length (4)
+                 12  stored length (4)
+                 16  digest of the plain bytes (32)
+                 48  digest of the stored bytes (32)
+                 80  the stored bytes
+    index         0  "WIDX"
+                  4  format version (4)
+                  8  action id (8)
+                 16  number of the pack in the action (4)
+                 20  number of blocks (4)
+                 24  then each block, in the order of the records (80 bytes):
+                       digest (32) · stored digest (32) · offset of the stored bytes in the pack (8)
+                       · stored length (4) · plain length (4) · codec (1) · zeros (3)
+    footer        0  offset of the index (8)
+                  8  its length (4)
+                 12  its digest (32)
+                 44  "WPCK"
 
-The pack's name is the digest of its index, in which the action and the number stand: a step that runs twice writes the
-same object, and two actions never write the same one.
+All digests are BLAKE3, 32 bytes. The pack's name is the digest of its index, in which the action and the number stand:
+a step that runs twice writes the same object, and two actions never write the same one.
 """
 
 from __future__ import annotations
@@ -22,7 +35,8 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from wherry.errors import BlockMissing, ManifestCorrupt
-from wherry.server.storage.block import Entry
+from wherry.server.crashpoint import crash_point
+from wherry.server.storage.block import CODECS, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +44,10 @@ if TYPE_CHECKING:
     from wherry.server.storage.backends import Backend, Upload
 
 PACK_SIZE = 64 << 20
-"""Bytes after which a pack is closed."""
+"""Bytes that a pack has at the most."""
 
 PACK_BLOCKS = 4096
-"""Blocks after which a pack is closed, so that its index stays small."""
+"""Blocks that a pack has at the most, so that its index stays small."""
 
 VERSION = 1
 
@@ -43,6 +57,12 @@ _ENTRY = Struct("<32s32sQIIB3x")
 _FOOTER = Struct("<QI32s4s")
 
 RECORD_SIZE = _RECORD.size
+
+
+def has_room(blocks: int, stored_bytes: int) -> bool:
+    """Whether so many blocks, stored in so many bytes, fit in one pack."""
+    size = stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
+    return blocks <= PACK_BLOCKS and size <= PACK_SIZE
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class PackIndex:
         )
 
 
-def pack_key(index: bytes) -> str:
+def pack_key(index: bytes | bytearray) -> str:
     """The name of the pack with this index."""
     digest = blake3(index).hexdigest()
     return f"packs/{digest[:2]}/{digest}"
@@ -77,11 +97,11 @@ class PackWriter:
         self._number = number
         self._entries: list[Entry] = []
         self._size = 0
+        self._stored_bytes = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the pack should be closed."""
-        return self._size >= PACK_SIZE or len(self._entries) >= PACK_BLOCKS
+    def has_room(self, stored_length: int) -> bool:
+        """Whether one more block, stored in so many bytes, fits."""
+        return has_room(len(self._entries) + 1, self._stored_bytes + stored_length)
 
     def append(self, block: Entry, stored: bytes | memoryview) -> Entry:
         """Append a stored block, whose entry may come from another pack; answers its entry in this one."""
@@ -93,6 +113,7 @@ class PackWriter:
                             entry.stored_digest)  # fmt: skip
         self._upload.write(head, stored)
         self._size = entry.end
+        self._stored_bytes += entry.stored_length
         self._entries.append(entry)
         return entry
 
@@ -108,7 +129,9 @@ class PackWriter:
         self._upload.sync()
         key = pack_key(index)
         before_publish(key, self._size + len(index) + len(footer))
+        crash_point("pack.before_publish")
         self._upload.publish(key)
+        crash_point("pack.after_publish")
         return key
 
 
@@ -116,26 +139,41 @@ def read_index(backend: Backend, key: str) -> PackIndex:
     """Read what a pack holds. Raises BlockMissing if there is no such pack, ManifestCorrupt if it is damaged."""
     if (size := backend.size(key)) is None:
         raise BlockMissing(f"{key} is not in its store")
-    footer = bytearray(_FOOTER.size)
     if size < _FOOTER.size:
         raise ManifestCorrupt(f"{key} has {size} bytes, fewer than a pack's footer")
+    footer = bytearray(_FOOTER.size)
     backend.read(key, size - _FOOTER.size, memoryview(footer))
     offset, length, digest, magic = _FOOTER.unpack(footer)
     if magic != b"WPCK" or offset + length + _FOOTER.size != size:
         raise ManifestCorrupt(f"{key} does not end as a pack of {size} bytes does")
     data = bytearray(length)
     backend.read(key, offset, memoryview(data))
-    if blake3(data).digest() != digest or pack_key(bytes(data)) != key:
+    if blake3(data).digest() != digest or pack_key(data) != key:
         raise ManifestCorrupt(f"the index of {key} hashes to {blake3(data).hexdigest()[:12]}, not to the pack's name")
-    return _decode_index(key, bytes(data))
+    return _decode_index(key, data, offset)
 
 
-def _decode_index(key: str, data: bytes) -> PackIndex:
+def _decode_index(key: str, data: bytearray, end: int) -> PackIndex:
     try:
         magic, version, action_id, number, count = _INDEX.unpack_from(data)
     except struct.error as error:
-        raise ManifestCorrupt(f"the index of {key} is too short") from error
-    if magic != b"WIDX" or version != VERSION or _INDEX.size + count * _ENTRY.size != len(data):
+        raise ManifestCorrupt(f"the index of {key} has {len(data)} bytes, fewer than its head") from error
+    if magic != b"WIDX" or version != VERSION:
         raise ManifestCorrupt(f"the index of {key} is of version {version}; this program reads version {VERSION}")
-    rows = _ENTRY.iter_unpack(memoryview(data)[_INDEX.size :])
-    return PackIndex(action_id, number, tuple(Entry(*row) for row in rows))
+    if _INDEX.size + count * _ENTRY.size != len(data):
+        raise ManifestCorrupt(f"the index of {key} has {len(data)} bytes for {count} blocks")
+    index = PackIndex(action_id, number, tuple(Entry(*row) for row in _ENTRY.iter_unpack(data[_INDEX.size :])))
+    _check_order(key, index, end)
+    return index
+
+
+def _check_order(key: str, index: PackIndex, end: int) -> None:
+    """The records must follow one another without gaps: a block that lies across another was never written by us."""
+    at = 0
+    for entry in index.entries:
+        if entry.offset != at + RECORD_SIZE or entry.codec not in CODECS:
+            name = entry.digest.hex()[:12]
+            raise ManifestCorrupt(f"{key}: block {name} at {entry.offset}, codec {entry.codec}; expected after {at}")
+        at = entry.end
+    if at != end:
+        raise ManifestCorrupt(f"{key}: the blocks end at {at}, the index begins at {end}")

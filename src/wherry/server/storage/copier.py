@@ -1,0 +1,109 @@
+"""The engine of a transfer: stored blocks go from one backend to another as they are, each checked on the way."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from wherry.server.storage.block import check_stored
+from wherry.server.storage.disk_writer import THREADS
+from wherry.server.storage.pack import PackWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from wherry.server.storage.backends import Backend
+    from wherry.server.storage.block import Entry
+    from wherry.server.storage.callers import Holder, Watcher
+    from wherry.server.storage.manifest import Manifest
+    from wherry.server.storage.plan import CopyPlan
+
+_READ_SPAN = 4 << 20  # neighbouring blocks are read in one go, up to this many bytes ...
+_READ_GAP = 64 << 10  # ... and over gaps up to this size
+
+
+class PackCopier:
+    """Copies the packs of a plan, one thread a core, each with a pack of its own; used once."""
+
+    def __init__(
+        self, source: Backend, target: Backend, plan: CopyPlan, action_id: int, *, holder: Holder, watcher: Watcher
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._plan = plan
+        self._action_id = action_id
+        self._holder = holder
+        self._watcher = watcher
+        self._todo: deque[int] = deque()
+        self._errors: list[BaseException] = []
+
+    def copy(self, done: frozenset[int]) -> None:
+        """Copy all packs but those that are done. The first error stops all threads, and is raised."""
+        self._todo.extend(number for number in range(len(self._plan.packs)) if number not in done)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
+            for _ in range(min(THREADS, len(self._todo))):
+                pool.submit(self._work)
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self) -> None:
+        try:
+            buffer = memoryview(bytearray(_READ_SPAN))  # kept: fresh memory costs more than what is read into it
+            while not self._errors and (number := self._next()) is not None:
+                self._copy_pack(number, buffer)
+        except BaseException as error:  # noqa: BLE001  whatever it is, ``copy`` raises it once all threads stopped
+            self._errors.append(error)
+
+    def _next(self) -> int | None:
+        try:
+            return self._todo.popleft()
+        except IndexError:  # another thread took the last one
+            return None
+
+    def _copy_pack(self, number: int, buffer: memoryview) -> None:
+        with self._target.create() as upload:
+            pack = PackWriter(upload, self._action_id, number)
+            for entry, stored in _read_checked(self._source, self._plan.manifest, self._plan.packs[number], buffer):
+                if self._errors:
+                    return
+                pack.append(entry, stored)
+                self._watcher.advance(sent=1, sent_bytes=entry.stored_length)
+            pack.close(lambda key, size: self._holder.pack(number, key, size))
+
+
+def _read_checked(
+    backend: Backend, manifest: Manifest, places: Sequence[int], buffer: memoryview
+) -> Iterator[tuple[Entry, memoryview]]:
+    """Stored blocks at these places, checked against the manifest; the bytes are good until the next is asked for."""
+    for span in _spans(manifest, places):
+        key, start = manifest.pack(span[0]), manifest.offsets[span[0]]
+        end = manifest.offsets[span[-1]] + manifest.stored_lengths[span[-1]]
+        backend.read(key, start, buffer[: end - start])
+        for place in span:
+            entry = manifest.entry(place)
+            stored = buffer[entry.offset - start : entry.end - start]
+            check_stored(entry, stored, key)
+            yield entry, stored
+
+
+def _spans(manifest: Manifest, places: Sequence[int]) -> Iterator[list[int]]:
+    """Cut places into runs that one read can fetch."""
+    span: list[int] = []
+    for place in places:
+        if span and not _joins(manifest, span, place):
+            yield span
+            span = []
+        span.append(place)
+    if span:
+        yield span
+
+
+def _joins(manifest: Manifest, span: list[int], place: int) -> bool:
+    first, last = span[0], span[-1]
+    start, end = manifest.offsets[first], manifest.offsets[last] + manifest.stored_lengths[last]
+    return (
+        manifest.packs_of[place] == manifest.packs_of[last]
+        and 0 <= manifest.offsets[place] - end <= _READ_GAP
+        and manifest.offsets[place] + manifest.stored_lengths[place] - start <= _READ_SPAN
+    )
