@@ -20,8 +20,9 @@ from wherry.errors import (
 )
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.storage import LocalBackend, MemoryBackend, Store, open_store, plan_copy
+from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.pack import PACK_SIZE
-from wherry.testing.faults import Flaky, Full, Torn
+from wherry.testing.faults import Flaky, Full, Slow, Torn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,6 +229,25 @@ def test_no_pack_is_larger_than_it_may_be(large_disk: bytes) -> None:
     assert max(size for _, size in caller.packs.values()) <= PACK_SIZE
 
 
+def test_objects_are_durable_before_they_are_held_and_named(disk: bytes) -> None:
+    """Bytes first, then the word that somebody holds them, then the name."""
+    order: list[str] = []
+
+    class Holder(Caller):
+        def pack(self, number: int, key: str, size: int) -> None:  # noqa: ARG002  as the protocol has it
+            order.append("held")
+
+        def manifest(self, key: str, size: int) -> None:  # noqa: ARG002  as the protocol has it
+            order.append("held")
+
+    store = Store(Slow(MemoryBackend(), order.append))
+    manifest = import_disk(store, disk, caller=Holder())
+    assert order == ["create", *["write"] * 5, "sync", "held", "publish"]
+    order.clear()
+    store.write_manifest(manifest, Holder())
+    assert order == ["create", "write", "sync", "held", "publish"]
+
+
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
 def test_import_stops_when_asked(store: Store, disk: bytes, stop_after: int) -> None:
     """What the watcher raises ends the import, and nothing is published."""
@@ -367,6 +387,25 @@ def test_first_error_stops_all_threads(large_disk: bytes) -> None:
     assert len(inner.objects) <= 1
 
 
+def test_error_of_another_thread_ends_a_pack(large_disk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that learns that another one failed appends no more, publishes nothing and begins no other pack."""
+    calls: list[str] = []
+    source, target = MemoryBackend(), MemoryBackend()
+    plan = plan_copy(import_disk(Store(source), large_disk), lambda _: False)
+
+    class Watcher(Caller):
+        def advance(self, **more: int) -> None:
+            super().advance(**more)
+            copier._errors.append(StoreFull("in another thread"))
+
+    watcher = Watcher()
+    monkeypatch.setattr("wherry.server.storage.copier.THREADS", 1)
+    copier = PackCopier(Slow(source, calls.append), target, plan, 2, holder=watcher, watcher=watcher)
+    with pytest.raises(StoreFull):
+        copier.copy(frozenset())
+    assert (watcher.calls, calls, target.objects) == (1, ["read"], {})
+
+
 def test_transfer_stops_when_asked(target: Store, large_disk: bytes) -> None:
     """What the watcher raises ends the transfer; packs that were done by then stay."""
     source, caller = Store(MemoryBackend()), Caller(stop_after=30)
@@ -413,7 +452,7 @@ def test_bad_block_is_never_served(disk: bytes) -> None:
     store = Store(torn)
     manifest = import_disk(store, disk)
     torn.flip_read = True
-    with pytest.raises(BlockCorrupt):
+    with pytest.raises(BlockCorrupt, match="stored bytes hash to"):  # before a decompressor sees them
         next(store.read_blocks(manifest, range(len(manifest))))
 
 

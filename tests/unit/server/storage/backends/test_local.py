@@ -125,6 +125,17 @@ def test_short_writes_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / KEY).read_bytes() == b"abcdef"
 
 
+def test_page_cache_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was just written is given back at once, and again eight writes later: the first call only starts writing."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, __: asked.append((start, length)))
+    with LocalBackend(tmp_path).create() as upload:
+        for _ in range(10):
+            upload.write(b"head", b"block")
+    written = [(9 * n, 9) for n in range(10)]
+    assert asked == [*written[:9], written[0], written[9], written[1]]
+
+
 def test_sweep_removes_what_a_dead_process_left(tmp_path: Path) -> None:
     """Temporary files of dead processes are never listed, and go with a sweep."""
     backend = LocalBackend(tmp_path)
