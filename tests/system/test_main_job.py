@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wherry import Action, Image
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": lambda data: gzip.compress(data, 1),
     "bzip2": lambda data: bz2.compress(data, 1),

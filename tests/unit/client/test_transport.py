@@ -26,7 +26,7 @@ ACTION = {
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were waited, without waiting."""
     waited: list[float] = []
-    monkeypatch.setattr(transport_module.time, "sleep", waited.append)
+    monkeypatch.setattr("wherry.client.transport.time.sleep", waited.append)
     return waited
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from wherry.server.storage import sample
+from wherry.server.storage import FEW_BLOCKS, is_sampled, sample_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +53,7 @@ class HeldBlocks:
         self._loaded: set[str] = set()
         self._looked_into: set[int] = set()
         self._account_id: int | None = None
+        self._asked = 0
         self._lock = threading.Lock()
         self.own_numbers: set[int] = set()
         self._load()
@@ -60,8 +61,8 @@ class HeldBlocks:
     def find(self, digest: bytes) -> Located | None:
         """Where a block lies, or None."""
         found = self._reused.get(digest) or self._own.get(digest)
-        if found is None and self._account_id is not None and (number := sample(digest)) is not None:
-            self.look_for([number], self._account_id)
+        if found is None and self._account_id is not None and self._is_worth_asking(digest):
+            self.look_for([sample_number(digest)], self._account_id)
             found = self._reused.get(digest)
         return found
 
@@ -70,7 +71,10 @@ class HeldBlocks:
         return digest in self._reused
 
     def look_ahead(self, account_id: int) -> None:
-        """From now on, look for like images whenever ``find`` is asked for a block that stands in the sparse index."""
+        """From now on, look for like images when ``find`` is asked for a block that may stand in the sparse index.
+
+        That is any of the first ones, for all blocks of a small image stand there, and then those that are sampled.
+        """
         self._account_id = account_id
 
     def look_for(self, samples: Iterable[int], account_id: int) -> None:
@@ -85,6 +89,10 @@ class HeldBlocks:
                 self._hold_packs_of(replica_id)
             if fresh:
                 self._load()
+
+    def _is_worth_asking(self, digest: bytes) -> bool:
+        self._asked += 1
+        return self._asked <= FEW_BLOCKS or is_sampled(digest[0])
 
     def _hold_packs_of(self, replica_id: int) -> None:
         self._looked_into.add(replica_id)

@@ -16,13 +16,29 @@ from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
-from wherry.server.storage.manifest import Manifest, sample
+from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.store import Store
 
 __all__ = [
-    "Backend", "CopyPlan", "DiskBlocks", "Entry", "Holder", "Known", "LocalBackend", "Located", "Manifest",
-    "MemoryBackend", "Store", "Upload", "Watcher", "open_store", "plan_copy", "sample",
+    "FEW_BLOCKS",
+    "Backend",
+    "CopyPlan",
+    "DiskBlocks",
+    "Entry",
+    "Holder",
+    "Known",
+    "LocalBackend",
+    "Located",
+    "Manifest",
+    "MemoryBackend",
+    "Store",
+    "Upload",
+    "Watcher",
+    "is_sampled",
+    "open_store",
+    "plan_copy",
+    "sample_number",
 ]  # fmt: skip
 
 _memories: dict[str, MemoryBackend] = {}

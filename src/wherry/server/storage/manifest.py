@@ -45,6 +45,9 @@ VERSION = 1
 _HEAD = Struct("<4sIQIIQQ")
 _SAMPLE = Struct(">q")
 _SAMPLED_BITS = 6
+
+FEW_BLOCKS = 1024
+"""Up to so many blocks, an image stands in the sparse index with all of them: one in 64 could well be none."""
 _COLUMNS = (("numbers", 8), ("digests", DIGEST), ("stored_digests", DIGEST), ("packs_of", 4), ("offsets", 8),
             ("stored_lengths", 4), ("plain_lengths", 4), ("codecs", 1))  # fmt: skip
 _BLOCK_BYTES = sum(width for _, width in _COLUMNS)
@@ -134,10 +137,10 @@ class Manifest:
         return sum(self.plain_lengths)
 
     def samples(self) -> Iterator[int]:
-        """The digests that stand for this image in the sparse index."""
+        """The numbers that stand for this image in the sparse index: of every block where it has few."""
         for index, first in enumerate(self.digests[::DIGEST]):
-            if not first >> (8 - _SAMPLED_BITS) and (value := sample(self.digest(index))) is not None:
-                yield value
+            if len(self) <= FEW_BLOCKS or is_sampled(first):
+                yield sample_number(self.digest(index))
 
     def encode(self) -> list[bytes | memoryview]:
         """The manifest as it is stored, in parts that are not copied: it must not change while they are held."""
@@ -147,13 +150,16 @@ class Manifest:
         return [head, packs, *(memoryview(getattr(self, name)).cast("B") for name, _ in _COLUMNS)]
 
 
-def sample(digest: bytes) -> int | None:
-    """The number under which a block stands in the sparse index, or None if it does not: one in 64 does.
+def is_sampled(first_byte: int) -> bool:
+    """Whether a block whose digest begins so stands for its neighbours in the sparse index: one in 64 does.
 
     The technique is that of Lillibridge et al., Sparse Indexing, FAST 2009.
     """
-    if digest[0] >> (8 - _SAMPLED_BITS):
-        return None
+    return not first_byte >> (8 - _SAMPLED_BITS)
+
+
+def sample_number(digest: bytes) -> int:
+    """The number under which a block stands in the sparse index."""
     value: int = _SAMPLE.unpack_from(digest)[0]
     return value
 

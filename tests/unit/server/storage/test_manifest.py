@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint
-from wherry.server.storage import Entry, Manifest, sample
+from wherry.server.storage import Entry, Manifest, is_sampled, sample_number
 from wherry.server.storage.manifest import decode_manifest, manifest_key
 from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
 
@@ -160,19 +160,23 @@ def test_places_of_blocks(numbers: set[int]) -> None:
         assert manifest.first_place(number) == sum(one < number for one in numbers)
 
 
-@given(st.lists(digest, max_size=300))
-def test_samples_are_those_of_the_digests(names: list[bytes]) -> None:
-    """The samples of an image are the samples of its blocks, in their order."""
+@given(st.lists(digest, max_size=300), st.sampled_from([0, 1 << 20]))
+def test_samples_are_those_of_the_digests(names: list[bytes], few: int) -> None:
+    """A small image stands in the sparse index with all its blocks, a large one with those that are sampled."""
     manifest = Manifest(len(names) * BLOCK_SIZE, 1, packs=PACKS)
     for number, name in enumerate(names):
         manifest.add(number, Entry(name, name, RECORD_SIZE, 1, BLOCK_SIZE, 0), 0)
-    assert list(manifest.samples()) == [one for name in names if (one := sample(name)) is not None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wherry.server.storage.manifest.FEW_BLOCKS", few)
+        found = list(manifest.samples())
+    assert found == [sample_number(name) for name in names if few or is_sampled(name[0])]
 
 
 def test_sample_is_a_number_that_a_database_keeps() -> None:
-    """One digest in 64 is sampled, as a signed 64-bit number that is not negative."""
-    assert sample(b"\x03" + b"\xff" * 31) == 0x03FFFFFFFFFFFFFF
-    assert sample(b"\x04" + bytes(31)) is None
+    """One digest in 64 is sampled; its number is one that a signed 64-bit column can hold."""
+    assert sum(is_sampled(first) for first in range(256)) == 256 // 64
+    assert sample_number(b"\x03" + b"\xff" * 31) == 0x03FFFFFFFFFFFFFF
+    assert sample_number(b"\xff" * 32) == -1
 
 
 def test_sparse_disk_costs_only_its_blocks() -> None:
