@@ -52,20 +52,23 @@ class Session:
         return self.wait(action) if wait else self.show(m.Action, action)
 
     def wait(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
-        """Show an action until it ends; answers the exit status."""
+        """Show an action until it ends, and print it; answers the exit status."""
+        return self.watch(action, stall_timeout_s) or self.show(m.Action, self.client.actions.retrieve(action.id))
+
+    def watch(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
+        """Show an action until it ends; answers the exit status, and says why on stderr if it errored."""
         try:
             with ActionView() as view:
-                ended = self.client.actions.wait(action, on_progress=view.see, stall_timeout_s=stall_timeout_s)
+                self.client.actions.wait(action, on_progress=view.see, stall_timeout_s=stall_timeout_s)
         except KeyboardInterrupt:
             return _unwatched(f"Stopped watching; action {action.id} goes on.", action)
         except ActionTimeout as error:
             return _unwatched(error.message, action)
         except ActionErrored as error:
             return self._errored(error.action)
-        return self.show(m.Action, ended)
+        return EXIT_OK
 
     def _errored(self, action: m.Action) -> int:
-        self.show(m.Action, action)
         reason = action.error
         if reason is None:
             click.echo(f"Error: action {action.id} errored; the service gives no reason.", err=True)
@@ -150,8 +153,7 @@ def create_image(
         tags=[tag for tag in tag_names.split(",") if tag] or None,
     )  # fmt: skip
     if wait:
-        status = session.wait(images.actions.list(created.id).all()[-1])
-        if status != EXIT_OK:
+        if status := session.watch(images.actions.list(created.id).all()[-1]):
             return status
         created = images.retrieve(created.id)
     return session.show(m.Image, created)

@@ -147,7 +147,7 @@ def amount(size: float) -> str:
 def describe(progress: m.Progress | None) -> str:
     """How far an action is, in one line."""
     if progress is None:
-        return "waiting for a worker"
+        return "not begun yet"
     parts = [f"{amount(progress.bytes_sent)} sent", f"{amount(progress.bytes_reused)} reused"]
     if progress.rate_bytes_per_s:
         parts.append(f"{amount(progress.rate_bytes_per_s)}/s")
@@ -184,7 +184,7 @@ class ActionView:
 
     def see(self, action: m.Action) -> None:
         """Show a state of the action."""
-        stage = action.progress.stage if action.progress else "queued"
+        stage = action.progress.stage if action.progress else "accepted"
         if self._bar is not None:
             self._draw(self._bar, action, stage)
         elif stage != self._stage or time.monotonic() - self._said_at >= _LINE_EVERY_S:
