@@ -8,13 +8,15 @@ default, so that a client reads replies of wherry and of DigitalOcean alike. Tim
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 TransferType = Literal["transfer"]
 ConvertType = Literal["convert"]
 ExportFormat = Literal["raw", "qcow2"]
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Model(Struct, frozen=True):
@@ -62,7 +64,7 @@ class Progress(Model, frozen=True, kw_only=True):
     bytes_sent: int = 0
     rate_bytes_per_s: float | None = None
     eta_s: float | None = None
-    heartbeat_at: datetime | None = None
+    heartbeat_at: Time | None = None
     waiting_for: str | None = None
 
 
@@ -76,8 +78,8 @@ class Action(Model, frozen=True, kw_only=True):
     id: int
     status: str
     type: str
-    started_at: datetime | None = None
-    completed_at: datetime | None = None
+    started_at: Time | None = None
+    completed_at: Time | None = None
     resource_id: int | None = None
     resource_type: str | None = None
     region: Region | None = None
@@ -100,7 +102,7 @@ class Image(Model, frozen=True, kw_only=True):
     slug: str | None = None
     public: bool = False
     regions: list[str] = field(default_factory=list[str])
-    created_at: datetime | None = None
+    created_at: Time | None = None
     min_disk_size: int | None = None
     size_gigabytes: float | None = None
     description: str | None = None
@@ -153,7 +155,7 @@ class Snapshot(Model, frozen=True, kw_only=True):
 
     id: str
     name: str
-    created_at: datetime
+    created_at: Time
     regions: list[str]
     min_disk_size: int
     size_gigabytes: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from importlib.resources import files
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,12 @@ from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
 
 __all__ = ["HANDLERS", "Service", "Wire", "make_app"]
 
@@ -68,8 +71,7 @@ def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) 
     document = edge.encode(openapi.document(served))
     page = (files("wherry.server.http") / "console" / "index.html").read_text(encoding="utf-8")
     routes = [
-        *[_route(call, _endpoint(call, service, gate)) for call in served],
-        *[Route(path, _not_served(gate), methods=[method]) for method, path in c.UNSERVED],
+        *_routes(served, service, gate),
         Route("/openapi.json", lambda _: Response(document, media_type="application/json")),
         Route("/", lambda _: HTMLResponse(page)),
     ]
@@ -77,15 +79,28 @@ def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) 
         CORSMiddleware, allow_origin_regex=".*", allow_credentials=True, allow_methods=["*"], allow_headers=["*"],
         expose_headers=_EXPOSED,
     )  # fmt: skip
-    handlers = {404: _unknown(gate), 405: _wrong_method(gate)}
+    handlers: dict[Any, Callable[[Request, Exception], Any]] = {404: _unknown(gate), 405: _wrong_method(gate)}
     return _without_trailing_slash(Starlette(routes=routes, middleware=[cors], exception_handlers=handlers))
 
 
-def _route(call: c.Call, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
-    return Route(call.path, endpoint, methods=[call.method], name=call.name)
+def _routes(served: Iterable[c.Call], service: Service, gate: edge.Gate) -> list[Route]:
+    """One route a path, so that whoever asks with a wrong method is told of all the right ones."""
+    by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for call in served:
+        by_path[call.path][call.method] = _endpoint(call, service, gate)
+    for method, path in c.UNSERVED:
+        by_path[path][method] = _not_served(gate)
+    return [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in by_path.items()]
 
 
-def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Callable[[Request], Awaitable[Response]]:
+def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
+
+
+def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
     handler = HANDLERS[call.name]
 
     def let_in(request: Request, headers: dict[str, str], raw: bytes) -> edge.Exchange:
@@ -117,19 +132,19 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Callable[[Requ
     return endpoint
 
 
-def _not_served(gate: edge.Gate) -> Callable[[Request], Response]:
-    def endpoint(request: Request) -> Response:
+def _not_served(gate: edge.Gate) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
         missing = NotServed(f"wherry does not serve {request.method} {request.url.path}.")
         return edge.error_reply(missing, gate.headers())
 
     return endpoint
 
 
-def _unknown(gate: edge.Gate) -> Callable[[Request, Exception], Response]:
-    def handler(request: Request, _error: Exception) -> Response:
+def _unknown(gate: edge.Gate) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, _error: Exception) -> Response:
         parts = request.url.path.split("/")
         if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
-            return _not_served(gate)(request)
+            return await _not_served(gate)(request)
         return edge.error_reply(NotFound(edge.GONE), gate.headers())
 
     return handler

@@ -215,7 +215,8 @@ def decode_body(call: Call, raw: bytes) -> Any:
         raise e.BadRequest(UNREADABLE) from error
     if not isinstance(plain, dict):
         raise e.BadRequest(UNREADABLE)
-    if call.body is m.ImageActionRequest and plain.get("type") not in {"transfer", "convert"}:
+    # A tuple, not a set: what was sent as the type may not be hashable.
+    if call.body is m.ImageActionRequest and plain.get("type") not in ("transfer", "convert"):
         raise e.NotFound("The specified action type is not available.")
     try:
         return msgspec.convert(plain, call.body)

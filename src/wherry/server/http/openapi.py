@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 _KINDS = {"string": {"type": "string"}, "integer": {"type": "integer"}, "boolean": {"type": "boolean"}}
 _NUMBERS = frozenset({"image_id", "action_id", "snapshot_id"})
+_HEADERS = {
+    "ratelimit-limit": ("How many requests an hour the token may make.", {"type": "integer"}),
+    "ratelimit-remaining": ("How many of them are left.", {"type": "integer"}),
+    "ratelimit-reset": ("When the oldest of them no longer counts, in Unix seconds.", {"type": "integer"}),
+    "x-request-id": ("Finds the request in the service's log.", {"type": "string", "format": "uuid"}),
+}
+"""The headers that every reply has."""
+_BYTES_HEADERS = {
+    "accept-ranges": ("Ranges of bytes may be asked for.", {"type": "string", "const": "bytes"}),
+    "etag": ("Names these bytes, for If-Range.", {"type": "string"}),
+    "wherry-fingerprint": ("The digest of the image's content, the same in every region.", {"type": "string"}),
+}
+"""The headers that a reply of bytes has as well."""
 
 
 def document(calls: Iterable[Call]) -> dict[str, Any]:
@@ -36,6 +49,10 @@ def document(calls: Iterable[Call]) -> dict[str, Any]:
         },
         "components": {
             "schemas": components,
+            "headers": {
+                name: {"description": about, "required": True, "schema": schema}
+                for name, (about, schema) in (_HEADERS | _BYTES_HEADERS).items()
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}],
@@ -63,17 +80,23 @@ def _operation(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
 def _responses(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in call.replies.items():
-        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+        responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": _headers(_HEADERS)}
         if kind is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": schemas[str(kind)]}}
         elif call.reply_media is not None:
             responses[str(status)]["content"] = {call.reply_media: {"schema": {}}}
+            responses[str(status)]["headers"] |= _headers(_BYTES_HEADERS)
     for status in sorted({*COMMON_ERRORS, *call.errors}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
+            "headers": _headers(_HEADERS),
             "content": {"application/json": {"schema": schemas[str(ErrorReply)]}},
         }
     return responses
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _path_param(name: str) -> dict[str, Any]:

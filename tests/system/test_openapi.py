@@ -1,0 +1,106 @@
+"""The service's own OpenAPI document is true: whatever is sent, the answer is one that the document names."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from openapi_spec_validator import validate
+from schemathesis import Case
+from schemathesis.checks import CHECKS
+from schemathesis.config import SchemathesisConfig
+
+from wherry.calls import CALLS
+from wherry.server.http import openapi
+from wherry.testing.service import TOKEN, ServiceProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = {
+    "seed": 20260102,
+    "auth": {"openapi": {"token": {"bearer": TOKEN}}},
+    "generation": {"max-examples": 40, "deterministic": True, "database": "none"},
+}
+LEFT_OUT = {
+    "negative_data_rejection": "the contract asks for leniency: junk page numbers and unknown filters are taken",
+    "positive_data_acceptance": "what is well formed may still name nothing, or break a rule that no schema can say",
+    "use_after_free": "follows links between calls, which the document does not have",
+    "ensure_resource_availability": "follows links between calls, which the document does not have",
+    "object_level_authorization": "needs tokens of two accounts; a service has one account",
+}
+CHECKED: list[Any] = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
+
+
+def closed_document() -> dict[str, Any]:
+    """The document, with every reply's shape closed: a field that it does not name is a fault."""
+    document: dict[str, Any] = json.loads(json.dumps(openapi.document(CALLS)))
+    for name, schema in document["components"]["schemas"].items():
+        if not name.endswith("Request"):
+            schema["additionalProperties"] = False
+    return document
+
+
+SCHEMA = schemathesis.openapi.from_dict(closed_document(), config=SchemathesisConfig.from_dict(SETTINGS))
+
+
+@pytest.fixture
+def present(service: ServiceProcess) -> Iterator[dict[str, list[str]]]:
+    """What is there to be named in paths: images of three types, their actions, and an upload."""
+    with httpx.Client(base_url=service.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+        types = ("snapshot", "backup", "custom")
+        made = [
+            http.post("/_wherry/images", params={"type": one, "name": one, "region": "nyc3"}, content=b"x" * 9000)
+            for one in types
+        ]
+        images = [str(reply.json()["image"]["id"]) for reply in made]
+        actions = [str(action["id"]) for action in http.get("/v2/actions").json()["actions"]]
+        upload = http.post("/v2/uploads", json={"name": "u", "region": "nyc3"}).json()["upload"]
+        yield {
+            "image_id": images, "snapshot_id": images, "action_id": actions, "upload_id": [upload["id"]],
+            "slug": ["nyc3", "ams3"], "region": ["nyc3", "ams3", "sgp1"], "url": ["http://127.0.0.1:9/nobody-listens"],
+        }  # fmt: skip
+
+
+def aim(case: Case[Any], present: dict[str, list[str]]) -> None:
+    """Let three cases of four name what is there; what is made up at random names nothing."""
+    parts: list[Any] = [case.path_parameters, case.query, case.body]
+    for part in parts:
+        for name in present.keys() & (part if isinstance(part, dict) else {}):
+            choices = present[name]
+            chance = crc32(repr((name, part)).encode())
+            if chance % 4:
+                part[name] = choices[chance // 4 % len(choices)]
+
+
+@SCHEMA.parametrize()
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # emptied once a call, and meant so
+def test_whatever_is_sent_is_answered_as_the_document_says(
+    case: Case[Any], service: ServiceProcess, present: dict[str, list[str]]
+) -> None:
+    """Each reply to what was generated has a status, content type, headers and body that the document names."""
+    aim(case, present)
+    case.call_and_validate(base_url=service.url, checks=CHECKED)
+
+
+def test_the_document_that_is_served_is_the_one_that_was_tested(service: ServiceProcess) -> None:
+    """The document is served without a token, as JSON, with the controls of test mode where these are served."""
+    reply = httpx.get(f"{service.url}/openapi.json")
+
+    assert reply.headers["content-type"].startswith("application/json")
+    assert reply.json() == json.loads(json.dumps(openapi.document(CALLS)))
+
+
+def test_the_document_is_valid_openapi(service: ServiceProcess) -> None:
+    """The document is what the OpenAPI specification asks for."""
+    validate(httpx.get(f"{service.url}/openapi.json").json())
+
+
+def test_every_check_that_is_left_out_exists() -> None:
+    """Nothing is left out by a name that no longer means anything."""
+    assert LEFT_OUT.keys() <= {check.__name__ for check in CHECKS.get_all()}
