@@ -59,6 +59,8 @@ def _stage(staging: Path, amount: int) -> list[Path]:
     size = 0
     for round_ in range(20):
         for source in _sources():
+            if size + source.stat().st_size > amount + MIB:
+                continue  # a smaller one will fit
             target = Path(f"{round_:02}") / str(len(staged) // 200) / f"{len(staged)}-{source.name}"[:200]
             size += _copy(source, staging / target, round_)
             staged.append(target)

@@ -1,0 +1,384 @@
+"""The benchmark: wherry through its running service, against cp, rclone and moto in the same run.
+
+It prints ratios and writes them, with every single run, to ``bench/results.json``. ``BENCH_IMAGE`` and
+``BENCH_IMAGE_CHANGED`` name other disks than those it makes; ``--quick`` makes everything small, to see that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import boto3
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from load import rate, request
+from wherry.fingerprint import BLOCK_SIZE
+from wherry.server.formats import lay_out
+from wherry.testing.service import TOKEN, ServiceProcess
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
+from disks import MIB, change_disk, make_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wherry import Action, Client
+
+T = TypeVar("T")
+
+RESULTS = Path(__file__).parent / "results.json"
+POLL_S = 0.01
+HEADERS = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+
+TARGETS = {
+    "import_vs_cp": "at most 1.3", "transfer_vs_cp": "at most 0.6", "transfer_vs_rclone": "at most 0.33",
+    "changed_vs_cp": "at most 0.2", "changed_bytes_share": "at most 0.06", "export_vs_cp": "at most 1.5",
+    "verify_vs_cp": "", "convert_ms_1mib": "under 20", "convert_ms_1tib": "under 20", "peak_rss_mib": "below 200",
+    "get_vs_moto": "at least 5", "accepted_transfers_per_s": "at least 1000",
+    "accepted_transfers_vs_moto": "at least 3", "accepted_converts_per_s": "",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    rounds: int
+    disk: int
+    data: int
+    changed: int
+    small_images: int
+    reads: int
+
+
+FULL = Scale(rounds=5, disk=2048 * MIB, data=1800 * MIB, changed=60 * MIB, small_images=400, reads=4000)
+QUICK = Scale(rounds=1, disk=48 * MIB, data=24 * MIB, changed=2 * MIB, small_images=6, reads=50)
+
+
+@dataclass
+class Runs:
+    """Every single run, by what was measured."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float) -> float:
+        """Keep a value."""
+        self.values.setdefault(name, []).append(value)
+        return value
+
+    def median(self, name: str) -> float:
+        """The median of what was measured under a name."""
+        return statistics.median(self.values[name])
+
+
+class DataPlane:
+    """Import, transfer, export and verify, each beside cp and rclone in the same round."""
+
+    def __init__(self, folder: Path, scale: Scale, runs: Runs) -> None:
+        self._folder = folder
+        self._runs = runs
+        self._image, self._changed = _inputs(folder, scale)
+        self._rounds = scale.rounds
+
+    def measure(self) -> None:
+        """Run all rounds against one service."""
+        with _file_server(self._image.parent) as url, ServiceProcess(self._folder / "data") as service:
+            with service.client() as client:
+                for number in range(self._rounds):
+                    self._round(client, url, number)
+                    print(f"round {number + 1} of {self._rounds} done", file=sys.stderr)
+            self._runs.add("peak_rss_mib", _peak_rss_mib(service.pid))
+
+    def _round(self, client: Client, url: str, number: int) -> None:
+        images, out = client.gpu_droplets.images, self._folder / "out.img"
+        cp = self._timed("cp_s", lambda: _copy(self._image, self._folder / "cp.img"))
+        rclone = self._timed("rclone_s", lambda: _rclone(self._image, self._folder / "rclone.img"))
+        first = self._against("import_vs_cp", cp, lambda: _import(client, f"{url}/{self._image.name}"))
+        moved = self._against("transfer_vs_cp", cp, lambda: _transfer(client, first))
+        self._runs.add("transfer_vs_rclone", self._runs.values["transfer_s"][-1] / rclone)
+        second = _import(client, f"{url}/{self._changed.name}")
+        changed = self._against("changed_vs_cp", cp, lambda: _transfer(client, second))
+        assert moved.progress is not None
+        assert changed.progress is not None
+        self._runs.add("changed_bytes_share", changed.progress.bytes_sent / moved.progress.bytes_sent)
+        self._against("export_vs_cp", cp, lambda: images.export(first, out))
+        if number == 0 and subprocess.run(["cmp", out, self._image], check=False).returncode:
+            raise SystemExit("what was exported is not what was imported")
+        out.unlink()
+        self._against("verify_vs_cp", cp, lambda: _verify(self._folder / "data"))
+        for image_id in (first, second):
+            images.delete(image_id)
+        _wait(client, client.store.collect())
+
+    def _timed(self, name: str, work: Callable[[], object]) -> float:
+        subprocess.run(["sync"], check=True)
+        began = time.perf_counter()
+        work()
+        return self._runs.add(name, time.perf_counter() - began)
+
+    def _against(self, name: str, base: float, work: Callable[[], T]) -> T:
+        """Time something, and keep how it compares."""
+        answers: list[T] = []
+        seconds = self._timed(name.replace("_vs_cp", "_s"), lambda: answers.append(work()))
+        self._runs.add(name, seconds / base)
+        return answers[0]
+
+
+class Rates:
+    """How many requests are answered a second, beside moto, and how long a convert takes."""
+
+    def __init__(self, folder: Path, scale: Scale, runs: Runs) -> None:
+        self._folder = folder
+        self._scale = scale
+        self._runs = runs
+
+    def measure(self) -> None:
+        """Run all rounds against one service and one moto server."""
+        arguments = ("--test-mode", "--max-image-gb", "2048", "--log-level", "warning")
+        with ServiceProcess(self._folder / "rates", arguments=arguments) as service, _moto() as moto:
+            self._convert_times(service)
+            with ThreadPoolExecutor(8) as pool:
+                made = list(
+                    pool.map(lambda n: _make_image(service, f"image-{n}", _small(n)), range(self._scale.small_images))
+                )
+            with service.client() as client:
+                slugs = [one.slug for one in client.regions.list() if "image_transfer" in one.features]
+            targets = [slug for slug in slugs if slug != "nyc3"]
+            share = len(targets) // self._scale.rounds
+            for number in range(self._scale.rounds):
+                self._round(service, moto, made, targets[number * share : (number + 1) * share])
+                print(f"rates {number + 1} of {self._scale.rounds} done", file=sys.stderr)
+
+    def _round(self, service: ServiceProcess, moto: Moto, made: list[int], targets: list[str]) -> None:
+        port = int(service.url.rpartition(":")[2])
+        reads = [request("GET", f"/v2/images/{made[0]}", HEADERS)] * self._scale.reads
+        got = self._runs.add("get_per_s", rate(port, reads, 200))
+        theirs = self._runs.add("moto_get_per_s", rate(moto.port, [moto.describe()] * (self._scale.reads // 8), 200))
+        self._runs.add("get_vs_moto", got / theirs)
+        posts = [
+            request("POST", f"/v2/images/{one}/actions", HEADERS, b'{"type":"transfer","region":"%s"}' % slug.encode())
+            for slug in targets for one in made
+        ]  # fmt: skip
+        accepted = self._runs.add("accepted_transfers_per_s", rate(port, posts, 201))
+        copied = self._runs.add("moto_copy_per_s", rate(moto.port, [moto.copy()] * (self._scale.reads // 8), 200))
+        self._runs.add("accepted_transfers_vs_moto", accepted / copied)
+        _drain(service)
+        backups = [_make_image(service, f"b-{n}", _small(n), "backup") for n in range(min(60, len(made)))]
+        converts = [request("POST", f"/v2/images/{one}/actions", HEADERS, b'{"type":"convert"}') for one in backups]
+        self._runs.add("accepted_converts_per_s", rate(port, converts, 201))
+
+    def _convert_times(self, service: ServiceProcess) -> None:
+        for name, disk in (("convert_ms_1mib", _small(0)), ("convert_ms_1tib", _sparse_tebibyte())):
+            for number in range(5):
+                image_id = _make_image(service, f"{name}-{number}", disk, "backup")
+                with httpx.Client(base_url=service.url, headers=HEADERS) as http:
+                    http.get("/v2/account")  # the connection is no part of it
+                    began = time.perf_counter()
+                    http.post(f"/v2/images/{image_id}/actions", content=b'{"type":"convert"}').raise_for_status()
+                    self._runs.add(name, (time.perf_counter() - began) * 1000)
+
+
+# ------------------------------------------------------------------------------------------------- what is measured
+
+
+def _import(client: Client, url: str) -> int:
+    image = client.gpu_droplets.images.create(name="disk", url=url, region="nyc3")
+    _wait(client, client.gpu_droplets.images.actions.list(image.id).all()[-1])
+    return image.id
+
+
+def _transfer(client: Client, image_id: int) -> Action:
+    return _wait(client, client.gpu_droplets.images.actions.create(image_id, type="transfer", region="ams3"))
+
+
+def _wait(client: Client, action: Action) -> Action:
+    while action.status == "in-progress":
+        time.sleep(POLL_S)
+        action = client.actions.retrieve(action.id)
+    if action.status != "completed":
+        raise SystemExit(f"{action.type} errored: {action.error}")
+    return action
+
+
+def _verify(data: Path) -> None:
+    subprocess.run([sys.executable, "-m", "wherry", "check", "--data", str(data), "--read-data"], check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+
+
+def _copy(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "--sparse=never", source, target], check=True)
+    subprocess.run(["sync"], check=True)
+    target.unlink()
+
+
+def _rclone(source: Path, target: Path) -> None:
+    command = ["copyto", "--checksum", "--config", "/dev/null", str(source), str(target)]
+    subprocess.run([_rclone_binary(), *command], check=True, capture_output=True)
+    subprocess.run(["sync"], check=True)
+    target.unlink()
+
+
+def _rclone_binary() -> str:
+    found = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise SystemExit("rclone is missing: make setup")
+    return found
+
+
+def _peak_rss_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _drain(service: ServiceProcess) -> None:
+    """Wait until every accepted transfer has ended."""
+    with service.client() as client:
+        while any(one.status == "in-progress" for one in _latest(client)):
+            time.sleep(0.5)
+
+
+def _latest(client: Client) -> list[Action]:
+    return client.actions.list().all()
+
+
+# ----------------------------------------------------------------------------------------------- what it is done with
+
+
+def _inputs(folder: Path, scale: Scale) -> tuple[Path, Path]:
+    if os.environ.get("BENCH_IMAGE") and os.environ.get("BENCH_IMAGE_CHANGED"):
+        return Path(os.environ["BENCH_IMAGE"]).resolve(), Path(os.environ["BENCH_IMAGE_CHANGED"]).resolve()
+    first, second, staging = (folder / name for name in ("disk.img", "changed.img", "staging"))
+    files = make_disk(first, scale.disk, scale.data, staging)
+    change_disk(first, second, files, scale.changed, staging)
+    shutil.rmtree(staging)
+    return first, second
+
+
+def _small(number: int) -> bytes:
+    """A disk of 1 MiB, unlike any other."""
+    return f"disk {number:10}".encode() * (MIB // 15 + 1)
+
+
+def _sparse_tebibyte() -> bytes:
+    """A qcow2 image of a disk of 1 TiB with one block of data."""
+    layout = lay_out("qcow2", 1 << 40, BLOCK_SIZE, [0])
+    block = os.urandom(BLOCK_SIZE)
+    parts: list[bytes] = [one.data if one.data is not None else block for one in layout.extents(0, layout.size)]
+    return b"".join(parts)
+
+
+def _make_image(service: ServiceProcess, name: str, disk: bytes, kind: str = "snapshot") -> int:
+    reply = httpx.post(
+        f"{service.url}/_wherry/images", params={"type": kind, "name": name, "region": "nyc3"}, content=disk,
+        headers=HEADERS, timeout=120,
+    )  # fmt: skip
+    reply.raise_for_status()
+    image_id: int = reply.json()["image"]["id"]
+    return image_id
+
+
+@contextmanager
+def _file_server(folder: Path) -> Iterator[str]:
+    script = Path(__file__).parent / "file_server.py"
+    with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.kill()
+
+
+class Moto:
+    """moto's server, answering EC2 from memory."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        options = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+        ec2 = boto3.client("ec2", endpoint_url=f"http://127.0.0.1:{port}", **options)
+        base = ec2.describe_images()["Images"][0]["ImageId"]
+        instance = ec2.run_instances(ImageId=base, MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+        self._image: str = ec2.create_image(InstanceId=instance, Name="disk")["ImageId"]
+
+    def describe(self) -> bytes:
+        """A request for one image."""
+        return self._request(f"Action=DescribeImages&ImageId.1={self._image}")
+
+    def copy(self) -> bytes:
+        """A request that copies it."""
+        return self._request(f"Action=CopyImage&SourceImageId={self._image}&SourceRegion=us-east-1&Name=copy")
+
+    def _request(self, form: str) -> bytes:
+        scope = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
+        headers = {"authorization": scope, "content-type": "application/x-www-form-urlencoded"}
+        return request("POST", "/", headers, f"{form}&Version=2016-11-15".encode())
+
+
+@contextmanager
+def _moto() -> Iterator[Moto]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield Moto(port)
+        server.kill()
+
+
+# ------------------------------------------------------------------------------------------------------- what is told
+
+
+def report(runs: Runs, output: Path) -> None:
+    """Print the ratios, and write them with every single run."""
+    ratios = {name: round(runs.median(name), 4) for name in TARGETS}
+    output.write_text(json.dumps({"ratios": ratios, "runs": runs.values, "machine": _machine()}, indent=2) + "\n")
+    table = Table(title="wherry, each against the other in the same run: medians")
+    for title in ("", "median", "lowest", "highest", "target"):
+        table.add_column(title, justify="left" if title in {"", "target"} else "right")
+    for name, target in TARGETS.items():
+        values = runs.values[name]
+        table.add_row(name, *(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in  # noqa: PLR2004
+                              (ratios[name], min(values), max(values))), target)  # fmt: skip
+    Console(width=110).print(table)
+    print(f"written to {output}")
+
+
+def _machine() -> dict[str, object]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return {"cores": os.cpu_count(), "memory_gib": memory, "python": sys.version.split()[0]}
+
+
+def main() -> None:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one small round, to see that it runs")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    scale, runs = (QUICK if options.quick else FULL), Runs()
+    with tempfile.TemporaryDirectory(prefix="wherry-bench-", dir=os.environ.get("BENCH_DIR")) as folder:
+        DataPlane(Path(folder), scale, runs).measure()
+        Rates(Path(folder), scale, runs).measure()
+    report(runs, options.output)
+
+
+if __name__ == "__main__":
+    main()

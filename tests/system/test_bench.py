@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parent.parent.parent / "bench" / "bench.py"
+
+
+def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
+    """One small round gives every ratio, and beside them every single run."""
+    output = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, BENCH, "--quick", "--output", output], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(output.read_text())
+    wanted = {
+        "import_vs_cp", "transfer_vs_cp", "transfer_vs_rclone", "changed_vs_cp", "changed_bytes_share", "export_vs_cp",
+        "convert_ms_1mib", "convert_ms_1tib", "peak_rss_mib", "get_vs_moto", "accepted_transfers_per_s",
+    }  # fmt: skip
+    assert wanted <= results["ratios"].keys()
+    assert all(results["runs"][name] for name in wanted)
+    assert all(value > 0 for value in results["ratios"].values())
