@@ -43,12 +43,12 @@ types: $(READY) ## check the types
 	@$(BIN)/pyright
 
 .PHONY: test
-test: $(READY) ## run the tests, but for the fault suite's long part
+test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest
 
 .PHONY: fault
 fault: $(READY) ## kill the service at every crash point
-	@$(BIN)/python -m pytest tests/fault
+	@WHERRY_FAULTS=all $(BIN)/python -m pytest tests/fault
 
 .PHONY: bench
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
