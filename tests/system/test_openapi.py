@@ -79,7 +79,7 @@ def aim(case: Case[Any], present: dict[str, list[str]]) -> None:
 
 
 @SCHEMA.parametrize()
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # emptied once a call, and meant so
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # emptied once a call
 def test_whatever_is_sent_is_answered_as_the_document_says(
     case: Case[Any], service: ServiceProcess, present: dict[str, list[str]]
 ) -> None:

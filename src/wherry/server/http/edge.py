@@ -46,6 +46,7 @@ STATUS: dict[type[e.WherryError], int] = {
 """Which status an error answers with; an error's base class speaks for it where it is not named."""
 
 UNEXPECTED = "Unexpected server-side error"
+STRANGER = "Unable to authenticate you."
 UNREADABLE = "error parsing request body"
 HOUR_S = 3600
 MINUTE_S = 60
@@ -151,14 +152,16 @@ class Gate:
     def token(self, request: Request) -> TokenRecord:
         """The token of a request. Raises Unauthorized."""
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            raise e.Unauthorized(STRANGER)
         digest = token_digest(secret.strip())
         kept = self._tokens.get(digest)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
         with self._catalog.read() as reader:
-            token = reader.token(digest) if kind.lower() == "bearer" else None
+            token = reader.token(digest)
         if token is None:
-            raise e.Unauthorized("Unable to authenticate you.")
+            raise e.Unauthorized(STRANGER)
         self._tokens[digest] = time.monotonic() + _TOKEN_KEPT_S, token
         return token
 

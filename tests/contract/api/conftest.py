@@ -1,0 +1,179 @@
+"""The API as bytes on a socket: plain requests, and a server on loopback that imports read from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from wherry.calls import CALLS
+from wherry.server.app import open_tokens
+from wherry.server.settings import Settings
+from wherry.testing.service import TOKEN, ServiceProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE_S = 30.0
+
+
+class Api(httpx.Client):
+    """Plain requests to a service."""
+
+    def __init__(self, url: str, token: str = TOKEN) -> None:
+        super().__init__(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=DEADLINE_S)
+
+    def make(self, kind: str = "snapshot", *, content: bytes = b"a small disk", **params: str) -> Any:
+        """Make an image of any type (a control of test mode) and answer it."""
+        asked = {"type": kind, "name": "an image", "region": "nyc3", **params}
+        reply = self.post("/_wherry/images", params=asked, content=content)
+        assert reply.status_code == 201, reply.text
+        return reply.json()["image"]
+
+    def act(self, image_id: int, **body: Any) -> httpx.Response:
+        """Ask for an action on an image."""
+        return self.post(f"/v2/images/{image_id}/actions", json=body)
+
+    def import_from(self, url: str, **body: Any) -> httpx.Response:
+        """Ask for an import."""
+        return self.post("/v2/images", json={"name": "imported", "url": url, "region": "nyc3", **body})
+
+    def ended(self, action_id: int) -> Any:
+        """Wait until an action has ended, and answer it."""
+        return self.waited(f"/v2/actions/{action_id}", lambda found: found["action"]["status"] != "in-progress")[
+            "action"
+        ]
+
+    def settled(self, image_id: int) -> Any:
+        """Wait until an import has ended, and answer its image."""
+        return self.waited(
+            f"/v2/images/{image_id}", lambda found: found["image"]["status"] in {"available", "deleted"}
+        )["image"]
+
+    def waited(self, path: str, met: Callable[[Any], bool]) -> Any:
+        """Read a path until a condition is met."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not met(found := self.get(path).raise_for_status().json()):
+            assert time.monotonic() < deadline, found
+            threading.Event().wait(0.01)
+        return found
+
+
+class Shelf(ThreadingHTTPServer):
+    """Serves disk images. What lies below ``/slow`` stops in the middle until it is released."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
+        self.files: dict[str, bytes] = {"/image.raw": b"a disk" * 1000, "/slow.raw": b"a slow disk" * 1000}
+        self.redirects: dict[str, str] = {}
+        self.released = threading.Event()
+
+    def url(self, path: str = "/image.raw") -> str:
+        """Where a file is."""
+        host, port = self.server_address[:2]
+        return f"http://{host!s}:{port}{path}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that goes away in the middle is no fault."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Shelf
+
+    def do_GET(self) -> None:
+        if location := self.server.redirects.get(self.path):
+            self.send_response(302)
+            self.send_header("location", location)
+            self.end_headers()
+            return
+        if (body := self.server.files.get(self.path)) is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2])
+        if self.path.startswith("/slow"):
+            self.server.released.wait(DEADLINE_S)
+        self.wfile.write(body[len(body) // 2 :])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def serve(shelf: Shelf) -> Iterator[Shelf]:
+    """Run a server as long as a fixture lasts."""
+    thread = threading.Thread(target=shelf.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield shelf
+    finally:
+        shelf.released.set()
+        shelf.shutdown()
+        thread.join()
+        shelf.server_close()
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """A server on loopback that imports may read from."""
+    yield from serve(Shelf())
+
+
+@pytest.fixture
+def other_shelf() -> Iterator[Shelf]:
+    """A second server, at another address."""
+    yield from serve(Shelf("127.0.0.2"))
+
+
+@pytest.fixture
+def api(service: ServiceProcess) -> Iterator[Api]:
+    """The shared service, empty, with a token for everything."""
+    with Api(service.url) as api:
+        yield api
+
+
+@pytest.fixture
+def busy(api: Api, shelf: Shelf) -> Api:
+    """The service with all its workers at work on imports that stand still: what else is begun stays in progress."""
+    for _ in range(Settings().concurrency):
+        begun = api.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
+        api.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
+    return api
+
+
+@pytest.fixture(scope="session")
+def scoped(running_service: ServiceProcess) -> Iterator[Callable[..., Api]]:
+    """Makes the API of a token with these scopes, made by the command line as an operator would."""
+    made: dict[tuple[str, ...], Api] = {}
+
+    def make(*scopes: str) -> Api:
+        if scopes not in made:
+            made[scopes] = Api(running_service.url, _token_from_the_command_line(running_service, scopes))
+        return made[scopes]
+
+    yield make
+    for api in made.values():
+        api.close()
+
+
+@pytest.fixture(scope="session")
+def token_for(running_service: ServiceProcess) -> dict[str, str]:
+    """A token for each call, with the scopes of that call and no other."""
+    with open_tokens(running_service.data) as tokens:
+        return {call.name: tokens.create(call.name, call.scopes) for call in CALLS}
+
+
+def _token_from_the_command_line(service: ServiceProcess, scopes: tuple[str, ...]) -> str:
+    command = [sys.executable, "-m", "wherry", "token", "create", "--data", str(service.data)]
+    command += [word for scope in scopes for word in ("--scope", scope)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
