@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -179,6 +180,20 @@ def test_the_same_transfer_twice_is_one(client: Client, files: Files, disk: byte
 
     run_together([post] * 2)
     assert len(set(found)) == 1
+
+
+def test_many_uploads_at_once_all_become_images(client: Client, tmp_path: Path) -> None:
+    """Imports that end while other uploads begin take nothing away from them."""
+    done: list[str] = []
+
+    def upload(number: int) -> None:
+        source = tmp_path / f"{number}.img"
+        source.write_bytes(bytes([number + 1]) * 4096)
+        action = client.gpu_droplets.images.upload(source, name=str(number), region="nyc3")
+        done.append(client.actions.wait(action, stall_timeout_s=30).status)
+
+    run_together([partial(upload, number) for number in range(24)])
+    assert done == ["completed"] * 24
 
 
 def run_together(calls: list[Callable[[], None]]) -> None:

@@ -102,11 +102,16 @@ class Uploads:
         self.path(upload_id).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove the spool files that no upload and no import needs any longer."""
+        """Remove the spool files that no upload and no import needs any longer.
+
+        The folder is read before the catalog: an upload has its row before it has a file, so one that begins meanwhile
+        is not taken for one that is over.
+        """
+        spooled = list(self._folder.glob("*.spool"))
         with self._catalog.read() as reader:
             running = {action.detail["source"].get("upload") for action in reader.running(kind="import")}
             needed = {one.id for one in reader.uploads() if one.status == "open"} | running
-        for path in self._folder.glob("*.spool"):
+        for path in spooled:
             if path.stem not in needed:
                 path.unlink(missing_ok=True)
 
