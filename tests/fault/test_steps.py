@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from wherry.errors import StoreUnavailable
+from wherry.models import UploadCreateRequest
 from wherry.server.actions import transfer as transfer_module
 from wherry.server.actions.held import ActionHolder
 from wherry.server.storage import plan_copy
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from tests.fault.conftest import Rooms
 
+    from wherry.server.catalog import Reader
     from wherry.server.catalog.records import ActionRecord
 
     Build = Callable[..., Rooms]
@@ -155,6 +158,29 @@ def test_bytes_that_a_store_tore_are_never_read_as_sound(build: Build, disk: byt
     image_id = rooms.import_disk(disk)
     ended = rooms.transfer(image_id)
     assert ended.status == "errored" or any(one.harmful for one in rooms.findings())
+
+
+def test_an_upload_that_begins_during_a_sweep_keeps_its_bytes(
+    build: Build, disk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens between the sweep's two looks, the file of an upload that is going on stays."""
+    rooms = build()
+    uploads, read = rooms.actions.uploads, rooms.catalog.read
+    upload_ids: list[str] = []
+
+    @contextmanager
+    def read_then_upload() -> Iterator[Reader]:
+        with read() as reader:
+            yield reader
+        if not upload_ids:
+            upload_ids.append("")
+            upload_ids[0] = uploads.begin(1, UploadCreateRequest(name="disk", region="nyc3")).id
+            with uploads.appending(1, upload_ids[0], 0) as piece:
+                piece.write(disk)
+
+    monkeypatch.setattr(rooms.catalog, "read", read_then_upload)
+    uploads.sweep()
+    assert uploads.path(upload_ids[0]).exists()
 
 
 @pytest.mark.parametrize("region", ["nyc3", "ams3"])
