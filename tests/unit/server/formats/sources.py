@@ -1,0 +1,54 @@
+"""What the tests of disk-image formats share: sources, and what a disk reads as."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO
+
+from wherry.fingerprint import BLOCK_SIZE
+from wherry.server.formats import open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CAP = 64 << 20
+
+
+class Stream:
+    """Bytes that only come one after another, in pieces of odd sizes."""
+
+    file = None
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read_into(self, into: memoryview) -> int:
+        return self._data.readinto(into[: min(len(into), 77_777)])
+
+    def position(self) -> float | None:
+        return None
+
+
+class Lying:
+    """A file that can be read anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.file: BinaryIO = path.open("rb")
+
+    def read_into(self, into: memoryview) -> int:
+        return self.file.readinto(into)  # type: ignore[attr-defined, no-any-return]  # a buffered file
+
+    def position(self) -> float | None:
+        return None
+
+
+def read_disk(source: Stream | Lying, cap: int = CAP) -> bytes:
+    """The whole disk behind a source, as an import reads it."""
+    with tempfile.TemporaryFile() as spool:
+        disk = open_image(source, lambda: spool, cap)
+        blocks = {number: bytes(data[:length]) for number, data, length in disk.blocks(lambda: bytearray(BLOCK_SIZE))}
+        whole = bytearray(disk.virtual_size)
+        for number, data in blocks.items():
+            whole[number * BLOCK_SIZE : number * BLOCK_SIZE + len(data)] = data
+    return bytes(whole)
