@@ -46,7 +46,7 @@ _HEAD = Struct("<4sIQIIQQ")
 _SAMPLE = Struct(">q")
 _SAMPLED_BITS = 6
 
-FEW_BLOCKS = 1024
+FEW_BLOCKS = 256
 """Up to so many blocks, an image stands in the sparse index with all of them: one in 64 could well be none."""
 _COLUMNS = (("numbers", 8), ("digests", DIGEST), ("stored_digests", DIGEST), ("packs_of", 4), ("offsets", 8),
             ("stored_lengths", 4), ("plain_lengths", 4), ("codecs", 1))  # fmt: skip
