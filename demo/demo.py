@@ -44,21 +44,20 @@ console = Console(highlight=False)
 class Story:
     """What was done, for the table at the end."""
 
-    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    rows: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(self, what: str, action: Action) -> None:
-        """Remember an action."""
-        progress = action.progress
-        assert progress is not None
-        assert action.started_at is not None
-        self.rows.append((what, action.status, size_of(progress.bytes_sent), size_of(progress.bytes_reused)))
+        """Remember an action on one of the disks."""
+        now = action.progress  # a convert has none: it is done when it is answered
+        sent, reused = (now.bytes_sent, now.bytes_reused) if now else (0, 0)
+        self.rows.append((what, action.status, size_of(sent), size_of(reused), f"{1 - sent / SIZE:.0%}"))
 
     def show(self) -> None:
         """Print the table."""
-        table = Table(title="What was done")
+        table = Table(title=f"What was done with disks of {SIZE // MIB} MiB")
         for title in ("", "ended as"):
             table.add_column(title)
-        for title in ("moved", "was there already"):
+        for title in ("moved", "was there", "saved"):
             table.add_column(title, justify="right")
         for row in self.rows:
             table.add_row(*row)
@@ -117,8 +116,8 @@ class Demo:
             first_id = self._import(f"{url}/{first.name}", "server")
             second_id = self._import(f"{url}/{second.name}", "server-changed")
         self._convert(first)
-        self._transfer(first_id, "the first image to ams3")
-        self._transfer(second_id, "the changed image to ams3")
+        self._transfer(first_id, "the first to ams3")
+        self._transfer(second_id, "the changed to ams3")
         self._kill_in_the_middle(first_id)
         self._compare(first_id, first)
         self._check()
@@ -158,6 +157,7 @@ class Demo:
         else:
             raise SystemExit("a backup was accepted for transfer")
         self._wherry("compute", "image-action", "convert", image_id, "--wait", "--format", "ID,Status,Type")
+        self._story.add("convert the backup", self._client.gpu_droplets.images.actions.list(image_id).all()[0])
         console.print(f"  image {image_id} is now a {self._client.gpu_droplets.images.retrieve(image_id).type}")
 
     def _transfer(self, image_id: int, what: str) -> None:
@@ -171,15 +171,17 @@ class Demo:
         console.print(f"  {size_of(sent)} moved, {size_of(reused)} were there already")
 
     def _kill_in_the_middle(self, image_id: int) -> None:
-        say("Transfer the first image to sgp1, and kill the service with SIGKILL while it copies")
+        say("Transfer the first to sgp1, and kill the service with SIGKILL while it copies")
         total = self._client.gpu_droplets.images.actions.plan(image_id, region="sgp1").bytes_to_send
         action = self._client.gpu_droplets.images.actions.create(image_id, type="transfer", region="sgp1")
         written = self._wait_for_bytes("sgp1", total // 3)
         self._service.kill()
+        if written >= total:
+            raise SystemExit("the transfer was over before it could be killed")
         console.print(f"  killed when {size_of(written)} of {size_of(total)} were written; the service is gone")
         self._service.start()
         state = self._client.actions.retrieve(action.id).status
-        console.print(f"  started again; the action is {state} and goes on by itself:")
+        console.print(f"  started again: the action is {state}, and nobody has to ask for it again")
         self._wherry("compute", "action", "wait", action.id, "--format", "ID,Status,Type,Region")
         ended = self._client.actions.retrieve(action.id)
         if ended.status != "completed":
@@ -197,7 +199,7 @@ class Demo:
         raise SystemExit("the transfer wrote nothing")
 
     def _compare(self, image_id: int, disk: Path) -> None:
-        say("Remove the image from the other regions, export it from sgp1, and compare it with the original")
+        say("Keep the image in sgp1 alone, export it, and compare it with the original")
         for region in ("nyc3", "ams3"):
             self._client.gpu_droplets.images.delete(image_id, region=region)
         exported = self._folder / "exported.img"
