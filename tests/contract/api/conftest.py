@@ -143,12 +143,15 @@ def api(service: ServiceProcess) -> Iterator[Api]:
 
 
 @pytest.fixture
-def busy(api: Api, shelf: Shelf) -> Api:
-    """The service with all its workers at work on imports that stand still: what else is begun stays in progress."""
-    for _ in range(Settings().concurrency):
-        begun = api.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
-        api.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
-    return api
+def occupy(api: Api, shelf: Shelf) -> Callable[[], None]:
+    """Gives all workers an import that stands still: what is begun afterwards stays in progress till the release."""
+
+    def occupy() -> None:
+        for _ in range(Settings().concurrency):
+            begun = api.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
+            api.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
+
+    return occupy
 
 
 @pytest.fixture(scope="session")
