@@ -57,7 +57,8 @@ def image(record: ImageRecord, token: TokenRecord) -> m.Image:
     return m.Image(
         id=record.id, name=record.name, type=record.type, distribution=record.distribution, slug=record.slug,
         public=record.public, regions=list(record.regions), created_at=_second(record.created_at),
-        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record), description=record.description,
+        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record),
+        description=record.description or "",
         tags=list(record.tags) if token.may("tag:read") else [], status=record.status,
         error_message=record.error_message,
     )  # fmt: skip
