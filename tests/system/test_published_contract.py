@@ -1,0 +1,159 @@
+"""Every reply is also what DigitalOcean's published description says; the description is not ours to ship.
+
+It is looked for at ``WHERRY_CONTRACT``. What differs on purpose is written down here and nowhere else:
+
+* the reply to an image action has the action again under ``action`` (the description leaves further fields open);
+* regions and distributions beyond the description's lists are served, so those lists are not checked;
+* 400, 403 and 422 are not listed for images and must then have the shape of an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from wherry.testing.service import TOKEN, ServiceProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = ROOT / os.environ.get("WHERRY_CONTRACT", "../shared/contract/openapi.json")
+UNLISTED = {400, 403, 422}
+OPEN_LISTS = ("nyc3", "Arch Linux")  # an enum with one of these names regions or distributions
+
+pytestmark = pytest.mark.skipif(not CONTRACT.exists(), reason=f"DigitalOcean's description is not at {CONTRACT}")
+
+
+def as_json_schema(node: Any) -> Any:
+    """An OpenAPI 3.0 schema as JSON Schema: nullable becomes a union with null, lists that are open are left out."""
+    if isinstance(node, list):
+        return [as_json_schema(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = {"nullable", "example", "examples"}
+    if any(name in node.get("enum", ()) for name in OPEN_LISTS):
+        left_out.add("enum")
+    schema = {name: as_json_schema(value) for name, value in node.items() if name not in left_out}
+    return {"anyOf": [schema, {"type": "null"}]} if node.get("nullable") is True else schema
+
+
+class Contract:
+    """The description: says of a reply whether it is one of those that are described."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self._components = {"schemas": as_json_schema(document["components"]["schemas"])}
+        self.checked: set[tuple[str, str, int]] = set()
+
+    def check(self, reply: httpx.Response) -> None:
+        """Check status and body of a reply. Raises AssertionError; paths that are not described are ours."""
+        reply.read()
+        method = reply.request.method.lower()
+        for path, operations in self._document["paths"].items():
+            if method in operations and re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), reply.request.url.path):
+                self._check(reply, operations[method]["responses"], f"{method} {path} {reply.status_code}")
+                self.checked.add((method, path, reply.status_code))
+
+    def _check(self, reply: httpx.Response, responses: dict[str, Any], where: str) -> None:
+        described = responses.get(str(reply.status_code))
+        if described is None:
+            assert reply.status_code in UNLISTED, f"{where} is not described"
+            schema: Any = {"$ref": "#/components/schemas/error"}
+        else:
+            schema = self._resolved(described).get("content", {}).get("application/json", {}).get("schema")
+        if schema is None:
+            assert not reply.content, where
+            return
+        validator = Draft202012Validator({**as_json_schema(schema), "components": self._components})
+        faults = [f"{fault.json_path}: {fault.message[:200]}" for fault in validator.iter_errors(reply.json())]
+        assert not faults, (where, faults)
+
+    def _resolved(self, node: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in node:
+            found: Any = self._document
+            for part in node["$ref"].removeprefix("#/").split("/"):
+                found = found[part]
+            node = found
+        return node
+
+
+@pytest.fixture(scope="module")
+def contract() -> Contract:
+    """DigitalOcean's published description."""
+    return Contract(json.loads(CONTRACT.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def http(service: ServiceProcess, contract: Contract) -> Iterator[httpx.Client]:
+    """Plain requests, each reply of which is checked."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=service.url, headers=headers, event_hooks={"response": [contract.check]}) as http:
+        yield http
+
+
+def make(http: httpx.Client, kind: str, **params: str) -> int:
+    """Make an image of a type and answer its id."""
+    asked = {"type": kind, "name": kind, "region": "nyc3", **params}
+    image_id: int = http.post("/_wherry/images", params=asked, content=b"disk").raise_for_status().json()["image"]["id"]
+    return image_id
+
+
+@pytest.mark.parametrize("kind", ["base", "snapshot", "backup", "custom", "admin"])
+def test_an_image_lives_as_described(http: httpx.Client, contract: Contract, kind: str) -> None:
+    """Reading, listing, changing, acting on and deleting an image of any type is answered as described."""
+    image_id = make(http, kind, **({"slug": "public"} if kind == "base" else {}))
+    path = f"/v2/images/{image_id}"
+    for body in ({"type": "convert"}, {"type": "transfer", "region": "ams3"}, {"type": "transfer"}, {"type": "x"}):
+        action = http.post(f"{path}/actions", json=body).json()
+        http.get(f"{path}/actions/{action['id']}")
+        http.get(f"/v2/actions/{action['id']}")
+    for read in (path, f"{path}/actions", "/v2/images", "/v2/images?private=true", "/v2/snapshots", "/v2/actions"):
+        http.get(read)
+    http.get(f"/v2/snapshots/{image_id}")
+    http.put(path, json={"name": "renamed"})
+    http.put(path, content=b"{")
+    http.delete(f"/v2/snapshots/{image_id}")
+    http.delete(path)
+    http.get(path)
+
+    assert ("get", "/v2/images/{image_id}", 200) in contract.checked
+
+
+def test_an_import_is_answered_as_described(http: httpx.Client, contract: Contract) -> None:
+    """A custom image is described while it is imported, and after that failed."""
+    body = {"name": "custom", "url": "http://127.0.0.1:9/nobody-listens", "region": "nyc3", "distribution": "Debian"}
+
+    image_id = http.post("/v2/images", json=body).raise_for_status().json()["image"]["id"]
+    http.get(f"/v2/images/{image_id}")
+    http.post("/v2/images", json={})
+    http.post("/v2/images", content=b"{")
+
+    assert ("post", "/v2/images", 202) in contract.checked
+
+
+@pytest.mark.parametrize("name", ["account", "regions", "sizes", "images", "actions", "snapshots"])
+def test_what_is_read_is_answered_as_described(http: httpx.Client, contract: Contract, name: str) -> None:
+    """Lists are answered as described, on any page, and to a caller without a token."""
+    path = f"/v2/{name}"
+    for query in ({}, {"page": "2", "per_page": "1"}, {"per_page": "200"}, {"page": "99"}):
+        assert http.get(path, params=query).status_code == 200
+    http.get(path, headers={"authorization": ""})
+
+    assert {("get", path, 200), ("get", path, 401)} <= contract.checked
+
+
+def test_the_check_would_notice(http: httpx.Client, contract: Contract) -> None:
+    """A reply that is not as described is noticed: the control of this file."""
+    reply = http.get("/v2/account")
+    wrong = httpx.Response(200, json={"account": {"email": 7}}, request=reply.request)
+
+    with pytest.raises(AssertionError, match="email"):
+        contract.check(wrong)
