@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,13 @@ def api(service: ServiceProcess) -> Iterator[Api]:
     """The shared service, empty, with a token for everything."""
     with Api(service.url) as api:
         yield api
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[str], Api]]:
+    """Connects to another service than the shared one."""
+    with ExitStack() as connected:
+        yield lambda url: connected.enter_context(Api(url))
 
 
 @pytest.fixture
