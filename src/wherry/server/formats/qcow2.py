@@ -67,6 +67,7 @@ class Qcow2Disk:
     """A qcow2 image in a file that can be read anywhere."""
 
     def __init__(self, file: BinaryIO, largest_bytes: int) -> None:
+        self._file = file  # kept: a spool is closed, and gone, when nobody refers to it
         self._descriptor = file.fileno()
         self._file_size = os.fstat(self._descriptor).st_size
         self._header = _read_header(self._read(0, min(self._file_size, 512)))
