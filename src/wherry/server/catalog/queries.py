@@ -241,6 +241,8 @@ class Reader:
             )
             for replica_id, count in self.connection.execute(query.group_by(t.samples.c.replica_id)):
                 shared[replica_id] = shared.get(replica_id, 0) + count
+        if not shared:
+            return []  # the usual answer to an import, which asks for one block after another
         seen = _replicas().join(t.images, t.images.c.id == t.replicas.c.image_id).where(_visible_to(account_id))
         likest = sorted(shared, key=lambda replica_id: (-shared[replica_id], -replica_id))[: most * 4]
         rows = self.connection.execute(seen.where(t.replicas.c.id.in_(likest)))
