@@ -56,9 +56,8 @@ class Transfer:
         again when its reply was lost.
         """
         image = tx.lock_image(image_id, account_id)
-        for running in tx.running(image_id=image_id, kind=self.kind):
-            if running.region == region:
-                return running
+        if running := tx.running_transfer(image_id, region):
+            return running
         target = lifecycle.check_transfer(image, region, self._regions.by_slug)
         action = tx.add_action(self.kind, account_id=account_id, image_id=image_id, region=target.slug)
         self._engine.enqueue(tx.connection, self.kind, action.id)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal, or_, select, union_all, update
 from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import BlockMissing, NotFound, Unprocessable
@@ -96,14 +96,14 @@ class Reader:
         """The image with this id, if the account may see it (None: any). Raises NotFound, for deleted ones too."""
         if image_id > _LARGEST_ID:
             raise NotFound(GONE)
-        query = select(t.images).where(t.images.c.id == image_id, t.images.c.deleted_at.is_(None))
-        return self._image(query if account_id is None else query.where(_visible_to(account_id)))
+        image = self._image(_IMAGE, id=image_id)
+        if account_id is not None and image.account_id != account_id and not image.public:
+            raise NotFound(GONE)
+        return image
 
     def image_by_slug(self, slug: str) -> ImageRecord:
         """The public image with this slug. Raises NotFound."""
-        return self._image(
-            select(t.images).where(t.images.c.slug == slug, t.images.c.public, t.images.c.deleted_at.is_(None))
-        )
+        return self._image(_IMAGE_BY_SLUG, slug=slug)
 
     def was_deleted(self, image_id: int, account_id: int) -> bool:
         """Whether the account had such an image and deleted it."""
@@ -167,10 +167,10 @@ class Reader:
         """The action with this id, if the account may see it (None: any). Raises NotFound."""
         if action_id > _LARGEST_ID:
             raise NotFound(GONE)
-        query = select(t.actions).where(t.actions.c.id == action_id)
-        if account_id is not None:
-            query = query.where(or_(t.actions.c.account_id == account_id, t.actions.c.account_id.is_(None)))
-        return _action(self._one(query))
+        action = _action(self._one(_ACTION, id=action_id))
+        if account_id is not None and action.account_id not in {account_id, None}:
+            raise NotFound(GONE)
+        return action
 
     def actions(
         self, account_id: int, *, image_id: int | None = None, limit: int = 20, offset: int = 0
@@ -191,6 +191,11 @@ class Reader:
         if kind is not None:
             query = query.where(t.actions.c.type == kind)
         return [_action(row) for row in self.connection.execute(query)]
+
+    def running_transfer(self, image_id: int, region: str | None) -> ActionRecord | None:
+        """The transfer of an image to a region that is in progress, or None."""
+        row = self.connection.execute(_RUNNING_TRANSFER, {"image": image_id, "region": region}).first()
+        return None if row is None else _action(row)
 
     def repeat(self, account_id: int, key: str, since: datetime) -> tuple[str, dict[str, Any]] | None:
         """What an Idempotency-Key stood for (digest of the request, outcome), unless that is older than ``since``."""
@@ -275,8 +280,8 @@ class Reader:
 
     # ---------------------------------------------------------------------------------------------------- inside
 
-    def _one(self, query: Select[Any]) -> Row[Any]:
-        row = self.connection.execute(query).first()
+    def _one(self, query: Select[Any], **values: Any) -> Row[Any]:
+        row = self.connection.execute(query, values).first()
         if row is None:
             raise NotFound(GONE)
         return row
@@ -284,8 +289,10 @@ class Reader:
     def _exists(self, *where: ColumnElement[bool]) -> bool:
         return bool(self.connection.scalar(select(exists().where(*where))))
 
-    def _image(self, query: Select[Any]) -> ImageRecord:
-        return self._with_places([self._one(query)])[0]
+    def _image(self, query: Select[Any], **values: Any) -> ImageRecord:
+        row = self._one(query, **values)
+        places = self.connection.execute(_PLACES, {"id": row.id}).all()
+        return _image(row, [v for kind, _, v in places if kind == "r"], [v for kind, _, v in places if kind == "t"])
 
     def _with_places(self, rows: Sequence[Row[Any]]) -> list[ImageRecord]:
         """Add to the rows of images where they are and how they are tagged."""
@@ -359,7 +366,8 @@ class Writer(Reader):
 
     def lock_image(self, image_id: int, account_id: int) -> ImageRecord:
         """Read an image and keep others from deciding over it until this transaction ends. Raises NotFound."""
-        self.connection.execute(select(t.images.c.id).where(t.images.c.id == image_id).with_for_update())
+        if self.connection.dialect.name != "sqlite":  # which has one writer at a time anyway
+            self.connection.execute(_LOCK_IMAGE, {"id": image_id})
         return self.image(image_id, account_id)
 
     def update_image(self, image_id: int, **values: Any) -> None:
@@ -421,9 +429,15 @@ class Writer(Reader):
             "detail": json.dumps(detail or {}),
         }  # fmt: skip
         try:
-            return self.action(self._insert(t.actions, **values))
+            action_id = self._insert(t.actions, **values)
         except IntegrityError as error:
             raise Unprocessable(BUSY) from error
+        return ActionRecord(
+            id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=image_id,
+            resource_type=values["resource_type"], region=region, started_at=self.moment,
+            completed_at=self.moment if completed else None, error=None, progress=None, attempts=0,
+            cancel_requested=False, detail=dict(detail or {}),
+        )  # fmt: skip
 
     def begin_attempt(self, action_id: int) -> ActionRecord:
         """Count that a worker begins to run an action, and read it."""
@@ -531,7 +545,7 @@ class Writer(Reader):
     # ---------------------------------------------------------------------------------------------------- inside
 
     def _insert(self, table: Any, **values: Any) -> int:
-        key = self.connection.execute(insert(table).values(**values)).inserted_primary_key
+        key = self.connection.execute(insert(table), values).inserted_primary_key
         assert key is not None
         return int(key[0])
 
@@ -542,6 +556,26 @@ class Writer(Reader):
     def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
         have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
         self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+
+
+# What every request asks is put together once: making a statement costs more than running it.
+_IMAGE = select(t.images).where(t.images.c.id == bindparam("id"), t.images.c.deleted_at.is_(None))
+_IMAGE_BY_SLUG = select(t.images).where(
+    t.images.c.slug == bindparam("slug"), t.images.c.public, t.images.c.deleted_at.is_(None)
+)
+_LOCK_IMAGE = select(t.images.c.id).where(t.images.c.id == bindparam("id")).with_for_update()
+_ACTION = select(t.actions).where(t.actions.c.id == bindparam("id"))
+_RUNNING_TRANSFER = select(t.actions).where(
+    t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image"),
+    t.actions.c.region == bindparam("region"),
+)  # fmt: skip
+_PLACES = union_all(
+    select(literal("r").label("kind"), t.replicas.c.id.label("place"), t.replicas.c.region).where(
+        t.replicas.c.image_id == bindparam("id")
+    ),
+    select(literal("t"), literal(0), t.image_tags.c.tag).where(t.image_tags.c.image_id == bindparam("id")),
+).order_by("kind", "place", "region")
+"""An image's regions in the order in which it came there, and its tags."""
 
 
 def _visible_to(account_id: int) -> ColumnElement[bool]:

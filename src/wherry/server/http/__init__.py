@@ -7,26 +7,24 @@ from importlib.resources import files
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
 from wherry import calls as c
 from wherry.errors import MethodNotAllowed, NotFound, NotServed
 from wherry.server.http import actions, edge, images, openapi, regions, transfers
+from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    Endpoint = Callable[[Request], Awaitable[Response]]
+    from wherry.server.http.routes import Endpoint
 
 __all__ = ["HANDLERS", "Service", "Wire", "make_app"]
 
@@ -68,36 +66,16 @@ def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) 
     """The web face of a service, as an ASGI application."""
     gate = edge.Gate(service.catalog, rate_limit)
     served = [call for call in c.CALLS if test_mode or not call.test_mode]
-    document = edge.encode(openapi.document(served))
-    page = (files("wherry.server.http") / "console" / "index.html").read_text(encoding="utf-8")
-    routes = [
-        *_routes(served, service, gate),
-        Route("/openapi.json", lambda _: Response(document, media_type="application/json")),
-        Route("/", lambda _: HTMLResponse(page)),
-    ]
-    cors = Middleware(
-        CORSMiddleware, allow_origin_regex=".*", allow_credentials=True, allow_methods=["*"], allow_headers=["*"],
-        expose_headers=_EXPOSED,
-    )  # fmt: skip
-    handlers: dict[Any, Callable[[Request, Exception], Any]] = {404: _unknown(gate), 405: _wrong_method(gate)}
-    return _without_trailing_slash(Starlette(routes=routes, middleware=[cors], exception_handlers=handlers))
-
-
-def _routes(served: Iterable[c.Call], service: Service, gate: edge.Gate) -> list[Route]:
-    """One route a path, so that whoever asks with a wrong method is told of all the right ones."""
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for call in served:
         by_path[call.path][call.method] = _endpoint(call, service, gate)
     for method, path in c.UNSERVED:
         by_path[path][method] = _not_served(gate)
-    return [Route(path, _by_method(endpoints), methods=list(endpoints)) for path, endpoints in by_path.items()]
-
-
-def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
-
-    return endpoint
+    document = edge.encode(openapi.document(served))
+    by_path["/openapi.json"]["GET"] = _fixed(document, "application/json")
+    page = files("wherry.server.http") / "console" / "index.html"
+    by_path["/"]["GET"] = _fixed(page.read_bytes(), "text/html; charset=utf-8")
+    return _with_cors(serve_routes(Routes(by_path), _unknown(gate), _wrong_method(gate)))
 
 
 def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
@@ -124,6 +102,9 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
                 exchange = await run_in_threadpool(let_in, request, headers, b"")
                 response: Response = await handler(service, exchange, headers)
                 return response
+            if call.method == "GET":
+                # Short reads of a local database that never wait for a writer: a thread would cost more than the read.
+                return answer(request, headers, b"")
             raw = b"" if call.body is None else await request.body()
             return await run_in_threadpool(answer, request, headers, raw)
         except Exception as error:  # noqa: BLE001  the edge is where an error becomes a reply
@@ -140,30 +121,40 @@ def _not_served(gate: edge.Gate) -> Endpoint:
     return endpoint
 
 
-def _unknown(gate: edge.Gate) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handler(request: Request, _error: Exception) -> Response:
+def _fixed(content: bytes, media_type: str) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return endpoint
+
+
+def _unknown(gate: edge.Gate) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
         parts = request.url.path.split("/")
         if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
             return await _not_served(gate)(request)
         return edge.error_reply(NotFound(edge.GONE), gate.headers())
 
-    return handler
+    return endpoint
 
 
-def _wrong_method(gate: edge.Gate) -> Callable[[Request, Exception], Response]:
-    def handler(request: Request, error: Exception) -> Response:
+def _wrong_method(gate: edge.Gate) -> Callable[[Request, list[str]], Response]:
+    def answer(request: Request, allowed: list[str]) -> Response:
         wrong = MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
-        return edge.error_reply(wrong, {**gate.headers(), **(getattr(error, "headers", None) or {})})
+        return edge.error_reply(wrong, {**gate.headers(), "allow": ", ".join(allowed)})
 
-    return handler
+    return answer
 
 
-def _without_trailing_slash(app: ASGIApp) -> ASGIApp:
-    """Some clients end every path with a slash; they are answered at once, never by a redirect."""
+def _with_cors(app: ASGIApp) -> ASGIApp:
+    """Let pages of other origins call; what no browser sends does not pass through that."""
+    cors = CORSMiddleware(
+        app, allow_origin_regex=".*", allow_credentials=True, allow_methods=["*"], allow_headers=["*"],
+        expose_headers=_EXPOSED,
+    )  # fmt: skip
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
-            scope = {**scope, "path": scope["path"].rstrip("/")}
-        await app(scope, receive, send)
+        from_page = any(name == b"origin" for name, _ in scope.get("headers", ()))
+        await (cors if from_page else app)(scope, receive, send)
 
     return asgi
