@@ -148,16 +148,118 @@ SNAPSHOTS_GET = Call("snapshots.get", "GET", "/v2/snapshots/{snapshot_id}", "Rea
 SNAPSHOTS_DELETE = Call("snapshots.delete", "DELETE", "/v2/snapshots/{snapshot_id}", "Delete a snapshot.",
                         ("image:delete", "snapshot:delete"), {204: None}, errors=(422,))  # fmt: skip
 
+DROPLETS_LIST = Call(
+    "droplets.list", "GET", "/v2/droplets", "List Droplets, newest first.", ("droplet:read",), {200: m.DropletPage},
+    params=(
+        Param("tag_name", "Only Droplets with this tag; excludes name and type."),
+        Param("name", "Only Droplets of this name, in any case."),
+        Param("type", "GPU Droplets, or all others; the latter unless told.", values=("droplets", "gpus")),
+        *PAGING,
+    ),
+    errors=(422,),
+)  # fmt: skip
+DROPLETS_CREATE = Call(
+    "droplets.create", "POST", "/v2/droplets",
+    "Create a Droplet, or up to ten that are alike. Needs ssh_key:read for ssh_keys and tag:create for tags as well.",
+    ("droplet:create", "image:read"), {202: m.DropletCreatedReply}, body=m.DropletCreateRequest,
+    params=(IDEMPOTENCY_KEY,), errors=(422,),
+)  # fmt: skip
+DROPLETS_GET = Call("droplets.get", "GET", "/v2/droplets/{droplet_id}", "Read a Droplet.", ("droplet:read",),
+                    {200: m.DropletReply})  # fmt: skip
+DROPLETS_DELETE = Call("droplets.delete", "DELETE", "/v2/droplets/{droplet_id}",
+                       "Delete a Droplet and its backups; its snapshots stay.", ("droplet:delete",), {204: None},
+                       errors=(422,))  # fmt: skip
+DROPLETS_DELETE_TAGGED = Call(
+    "droplets.delete_tagged", "DELETE", "/v2/droplets", "Delete all Droplets with a tag.",
+    ("droplet:delete", "tag:read"), {204: None}, params=(Param("tag_name", "Which tag."),), errors=(422,),
+)  # fmt: skip
+DROPLET_SNAPSHOTS = Call("droplets.snapshots", "GET", "/v2/droplets/{droplet_id}/snapshots",
+                         "List a Droplet's snapshots.", ("droplet:read",), {200: m.DropletSnapshotPage},
+                         params=PAGING)  # fmt: skip
+DROPLET_BACKUPS = Call("droplets.backups", "GET", "/v2/droplets/{droplet_id}/backups", "List a Droplet's backups.",
+                       ("droplet:read",), {200: m.DropletBackupPage}, params=PAGING)  # fmt: skip
+
+DROPLET_ACTIONS_LIST = Call("droplet_actions.list", "GET", "/v2/droplets/{droplet_id}/actions",
+                            "List a Droplet's actions, newest first.", ("droplet:read",), {200: m.ActionPage},
+                            params=PAGING)  # fmt: skip
+DROPLET_ACTIONS_CREATE = Call(
+    "droplet_actions.create", "POST", "/v2/droplets/{droplet_id}/actions",
+    "Do something to a Droplet. Needs image:create for a snapshot, droplet:admin for restore and rebuild as well.",
+    ("droplet:update",), {201: m.ActionReply}, body=m.DropletActionRequest, params=(IDEMPOTENCY_KEY,), errors=(422,),
+)  # fmt: skip
+DROPLET_ACTIONS_GET = Call("droplet_actions.get", "GET", "/v2/droplets/{droplet_id}/actions/{action_id}",
+                           "Read an action of a Droplet.", ("droplet:read",), {200: m.ActionReply})  # fmt: skip
+DROPLET_ACTIONS_CREATE_TAGGED = Call(
+    "droplet_actions.create_tagged", "POST", "/v2/droplets/actions",
+    "Do something to all Droplets with a tag: to all or to none. Needs image:create for a snapshot as well.",
+    ("droplet:update",), {201: m.ActionsReply}, body=m.DropletActionRequest, params=(Param("tag_name", "Which tag."),),
+    errors=(422,),
+)  # fmt: skip
+
+BACKUP_POLICY_GET = Call("backup_policies.get", "GET", "/v2/droplets/{droplet_id}/backups/policy",
+                         "Read a Droplet's backup policy.", ("droplet:read",), {200: m.BackupPolicyReply})  # fmt: skip
+BACKUP_POLICIES_LIST = Call("backup_policies.list", "GET", "/v2/droplets/backups/policies",
+                            "List the backup policies of all Droplets that have one.", ("droplet:read",),
+                            {200: m.BackupPolicyPage}, params=PAGING)  # fmt: skip
+BACKUP_POLICIES_SUPPORTED = Call("backup_policies.supported", "GET", "/v2/droplets/backups/supported_policies",
+                                 "List the backup plans that there are.", ("droplet:read",),
+                                 {200: m.SupportedPoliciesReply})  # fmt: skip
+
+TAGS_LIST = Call("tags.list", "GET", "/v2/tags", "List the tags.", ("tag:read",), {200: m.TagPage},
+                 params=PAGING)  # fmt: skip
+TAGS_CREATE = Call("tags.create", "POST", "/v2/tags", "Create a tag.", ("tag:create",), {201: m.TagReply},
+                   body=m.TagCreateRequest, errors=(422,))  # fmt: skip
+TAGS_GET = Call("tags.get", "GET", "/v2/tags/{tag}", "Read a tag.", ("tag:read",), {200: m.TagReply})
+TAGS_DELETE = Call("tags.delete", "DELETE", "/v2/tags/{tag}", "Delete a tag; what had it loses it.", ("tag:delete",),
+                   {204: None})  # fmt: skip
+TAGS_ASSIGN = Call("tags.assign", "POST", "/v2/tags/{tag}/resources",
+                   "Tag resources. Needs image:update or droplet:update as well.", ("tag:create",), {204: None},
+                   body=m.TagResourcesRequest, errors=(422,))  # fmt: skip
+TAGS_UNASSIGN = Call("tags.unassign", "DELETE", "/v2/tags/{tag}/resources",
+                     "Take a tag from resources. Needs image:update or droplet:update as well.", ("tag:delete",),
+                     {204: None}, body=m.TagResourcesRequest, errors=(422,))  # fmt: skip
+
+SSH_KEYS_LIST = Call("ssh_keys.list", "GET", "/v2/account/keys", "List the SSH keys.", ("ssh_key:read",),
+                     {200: m.SshKeyPage}, params=PAGING)  # fmt: skip
+SSH_KEYS_CREATE = Call("ssh_keys.create", "POST", "/v2/account/keys", "Keep a public key.", ("ssh_key:create",),
+                       {201: m.SshKeyReply}, body=m.SshKeyCreateRequest, errors=(422,))  # fmt: skip
+SSH_KEYS_GET = Call("ssh_keys.get", "GET", "/v2/account/keys/{key}", "Read a key, by its id or fingerprint.",
+                    ("ssh_key:read",), {200: m.SshKeyReply})  # fmt: skip
+SSH_KEYS_UPDATE = Call("ssh_keys.update", "PUT", "/v2/account/keys/{key}", "Rename a key.", ("ssh_key:update",),
+                       {200: m.SshKeyReply}, body=m.SshKeyUpdateRequest, errors=(422,))  # fmt: skip
+SSH_KEYS_DELETE = Call("ssh_keys.delete", "DELETE", "/v2/account/keys/{key}", "Forget a key.", ("ssh_key:delete",),
+                       {204: None})  # fmt: skip
+
+ACCOUNT_TRANSFERS_CREATE = Call(
+    "account_transfers.create", "POST", "/v2/images/{image_id}/account_transfer",
+    "Offer a snapshot to another account, by the e-mail of its owner or the UUID of its team.",
+    ("image:update", "image:delete"), {201: m.AccountTransferReply}, body=m.AccountTransferRequest, errors=(422,),
+)  # fmt: skip
+ACCOUNT_TRANSFERS_ACCEPT = Call(
+    "account_transfers.accept", "POST", "/v2/images/{image_id}/account_transfer/accept",
+    "Take an image that was offered; it is the caller's from then on.", ("image:create",), {201: None},
+    body=m.AccountTransferAnswer, errors=(422,),
+)  # fmt: skip
+ACCOUNT_TRANSFERS_CANCEL = Call(
+    "account_transfers.cancel", "POST", "/v2/images/{image_id}/account_transfer/cancel", "Take an offer back.",
+    ("image:update",), {204: None}, body=m.AccountTransferAnswer, errors=(422,),
+)  # fmt: skip
+ACCOUNT_TRANSFERS_DECLINE = Call(
+    "account_transfers.decline", "POST", "/v2/images/{image_id}/account_transfer/decline", "Refuse an offer.",
+    ("image:create",), {204: None}, body=m.AccountTransferAnswer, errors=(422,),
+)  # fmt: skip
+
 # Ours, beside the contract: paths that a client of DigitalOcean never calls.
 
 ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel",
                       "Ask that an action stop; it then ends as errored with the code cancelled.",
                       ("image:update",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
+EXPORT_FORMAT = Param("format", "Which format; raw unless told.", values=("raw", "qcow2"))
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},
     params=(
-        Param("format", "Which format; raw unless told.", values=("raw", "qcow2")),
+        EXPORT_FORMAT,
         Param("region", "Read this region's copy; the first one unless told."),
         RANGE,
     ),
@@ -181,6 +283,20 @@ UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Gi
 COLLECT = Call("collect.create", "POST", "/v2/collect", "Remove from the stores what nobody holds.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
+EXPIRE = Call("expire.create", "POST", "/v2/expire", "Let backups go whose time is over.", ("image:delete",),
+              {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest, errors=(422,), ours=True)  # fmt: skip
+DISK_EXPORT = Call(
+    "disks.export", "GET", "/v2/droplets/{droplet_id}/disk", "Read a Droplet's disk, checked on the way.",
+    ("droplet:read",), {200: None, 206: None}, params=(EXPORT_FORMAT, RANGE), errors=(416, 422), ours=True,
+    reply_media=BYTES,
+)  # fmt: skip
+DISK_IMPORT = Call(
+    "disks.import", "PUT", "/v2/droplets/{droplet_id}/disk",
+    "Replace a Droplet's disk by the body's bytes, or by those of an upload that was begun for it.",
+    ("droplet:update",), {201: m.ActionReply},
+    params=(Param("upload_id", "Which upload; then the body stays empty."), IDEMPOTENCY_KEY), errors=(422,), ours=True,
+    body_media=BYTES,
+)  # fmt: skip
 
 # Controls for tests, in test mode only.
 
@@ -198,6 +314,17 @@ TEST_IMAGE = Call(
 )  # fmt: skip
 TEST_RESET = Call("test.reset", "POST", "/_wherry/reset", "Empty everything but the tokens.", ("image:delete",),
                   {204: None}, ours=True, test_mode=True)  # fmt: skip
+TEST_BACKUP = Call("test.backups.create", "POST", "/_wherry/droplets/{droplet_id}/backup",
+                   "Take a backup of a Droplet now, whatever its policy.", ("droplet:update",), {201: m.ActionReply},
+                   errors=(422,), ours=True, test_mode=True)  # fmt: skip
+TEST_CLOCK = Call(
+    "test.clock", "POST", "/_wherry/clock",
+    "Set the clock, or move it ahead: then all that falls due on the way happens at its time.", ("droplet:update",),
+    {200: m.ClockReply}, body=m.ClockRequest, errors=(422,), ours=True, test_mode=True,
+)  # fmt: skip
+TEST_FAULTS = Call("test.faults", "POST", "/_wherry/faults", "Let the next actions of a type fail.",
+                   ("droplet:update",), {204: None}, body=m.FaultRequest, errors=(422,), ours=True,
+                   test_mode=True)  # fmt: skip
 
 CALLS: tuple[Call, ...] = (
     ACCOUNT_GET,
@@ -206,33 +333,37 @@ CALLS: tuple[Call, ...] = (
     ACTIONS_LIST, ACTIONS_GET,
     REGIONS_LIST, SIZES_LIST,
     SNAPSHOTS_LIST, SNAPSHOTS_GET, SNAPSHOTS_DELETE,
+    DROPLETS_LIST, DROPLETS_CREATE, DROPLETS_DELETE_TAGGED, DROPLET_ACTIONS_CREATE_TAGGED,
+    BACKUP_POLICIES_LIST, BACKUP_POLICIES_SUPPORTED,
+    DROPLETS_GET, DROPLETS_DELETE, DROPLET_SNAPSHOTS, DROPLET_BACKUPS, BACKUP_POLICY_GET,
+    DROPLET_ACTIONS_LIST, DROPLET_ACTIONS_CREATE, DROPLET_ACTIONS_GET,
+    TAGS_LIST, TAGS_CREATE, TAGS_GET, TAGS_DELETE, TAGS_ASSIGN, TAGS_UNASSIGN,
+    SSH_KEYS_LIST, SSH_KEYS_CREATE, SSH_KEYS_GET, SSH_KEYS_UPDATE, SSH_KEYS_DELETE,
+    ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
-    COLLECT, TEST_IMAGE, TEST_RESET,
+    COLLECT, EXPIRE, DISK_EXPORT, DISK_IMPORT,
+    TEST_IMAGE, TEST_RESET, TEST_BACKUP, TEST_CLOCK, TEST_FAULTS,
 )  # fmt: skip
 """Every call that wherry serves."""
 
-SCOPES: tuple[str, ...] = tuple(sorted({scope for call in CALLS for scope in call.scopes} | {"tag:read"}))
-"""Every scope that a token may be given. ``tag:read`` opens the field ``tags``."""
+SCOPES: tuple[str, ...] = tuple(sorted({scope for call in CALLS for scope in call.scopes} | {"droplet:admin"}))
+"""Every scope that a token may be given. Some calls need more for a part of what may be asked of them."""
 
 UNSERVED: tuple[tuple[str, str], ...] = (
-    ("POST", "/v2/images/{image_id}/account_transfer"),
-    ("POST", "/v2/images/{image_id}/account_transfer/accept"),
-    ("POST", "/v2/images/{image_id}/account_transfer/cancel"),
-    ("POST", "/v2/images/{image_id}/account_transfer/decline"),
-    ("GET", "/v2/account/keys"),
-    ("POST", "/v2/account/keys"),
-    ("GET", "/v2/account/keys/{key}"),
-    ("PUT", "/v2/account/keys/{key}"),
-    ("DELETE", "/v2/account/keys/{key}"),
+    ("GET", "/v2/droplets/{droplet_id}/kernels"),
+    ("GET", "/v2/droplets/{droplet_id}/firewalls"),
+    ("GET", "/v2/droplets/{droplet_id}/neighbors"),
+    ("GET", "/v2/droplets/{droplet_id}/destroy_with_associated_resources"),
+    ("GET", "/v2/reports/droplet_neighbors_ids"),
 )
 """DigitalOcean's calls below a collection that wherry serves in part; they answer 501."""
 
 UNSERVED_COLLECTIONS: frozenset[str] = frozenset({
     "1-clicks", "add-ons", "apps", "billing", "byoip_prefixes", "cdn", "certificates", "customers", "databases",
-    "dedicated-inferences", "domains", "droplets", "firewalls", "floating_ips", "functions", "gen-ai", "kubernetes",
+    "dedicated-inferences", "domains", "firewalls", "floating_ips", "functions", "gen-ai", "kubernetes",
     "load_balancers", "monitoring", "nfs", "partner_network_connect", "projects", "registries", "registry", "reports",
-    "reserved_ips", "reserved_ipv6", "security", "spaces", "tags", "uptime", "vector-databases", "volumes",
+    "reserved_ips", "reserved_ipv6", "security", "spaces", "uptime", "vector-databases", "volumes",
     "vpc_nat_gateways", "vpc_peerings", "vpcs",
 })  # fmt: skip
 """DigitalOcean's collections (the first part of the path below ``/v2``) of which wherry serves nothing."""

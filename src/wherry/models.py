@@ -187,6 +187,144 @@ class Account(Model, frozen=True, kw_only=True):
     volume_limit: int = 0
 
 
+class BackupWindow(Model, frozen=True, kw_only=True):
+    """When the next backup of a Droplet is taken: from ``start`` on, before ``end``."""
+
+    start: Time
+    end: Time
+
+
+class BackupPolicy(Model, frozen=True, kw_only=True):
+    """When backups are taken and how long each is kept. ``hour`` is in UTC; ``weekday`` is SUN to SAT, weekly only."""
+
+    plan: str
+    weekday: str | UnsetType = UNSET
+    hour: int = 0
+    window_length_hours: int = 4
+    retention_period_days: int = 7
+
+
+class BackupPolicyRecord(Model, frozen=True, kw_only=True):
+    """A Droplet's backup policy; without backups, only that there are none."""
+
+    droplet_id: int
+    backup_enabled: bool
+    backup_policy: BackupPolicy | UnsetType = UNSET
+    next_backup_window: BackupWindow | None | UnsetType = UNSET
+
+
+class SupportedBackupPolicy(Model, frozen=True, kw_only=True):
+    """A plan that Droplets may be backed up by."""
+
+    name: str
+    possible_window_starts: list[int]
+    window_length_hours: int
+    retention_period_days: int
+    possible_days: list[str]
+
+
+class NetworkV4(Model, frozen=True, kw_only=True):
+    """An IPv4 address of a Droplet; ``type`` is public or private."""
+
+    ip_address: str
+    netmask: str
+    gateway: str
+    type: str
+
+
+class NetworkV6(Model, frozen=True, kw_only=True):
+    """An IPv6 address of a Droplet. ``netmask`` is the length of the prefix."""
+
+    ip_address: str
+    netmask: int
+    gateway: str
+    type: str
+
+
+class Networks(Model, frozen=True, kw_only=True):
+    """A Droplet's addresses; none while it is new."""
+
+    v4: list[NetworkV4] = field(default_factory=list[NetworkV4])
+    v6: list[NetworkV6] = field(default_factory=list[NetworkV6])
+
+
+class Droplet(Model, frozen=True, kw_only=True):
+    """A machine's disk and its facts: memory in MiB, disk in GiB.
+
+    ``status`` is ``new``, ``active``, ``off`` or ``archive``; ``locked`` while an action runs. ``image`` is what the
+    disk was made from.
+    """
+
+    id: int
+    name: str
+    memory: int
+    vcpus: int
+    disk: int
+    locked: bool
+    status: str
+    created_at: Time
+    image: Image
+    size: Size
+    size_slug: str
+    region: Region
+    kernel: None = None
+    features: list[str] = field(default_factory=list[str])
+    backup_ids: list[int] = field(default_factory=list[int])
+    next_backup_window: BackupWindow | None = None
+    snapshot_ids: list[int] = field(default_factory=list[int])
+    volume_ids: list[str] = field(default_factory=list[str])
+    networks: Networks = field(default_factory=Networks)
+    tags: list[str] = field(default_factory=list[str])
+    disk_info: list[DiskInfo] = field(default_factory=list[DiskInfo])
+    vpc_uuid: str | UnsetType = UNSET
+    gpu_info: GpuInfo | UnsetType = UNSET
+
+
+class TaggedResources(Model, frozen=True, kw_only=True, omit_defaults=True):
+    """How many resources of one kind have a tag, and the last one that got it."""
+
+    count: int
+    last_tagged_uri: str | UnsetType = UNSET
+
+
+class TagResources(Model, frozen=True, kw_only=True):
+    """How many resources have a tag, in all and by kind."""
+
+    count: int
+    droplets: TaggedResources
+    images: TaggedResources
+    volumes: TaggedResources
+    volume_snapshots: TaggedResources
+    databases: TaggedResources
+    last_tagged_uri: str | UnsetType = UNSET
+
+
+class Tag(Model, frozen=True, kw_only=True):
+    """A word that resources are found by."""
+
+    name: str
+    resources: TagResources
+
+
+class SshKey(Model, frozen=True, kw_only=True):
+    """A public key. ``fingerprint`` is the MD5 of the key, in pairs of hexadecimal digits."""
+
+    id: int
+    fingerprint: str
+    public_key: str
+    name: str
+
+
+class ExpiryPlan(Model, frozen=True, kw_only=True):
+    """A backup whose time is over, so that ``expire`` lets it go (ours)."""
+
+    image_id: int
+    name: str
+    droplet_id: int
+    created_at: Time
+    expires_at: Time
+
+
 class TransferPlan(Model, frozen=True, kw_only=True):
     """What a transfer would do (ours): blocks and stored bytes in all, already there, and to be sent."""
 
@@ -200,7 +338,10 @@ class TransferPlan(Model, frozen=True, kw_only=True):
 
 
 class Upload(Model, frozen=True, kw_only=True):
-    """Bytes of a disk image on their way into an import (ours). ``offset`` is how many bytes are safely kept."""
+    """Bytes of a disk image on their way into an import (ours). ``offset`` is how many bytes are safely kept.
+
+    ``image_id`` is the image they became, ``droplet_id`` the Droplet whose disk they are meant for.
+    """
 
     id: str
     name: str
@@ -208,6 +349,7 @@ class Upload(Model, frozen=True, kw_only=True):
     offset: int
     status: str
     image_id: int | None = None
+    droplet_id: int | None = None
 
 
 class CollectPlan(Model, frozen=True, kw_only=True):
@@ -256,13 +398,19 @@ class ImageUpdateRequest(Model, frozen=True, kw_only=True):
 
 
 class UploadCreateRequest(Model, frozen=True, kw_only=True):
-    """Begin an upload (ours): a custom image whose bytes the caller sends."""
+    """Begin an upload (ours): a custom image whose bytes the caller sends.
+
+    With ``slug``, a public image for all accounts, in all regions: for the operator's account alone. With
+    ``droplet_id``, the disk of that Droplet, and nothing else is needed.
+    """
 
     name: str | None = None
     region: str | None = None
     distribution: str | None = None
     description: str | None = None
     tags: list[str] | None = None
+    slug: str | None = None
+    droplet_id: int | None = None
 
 
 class CollectRequest(Model, frozen=True, kw_only=True):
@@ -270,6 +418,124 @@ class CollectRequest(Model, frozen=True, kw_only=True):
 
     region: str | None = None
     dry_run: bool | None = None
+
+
+class BackupPolicyRequest(Model, frozen=True, kw_only=True):
+    """Ask for a backup policy. ``day`` is what DigitalOcean's own example writes for ``weekday``."""
+
+    plan: str | None = None
+    weekday: str | None = None
+    day: str | None = None
+    hour: int | None = None
+
+
+class DropletCreateRequest(Model, frozen=True, kw_only=True):
+    """Ask for a Droplet, or with ``names`` for several that are alike.
+
+    ``image`` is an id or a slug, ``region`` a slug, the beginning of one, or nothing; ``ssh_keys`` are ids or
+    fingerprints; ``volumes`` are ids, or objects that have one.
+    """
+
+    name: str | None = None
+    names: list[str] | None = None
+    region: str | None = None
+    size: str | None = None
+    image: int | str | None = None
+    ssh_keys: list[int | str] | None = None
+    backups: bool | None = None
+    backup_policy: BackupPolicyRequest | None = None
+    ipv6: bool | None = None
+    monitoring: bool | None = None
+    tags: list[str] | None = None
+    user_data: str | None = None
+    private_networking: bool | None = None
+    volumes: list[str | dict[str, str]] | None = None
+    vpc_uuid: str | None = None
+    with_droplet_agent: bool | None = None
+    public_networking: bool | None = None
+
+
+class DropletActionRequest(Model, frozen=True, kw_only=True):
+    """Ask for something to be done to a Droplet; which of the other fields count depends on ``type``."""
+
+    type: str
+    name: str | None = None
+    image: int | float | str | None = None
+    size: str | None = None
+    disk: bool | None = None
+    kernel: int | None = None
+    backup_policy: BackupPolicyRequest | None = None
+
+
+class TagCreateRequest(Model, frozen=True, kw_only=True):
+    """Ask for a tag."""
+
+    name: str | None = None
+
+
+class TagResource(Model, frozen=True, kw_only=True):
+    """A resource to tag. Its id is a string on the wire; a number is taken as well."""
+
+    resource_id: str | int
+    resource_type: str
+
+
+class TagResourcesRequest(Model, frozen=True, kw_only=True):
+    """Ask that resources get a tag, or lose it."""
+
+    resources: list[TagResource] | None = None
+
+
+class SshKeyCreateRequest(Model, frozen=True, kw_only=True):
+    """Ask that a public key be kept."""
+
+    name: str | None = None
+    public_key: str | None = None
+
+
+class SshKeyUpdateRequest(Model, frozen=True, kw_only=True):
+    """Ask for another name of a key."""
+
+    name: str | None = None
+
+
+class AccountTransferRequest(Model, frozen=True, kw_only=True):
+    """Offer an image to another account: exactly one of the two says to whom."""
+
+    recipient_email: str | None = None
+    recipient_uuid: str | None = None
+
+
+class AccountTransferAnswer(Model, frozen=True, kw_only=True):
+    """Accept, cancel or decline an offer; ``recipient_uuid`` is for accepting alone."""
+
+    transfer_id: int | None = None
+    recipient_uuid: str | None = None
+
+
+class ExpireRequest(Model, frozen=True, kw_only=True):
+    """Let backups go whose time is over (ours); with ``dry_run`` only say which."""
+
+    dry_run: bool | None = None
+
+
+class ClockRequest(Model, frozen=True, kw_only=True):
+    """Set the service's clock, or move it ahead by so many seconds (test mode). Neither only reads it."""
+
+    now: Time | None = None
+    advance_s: float | None = None
+
+
+class FaultRequest(Model, frozen=True, kw_only=True):
+    """Let actions fail on purpose (test mode): the next ``times`` ones of this type (and in this region).
+
+    ``error`` is the code that they error with, such as ``store_full``. ``times`` 0 takes back what was asked before.
+    """
+
+    action: str
+    error: str = "store_unavailable"
+    region: str | None = None
+    times: int = 1
 
 
 # ---------------------------------------------------------------------------------------------------------- replies
@@ -333,6 +599,42 @@ class SnapshotPage(Page, frozen=True, kw_only=True):
     snapshots: list[Snapshot]
 
 
+class DropletPage(Page, frozen=True, kw_only=True):
+    """A page of Droplets."""
+
+    droplets: list[Droplet]
+
+
+class DropletSnapshotPage(Page, frozen=True, kw_only=True):
+    """A page of a Droplet's snapshots, as full images."""
+
+    snapshots: list[Image]
+
+
+class DropletBackupPage(Page, frozen=True, kw_only=True):
+    """A page of a Droplet's backups, as full images."""
+
+    backups: list[Image]
+
+
+class BackupPolicyPage(Page, frozen=True, kw_only=True):
+    """A page of backup policies: a map by the Droplets' ids, not a list."""
+
+    policies: dict[str, BackupPolicyRecord]
+
+
+class TagPage(Page, frozen=True, kw_only=True):
+    """A page of tags."""
+
+    tags: list[Tag]
+
+
+class SshKeyPage(Page, frozen=True, kw_only=True):
+    """A page of keys."""
+
+    ssh_keys: list[SshKey]
+
+
 class ImageReply(Model, frozen=True, kw_only=True):
     """An image, wrapped."""
 
@@ -363,6 +665,71 @@ class ActionReply(Model, frozen=True, kw_only=True):
     """An action, wrapped."""
 
     action: Action
+
+
+class ActionsReply(Model, frozen=True, kw_only=True):
+    """Actions that were begun together."""
+
+    actions: list[Action]
+
+
+class DropletReply(Model, frozen=True, kw_only=True):
+    """A Droplet, wrapped."""
+
+    droplet: Droplet
+
+
+class DropletCreatedReply(Model, frozen=True, kw_only=True):
+    """What is being created: ``droplet`` where one ``name`` was given, ``droplets`` for ``names``.
+
+    ``links`` leads to the action of each.
+    """
+
+    droplet: Droplet | UnsetType = UNSET
+    droplets: list[Droplet] | UnsetType = UNSET
+    links: CreatedLinks
+
+
+class BackupPolicyReply(Model, frozen=True, kw_only=True):
+    """A backup policy, wrapped."""
+
+    policy: BackupPolicyRecord
+
+
+class SupportedPoliciesReply(Model, frozen=True, kw_only=True):
+    """The backup plans that there are."""
+
+    supported_policies: list[SupportedBackupPolicy]
+
+
+class TagReply(Model, frozen=True, kw_only=True):
+    """A tag, wrapped."""
+
+    tag: Tag
+
+
+class SshKeyReply(Model, frozen=True, kw_only=True):
+    """A key, wrapped."""
+
+    ssh_key: SshKey
+
+
+class AccountTransferReply(Model, frozen=True, kw_only=True):
+    """The number of an offer; 0 for one that is accepted already."""
+
+    transfer_id: int
+
+
+class ExpiryPlanReply(Model, frozen=True, kw_only=True):
+    """Which backups ``expire`` would let go (ours)."""
+
+    plan: list[ExpiryPlan]
+
+
+class ClockReply(Model, frozen=True, kw_only=True):
+    """The time that the service goes by (test mode)."""
+
+    now: Time
 
 
 class ImageActionReply(Action, frozen=True, kw_only=True):
@@ -412,3 +779,11 @@ class ErrorReply(Model, frozen=True, kw_only=True):
     id: str
     message: str
     request_id: str | None = None
+
+
+class TagErrorReply(ErrorReply, frozen=True, kw_only=True):
+    """How a tag is refused: DigitalOcean's older shape for errors, beside the usual one."""
+
+    error: str
+    messages: list[str] | None = None
+    root_causes: list[str] = field(default_factory=list[str])
