@@ -23,7 +23,8 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from wherry.errors import Unavailable
-from wherry.server.catalog.queries import BUSY, GONE, Reader, Writer
+from wherry.server.catalog.asking import GONE
+from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.crashpoint import crash_point
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["BUSY", "GONE", "Catalog", "Reader", "Writer", "open_sqlite"]
+__all__ = ["GONE", "Catalog", "Reader", "Writer", "open_sqlite"]
 
 _LARGEST_GROUP = 64  # how many writers share one commit at the most
 

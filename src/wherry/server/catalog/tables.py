@@ -1,9 +1,9 @@
 """The catalog's tables: what exists, where, and in which state.
 
-Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are never
-used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says which
-packs a manifest needs, and ``holds`` what an action in progress needs. What none of them leads to is what ``collect`` may
-remove.
+Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are
+never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
+which packs a manifest needs, and ``holds`` what an action in progress needs. What none of them leads to is what
+``collect`` may remove.
 """
 
 from __future__ import annotations
