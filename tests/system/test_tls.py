@@ -72,6 +72,26 @@ def test_https_fails_for_those_who_do_not_trust_the_ca(secure: ServiceProcess) -
     assert run(*arguments, WHERRY_CA_FILE=str(secure.ca_file)).returncode == 0
 
 
+def test_a_name_that_the_certificate_lacks_is_said(tmp_path: Path) -> None:
+    """The error names the host, and the hint the option that adds it; with that, the host is known."""
+    arguments = ("--test-mode", "--tls-name", "127.0.0.2")
+    listen = ("--tls-listen", "0.0.0.0:0")  # the last one counts
+    with ServiceProcess(tmp_path / "data", arguments=("--test-mode", *listen), tls=True) as service:
+        assert service.tls_url.startswith("https://localhost:")
+        url = service.tls_url.replace("localhost", "127.0.0.2")
+        with (
+            Client(TOKEN, url, ca_file=service.ca_file) as client,
+            pytest.raises(CertificateNotTrusted, match=r"not valid for '127\.0\.0\.2'\.$") as refused,
+        ):
+            client.regions.list().all()
+        assert "--tls-name" in refused.value.hint
+
+    with ServiceProcess(tmp_path / "data", arguments=(*arguments, *listen), tls=True) as service:
+        url = service.tls_url.replace("localhost", "127.0.0.2")
+        with Client(TOKEN, url, ca_file=service.ca_file) as client:
+            assert client.regions.list().total() > 0
+
+
 def test_links_have_the_scheme_that_was_asked_by(secure: ServiceProcess) -> None:
     """Pages asked for by https link to https, those asked for by http, which goes on beside it, to http."""
     trusting = httpx.Client(verify=Client(TOKEN, ca_file=secure.ca_file)._transport.connection.verify)

@@ -219,7 +219,8 @@ def connection_failed(error: httpx.HTTPError) -> e.ConnectionFailed:
     except RuntimeError:  # the error was raised before there was a request
         where = "the service"
     if (refused := _certificate_error(error)) is not None:
-        return e.CertificateNotTrusted(f"The certificate of {where} is not trusted: {refused.verify_message}.")
+        why = refused.verify_message.rstrip(".")
+        return e.CertificateNotTrusted(f"The certificate of {where} is not trusted: {why}.")
     return e.ConnectionFailed(f"{where} can't be reached: {error or type(error).__name__}")
 
 
