@@ -74,10 +74,15 @@ class Cloud:
         return found[1]
 
     @property
+    def ca_file(self) -> Path:
+        """That CA's certificate."""
+        return self.service.data / "tls" / "ca.pem"
+
+    @property
     def trust(self) -> dict[str, str]:
         """The variables by which OpenSSL's and Go's programs, requests and node trust that CA."""
         names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-        return dict.fromkeys(names, str(self.service.data / "tls" / "ca.pem"))
+        return dict.fromkeys(names, str(self.ca_file))
 
     def make(self, kind: str, *, region: str = "nyc3", name: str = "made by a test", size_mib: int = 3) -> int:
         """Make an image of a type; answers its id."""
@@ -144,6 +149,9 @@ def _install(name: str, config: pytest.Config) -> None:
     """Run the installer with its words going to the terminal: a first run takes its time."""
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        done = subprocess.run([sys.executable, HERE / "install.py", name], check=False)
+        done = subprocess.run(
+            [sys.executable, HERE / "install.py", name], check=False,
+            env={**os.environ, "WHERRY_CLIENTS_CACHE": str(CACHE)},
+        )  # fmt: skip
     if done.returncode != 0:
         pytest.fail(f"{name} could not be installed", pytrace=False)

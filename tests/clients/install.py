@@ -40,9 +40,9 @@ def install_npm(name: str, folder: Path) -> None:
 
 
 def install_ansible(name: str, folder: Path) -> None:
-    """Ansible, and of its bundle of collections the one for DigitalOcean.
+    """Ansible, and of its bundle of collections the one for DigitalOcean, where the bundle would put it.
 
-    Collections have a registry of their own; the bundle is the only package of a language's registry that has this one.
+    The bundle is 50 MB, and what is kept of it one.
     """
     install_python(name, folder)
     bundle = folder / "bundle"
@@ -50,8 +50,9 @@ def install_ansible(name: str, folder: Path) -> None:
         folder / "bin" / "pip", "download", *_PIP, "--no-deps", "--only-binary=:all:", "--dest", bundle,
         "--requirement", LOCKS / "ansible-bundle.txt",
     )  # fmt: skip
+    packages = next((folder / "lib").glob("python*/site-packages"))
     with zipfile.ZipFile(next(bundle.glob("*.whl"))) as wheel:
-        wheel.extractall(folder / "collections", [one for one in wheel.namelist() if one.startswith(COLLECTION)])
+        wheel.extractall(packages, [one for one in wheel.namelist() if one.startswith(COLLECTION)])
     shutil.rmtree(bundle)
 
 
