@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.fault.conftest import Rooms
+    from tests.fault.rooms import Rooms
 
     from wherry.server.catalog import Reader
     from wherry.server.catalog.records import ActionRecord

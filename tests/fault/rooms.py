@@ -1,0 +1,275 @@
+"""A service's rooms in this process: with an engine that runs steps when told to, and a death that can be met anywhere.
+
+Rooms are built over a catalog file and backends that outlive them, so a test can let them die (``Death``), build new
+ones over what is left, and look.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
+from wherry.server import catalog as catalog_module
+from wherry.server.actions import Actions, Regions
+from wherry.server.catalog import Catalog, open_sqlite
+from wherry.server.check import Finding, check
+from wherry.server.clock import Clock
+from wherry.server.droplets import Driver, NoMachine
+from wherry.server.settings import load_regions, load_sizes
+from wherry.server.sources import Sources
+from wherry.server.storage import Store
+from wherry.server.storage import pack as pack_module
+from wherry.server.storage import store as store_module
+from wherry.server.storage.backends.memory import MemoryBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    import pytest
+    from sqlalchemy import Connection
+
+    from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
+    from wherry.server.storage import Manifest
+    from wherry.server.storage.backends import Backend
+
+T = TypeVar("T")
+MIB = 1 << 20
+SLUGS = ("nyc3", "sgp1", "ams3")
+SIZE = "s-1vcpu-1gb"
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+class Death:
+    """Ends rooms at a place that a test chooses; from then on nothing of them does anything.
+
+    Places are the service's crash points and the begin and end of each step. ``passed`` has the names of all that
+    were met since ``watch``.
+    """
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self.came = False
+        self._left: int | None = None
+        self._name: str | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, nth: int | None = None, name: str | None = None) -> None:
+        """Come at the n-th place from now on (that has this name); None: never."""
+        self.passed.clear()
+        self.came = False
+        self._left = nth
+        self._name = name
+
+    def meet(self, name: str) -> None:
+        """A place was reached."""
+        with self._lock:
+            self.passed.append(name)
+            if self._left is not None and not self.came and self._name in {None, name}:
+                self._left -= 1
+                self.came = self._left <= 0
+            if self.came:
+                raise Killed(name)
+
+    def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
+        """Be met wherever the service has a crash point."""
+        for module in (catalog_module, pack_module, store_module):
+            patch.setattr(module, "crash_point", self.meet)
+        return self
+
+
+class InlineEngine:
+    """An engine without a database: what was enqueued runs when it is told to, each step as often as ``times`` says.
+
+    What runs is forgotten when its rooms die: the next ones begin each action that has not ended at its first step.
+    """
+
+    def __init__(self, death: Death | None = None) -> None:
+        self.times = 1
+        self.after_step: Callable[[str], None] = lambda _name: None
+        self._death = death or Death()
+        self._runners: dict[str, Callable[[int], None]] = {}
+        self._queue: list[tuple[str, int]] = []
+
+    def workflow(self, kind: str, run: Callable[[int], None]) -> None:
+        self._runners[kind] = run
+
+    def start(self) -> None:
+        """There is nothing to start."""
+
+    def enqueue(self, _connection: Connection, kind: str, action_id: int, attempt: int = 0) -> None:  # noqa: ARG002  the door has it
+        self._queue.append((kind, action_id))
+
+    def step(self, name: str, run: Callable[[int], T], action_id: int) -> T:
+        self._death.meet(f"step.before.{name}")
+        for _ in range(self.times - 1):
+            run(action_id)
+        outcome = run(action_id)
+        self._death.meet(f"step.after.{name}")
+        self.after_step(name)
+        return outcome
+
+    def unattended(self, action_ids: Iterable[int]) -> list[int]:
+        return list(action_ids)
+
+    def run(self) -> None:
+        """Run all that is enqueued, and what that enqueues."""
+        while self._queue:
+            kind, action_id = self._queue.pop(0)
+            self._runners[kind](action_id)
+
+    def run_last_first(self) -> None:
+        """Run all that is enqueued, the last one first: workers are several, so any order may be the one."""
+        self._queue.reverse()
+        self.run()
+
+
+@dataclass
+class Rooms:
+    """A service's rooms behind the web face."""
+
+    catalog: Catalog
+    engine: InlineEngine
+    regions: Regions
+    actions: Actions
+    clock: Clock
+
+    # ------------------------------------------------------------------------------------------------------ doing
+
+    def upload(self, data: bytes, **asked: Any) -> str:
+        """Upload bytes into nyc3, or for a Droplet's disk; answers the upload's id."""
+        place = {} if "droplet_id" in asked else {"name": "disk", "region": "nyc3"}
+        upload = self.actions.uploads.begin(1, UploadCreateRequest(**(place | asked)))
+        with self.actions.uploads.appending(1, upload.id, 0) as piece:
+            piece.write(data)
+        return upload.id
+
+    def import_disk(self, data: bytes, kind: str = "custom", **asked: Any) -> int:
+        """Import a disk into nyc3 by an upload; answers the image's id."""
+        action = self.actions.uploads.finish(1, self.upload(data, **asked), kind=kind)
+        self.engine.run()
+        return action.image_id
+
+    def transfer(self, image_id: int, region: str = "ams3") -> ActionRecord:
+        """Transfer an image; answers the action as it ended."""
+        return self.ended(self.actions.transfer(1, image_id, [region])[0])
+
+    def create_droplet(self, image: int | str, region: str = "nyc3", **asked: Any) -> int:
+        """Create a Droplet; answers its id."""
+        request = DropletCreateRequest(name="web-1", region=region, size=SIZE, image=image, **asked)
+        return self.ended(self.actions.create_droplets(1, request)[0]).droplet_id
+
+    def act(self, droplet_id: int, kind: str, **asked: Any) -> ActionRecord:
+        """Begin an action of a Droplet."""
+        return self.actions.act_on_droplet(1, droplet_id, DropletActionRequest(type=kind, **asked))
+
+    def replace_disk(self, droplet_id: int, data: bytes) -> ActionRecord:
+        """Begin to replace a Droplet's disk."""
+        return self.actions.import_disk(1, droplet_id, self.upload(data, droplet_id=droplet_id))
+
+    def ended(self, action: ActionRecord) -> ActionRecord:
+        """Run what is enqueued; answers the action as it ended."""
+        self.engine.run()
+        return self.action(action.id)
+
+    # ---------------------------------------------------------------------------------------------------- looking
+
+    def action(self, action_id: int) -> ActionRecord:
+        """An action as it is now."""
+        with self.catalog.read() as reader:
+            return reader.action(action_id)
+
+    def image(self, image_id: int) -> ImageRecord:
+        """An image as it is now."""
+        with self.catalog.read() as reader:
+            return reader.image(image_id)
+
+    def images(self) -> dict[int, ImageRecord]:
+        """All images that are listed."""
+        with self.catalog.read() as reader:
+            return {one.id: one for one in reader.images(1, limit=1000)[0]}
+
+    def droplet(self, droplet_id: int) -> DropletRecord:
+        """A Droplet as it is now."""
+        with self.catalog.read() as reader:
+            return reader.droplet(droplet_id)
+
+    def droplets(self) -> dict[int, DropletRecord]:
+        """All Droplets."""
+        with self.catalog.read() as reader:
+            return {one.id: one for one in reader.droplets(1, limit=1000)[0]}
+
+    def read(self, image_id: int, region: str) -> bytes:
+        """An image's disk as it reads in a region."""
+        with self.catalog.read() as reader:
+            replica = reader.replica(image_id, region)
+        assert replica is not None
+        return self._read(region, replica.manifest_key)
+
+    def read_disk(self, droplet_id: int) -> bytes:
+        """A Droplet's disk as it reads."""
+        droplet = self.droplet(droplet_id)
+        return self._read(droplet.region, droplet.manifest_key)
+
+    def findings(self) -> list[Finding]:
+        """What a check of everything finds, after a collect."""
+        self.actions.collect()
+        self.engine.run()
+        return list(check(self.catalog, self.regions, deep=True))
+
+    def objects(self, region: str) -> set[str]:
+        """The names of all objects in a region."""
+        return {key for key, _ in self.regions.store(region).backend.list("")}
+
+    def running(self) -> list[str]:
+        """The types of the actions in progress."""
+        with self.catalog.read() as reader:
+            return [one.type for one in reader.running()]
+
+    def holds(self) -> int:
+        """How many objects are held by actions."""
+        with self.catalog.read() as reader:
+            return int(reader.connection.exec_driver_sql("SELECT count(*) FROM holds").scalar_one())
+
+    def _read(self, region: str, key: str) -> bytes:
+        store = self.regions.store(region)
+        return read_whole(store, store.read_manifest(key))
+
+
+def read_whole(store: Store, manifest: Manifest) -> bytes:
+    """A whole disk, each block checked."""
+    disk = bytearray(manifest.virtual_size)
+    for place, data in enumerate(store.read_blocks(manifest, range(len(manifest)))):
+        start = manifest.numbers[place] * manifest.block_size
+        disk[start : start + len(data)] = data
+    return bytes(disk)
+
+
+@dataclass
+class Site:
+    """What outlives rooms: a folder with the catalog, and the backend of each region."""
+
+    folder: Path
+    backends: Mapping[str, Backend] = field(default_factory=lambda: {slug: MemoryBackend() for slug in SLUGS})
+
+    def open(self, driver: Driver | None = None, death: Death | None = None) -> Rooms:
+        """Build rooms over it, as at a start, and run nothing yet."""
+        clock = Clock()
+        catalog = open_sqlite(self.folder / "catalog.db", clock)
+        with catalog.begin() as tx:
+            if tx.first_account() is None:
+                for name in ("owner", "guest"):
+                    tx.add_account(name, f"{name}@example.invalid", name)
+        regions = Regions(load_regions(SLUGS), {slug: Store(self.backends[slug]) for slug in SLUGS})
+        engine = InlineEngine(death)
+        actions = Actions(
+            catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
+            clock=clock, largest_bytes=1 << 30,
+        )  # fmt: skip
+        actions.scheduler.restore_clock()
+        return Rooms(catalog, engine, regions, actions, clock)
