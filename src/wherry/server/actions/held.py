@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from wherry.server.storage import FEW_BLOCKS, is_sampled, sample_number
+from wherry.server.storage import FEW_BLOCKS, is_sampled, plan_copy, sample_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wherry.server.catalog import Catalog
-    from wherry.server.storage import Located, Store
+    from wherry.server.storage import CopyPlan, Located, Manifest, Store
 
 _LIKEST = 8  # how many other images are looked into for blocks that they share
 
@@ -69,6 +69,16 @@ class HeldBlocks:
     def is_reused(self, digest: bytes) -> bool:
         """Whether a block lies in a pack that another action wrote."""
         return digest in self._reused
+
+    def plan(self, manifest: Manifest, account_id: int) -> CopyPlan:
+        """Hold what like images have here, and plan the copy of the rest.
+
+        Once a pack of the copy is written nothing more is held, so that the plan stays: a pack counts as done by its
+        number in it, and with more to reuse that number would stand for other blocks.
+        """
+        if not self.own_numbers:
+            self.look_for(manifest.samples(), account_id)
+        return plan_copy(manifest, self.is_reused)
 
     def look_ahead(self, account_id: int) -> None:
         """From now on, look for like images when ``find`` is asked for a block that may stand in the sparse index.

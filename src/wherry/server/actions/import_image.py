@@ -11,7 +11,6 @@ from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
-from wherry.server.storage import plan_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,8 +98,7 @@ class ImportImage:
         held = HeldBlocks(self._catalog, target, action.id, region)
         with self._catalog.read() as reader:
             account_id = reader.image(action.image_id).account_id
-        held.look_for(manifest.samples(), account_id)
-        plan = plan_copy(manifest, held.is_reused)
+        plan = held.plan(manifest, account_id)
         holder = ActionHolder(self._catalog, action.id, region)
         done = frozenset(held.own_numbers)
         target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=meter)

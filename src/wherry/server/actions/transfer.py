@@ -79,8 +79,7 @@ class Transfer:
 
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        copy.held.look_for(copy.manifest.samples(), copy.account_id)
-        plan = plan_copy(copy.manifest, copy.held.is_reused)
+        plan = copy.held.plan(copy.manifest, copy.account_id)
         ProgressMeter(self._catalog, action.id, "plan", start=_totals("plan", plan))
 
     def _copy(self, action: ActionRecord) -> None:
