@@ -13,7 +13,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from wherry.errors import Unavailable, Unprocessable
+from wherry.errors import NotFound, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -107,6 +107,8 @@ class Scheduler:
                     return  # another tick was here, or backups were disabled meanwhile
                 self._droplets.back_up(tx, droplet, is_scheduled=True)
                 tx.set_due(droplet_id, droplet.policy.next_window(tx.moment))
+        except NotFound:
+            log.info("scheduler.gone droplet_id=%s", droplet_id)
         except Unprocessable:
             log.info("scheduler.busy droplet_id=%s", droplet_id)
         else:
