@@ -40,9 +40,14 @@ class Collect:
         return (self._remove,)
 
     def accept(self, tx: Writer, region: str | None = None) -> ActionRecord:
-        """Begin to collect, in one region or in all; one that is in progress is answered instead."""
+        """Begin to collect, in one region or in all.
+
+        One that is in progress is answered instead, and goes on in all regions if it was for another one alone.
+        """
         self._check(region)
         if running := tx.running(kind="collect"):
+            if running[0].region not in {None, region}:
+                tx.act_everywhere(running[0].id)
             return running[0]
         action = tx.add_action("collect", account_id=None, region=region)
         self._engine.enqueue(tx.connection, action.type, action.id)
@@ -75,7 +80,7 @@ class Collect:
     def _is_not_clean(self, action: ActionRecord, meter: ProgressMeter) -> bool:
         """Condemn the next batch; where there is none, end the action in the transaction that saw so."""
         with self._catalog.begin() as tx:
-            if tx.condemn(action.region, _BATCH) or tx.condemned(1):
+            if tx.condemn(tx.action(action.id).region, _BATCH) or tx.condemned(1):
                 return True
             tx.set_progress(action.id, finished(meter.progress))
             tx.end_action(action.id)

@@ -136,6 +136,10 @@ class ActionWriter(Changer, ActionReader):
         """Ask that an action be cancelled."""
         self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(cancel_requested=True))
 
+    def act_everywhere(self, action_id: int) -> None:
+        """Let an action that was for one region be for all."""
+        self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(region=None))
+
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
         """End an action in progress, as errored where there is an error; one that has ended stays as it is."""
         running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
