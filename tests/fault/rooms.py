@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
 from wherry.server.actions import Actions, Regions
@@ -123,6 +125,11 @@ class InlineEngine:
             kind, action_id = self._queue.pop(0)
             self._runners[kind](action_id)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is enqueued."""
+        return not self._queue
+
     def run_last_first(self) -> None:
         """Run all that is enqueued, the last one first: workers are several, so any order may be the one."""
         self._queue.reverse()
@@ -161,8 +168,12 @@ class Rooms:
 
     def create_droplet(self, image: int | str, region: str = "nyc3", **asked: Any) -> int:
         """Create a Droplet; answers its id."""
+        return self.ended(self.begin_droplet(image, region, **asked)).droplet_id
+
+    def begin_droplet(self, image: int | str, region: str, **asked: Any) -> ActionRecord:
+        """Begin to create a Droplet."""
         request = DropletCreateRequest(name="web-1", region=region, size=SIZE, image=image, **asked)
-        return self.ended(self.actions.create_droplets(1, request)[0]).droplet_id
+        return self.actions.create_droplets(1, request)[0]
 
     def act(self, droplet_id: int, kind: str, **asked: Any) -> ActionRecord:
         """Begin an action of a Droplet."""
@@ -248,6 +259,18 @@ def read_whole(store: Store, manifest: Manifest) -> bytes:
         start = manifest.numbers[place] * manifest.block_size
         disk[start : start + len(data)] = data
     return bytes(disk)
+
+
+@cache
+def fingerprint(disk: bytes) -> str:
+    """The fingerprint of a raw disk."""
+    found = Fingerprint(-(-len(disk) // 512) * 512)
+    for number, start in enumerate(range(0, len(disk), MIB)):
+        block = bytearray(disk[start : start + MIB])
+        block += bytes(-len(block) % 512)
+        if not is_zero(block, len(block)):
+            found.add(number, block_digest(block))
+    return found.hex()
 
 
 @dataclass

@@ -14,10 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from tests.fault.rooms import MIB, SLUGS, Death, Killed, Rooms, Site
+from tests.fault.rooms import MIB, SLUGS, Death, Killed, Rooms, Site, fingerprint
 
 from wherry.errors import StoreFull, StoreUnavailable
-from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import BackupPolicyRequest, DropletCreateRequest
 from wherry.server.actions import droplets as droplets_module
 from wherry.server.actions import snapshot
@@ -45,17 +44,6 @@ OLD = b"".join([_NOISE[0], bytes(MIB), _NOISE[1], b"words " * 1000])
 CHANGED = b"".join([_NOISE[0], _NOISE[2], _NOISE[1], bytes(MIB), b"words " * 1000])
 NEW = b"".join([_NOISE[3], _NOISE[2], _NOISE[4], bytes(MIB)])
 RELEASE = b"".join([_NOISE[5], _NOISE[1], _NOISE[3]])
-
-
-def fingerprint(disk: bytes) -> str:
-    """The fingerprint of a raw disk."""
-    found = Fingerprint(-(-len(disk) // 512) * 512)
-    for number, start in enumerate(range(0, len(disk), MIB)):
-        block = bytearray(disk[start : start + MIB])
-        block += bytes(-len(block) % 512)
-        if not is_zero(block, len(block)):
-            found.add(number, block_digest(block))
-    return found.hex()
 
 
 # --------------------------------------------------------------------------------------------------------- the world
@@ -99,8 +87,8 @@ def see(rooms: Rooms) -> World:
     }
     droplets = {
         one.id: SeenDroplet(
-            one.status, one.region, one.image.id, one.fingerprint, one.policy.plan if one.policy else None, one.backup_ids,
-            one.snapshot_ids,
+            one.status, one.region, one.image.id, one.fingerprint, one.policy.plan if one.policy else None,
+            one.backup_ids, one.snapshot_ids,
         )
         for one in rooms.droplets().values()
     }  # fmt: skip
