@@ -59,6 +59,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.BACKUP_POLICY_GET.name: droplets.get_policy,
     c.BACKUP_POLICIES_LIST.name: droplets.list_policies,
     c.BACKUP_POLICIES_SUPPORTED.name: droplets.list_supported_policies,
+    c.FIREWALLS_LIST.name: regions.list_firewalls,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: transfers.export_image,
     c.REPLICAS_DELETE.name: images.delete_replica,
