@@ -11,7 +11,7 @@ from wherry.server.catalog import tables as t
 from wherry.server.catalog.actions import BUSY
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
-from wherry.server.catalog.tags import TagReader, TagWriter, names_of
+from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +73,7 @@ class ImageReader(TagReader):
         if droplet_id is not None:
             where += [t.images.c.resource_id == droplet_id, t.images.c.account_id == account_id]
         if tag is not None:
-            where.append(t.images.c.id.in_(self.tagged(account_id, "image", tag)))
+            where.append(t.images.c.id.in_(ids_of(account_id, "image", tag)))
         query = select(t.images).where(*where).order_by(t.images.c.id.desc()).limit(limit).offset(offset)
         rows = self.connection.execute(query).all()
         total = self.connection.scalar(select(func.count()).select_from(t.images).where(*where))
@@ -143,6 +143,8 @@ class ImageReader(TagReader):
 
     def account_transfer(self, transfer_id: int, image_id: int) -> AccountTransferRecord:
         """An offer of this image. Raises NotFound."""
+        if max(transfer_id, image_id) > LARGEST_ID or transfer_id < 0:
+            raise NotFound(GONE)
         found = (t.account_transfers.c.id == transfer_id, t.account_transfers.c.image_id == image_id)
         row = self._one(select(t.account_transfers).where(*found))
         return AccountTransferRecord(row.id, row.image_id, row.sender_id, row.recipient_id, row.status)
@@ -212,10 +214,11 @@ class ImageWriter(TagWriter, ImageReader):
         self.connection.execute(update(t.images).where(t.images.c.id == image_id).values(**values))
 
     def forget_image(self, image_id: int) -> None:
-        """Delete an image: its replicas go, its row stays so that its id means something for ever."""
+        """Delete an image: its replicas, tags and offers go, its row stays so that its id means something for ever."""
         for replica in self.replicas(image_id):
             self.remove_replica(replica.id)
         self.untag("image", image_id)
+        self.withdraw_offers(image_id)
         self.update_image(image_id, status="deleted", deleted_at=micros(self.moment), slug=None, expires_at=None)
 
     def add_replica(self, image_id: int, region: str, manifest_id: int) -> None:
@@ -242,6 +245,16 @@ class ImageWriter(TagWriter, ImageReader):
         """Say how an offer ended."""
         row = t.account_transfers.c.id == transfer_id
         self.connection.execute(update(t.account_transfers).where(row).values(status=status))
+
+    def withdraw_offers(self, image_id: int) -> None:
+        """End the offer of an image as cancelled, if there is one."""
+        pending = (t.account_transfers.c.image_id == image_id, t.account_transfers.c.status == "pending")
+        self.connection.execute(update(t.account_transfers).where(*pending).values(status="cancelled"))
+
+    def give_image(self, image_id: int, account_id: int) -> None:
+        """Make an image another account's, without what leads back to the one it was: its tags and its Droplet."""
+        self.untag("image", image_id)
+        self.update_image(image_id, account_id=account_id, resource_id=None)
 
 
 # What every request asks is put together once: making a statement costs more than running it.
