@@ -4,6 +4,7 @@
       RequestError                 the caller can do something
         BadRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict · RangeNotSatisfiable
         Unprocessable · RateLimited · NotServed · Unavailable (retryable) · ServerFault
+        TagRefused (a BadRequest)
       StorageError                 the bytes are wrong or out of reach
         BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
@@ -55,6 +56,13 @@ class BadRequest(RequestError):
     """The request can't be read."""
 
     id = "bad_request"
+
+
+class TagRefused(BadRequest):
+    """No tag may have this name.
+
+    On the wire it has an older shape beside the usual one; the client raises it as BadRequest.
+    """
 
 
 class Unauthorized(RequestError):
