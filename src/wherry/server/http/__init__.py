@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from wherry import calls as c
 from wherry.errors import MethodNotAllowed, NotFound, NotServed
-from wherry.server.http import actions, edge, images, openapi, regions, transfers
+from wherry.server.http import account_transfers, actions, edge, images, openapi, regions, ssh_keys, tags, transfers
 from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
@@ -45,6 +45,21 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.SNAPSHOTS_LIST.name: images.list_snapshots,
     c.SNAPSHOTS_GET.name: images.get_snapshot,
     c.SNAPSHOTS_DELETE.name: images.delete_snapshot,
+    c.TAGS_LIST.name: tags.list_tags,
+    c.TAGS_CREATE.name: tags.create_tag,
+    c.TAGS_GET.name: tags.get_tag,
+    c.TAGS_DELETE.name: tags.delete_tag,
+    c.TAGS_ASSIGN.name: tags.assign_tag,
+    c.TAGS_UNASSIGN.name: tags.unassign_tag,
+    c.SSH_KEYS_LIST.name: ssh_keys.list_keys,
+    c.SSH_KEYS_CREATE.name: ssh_keys.create_key,
+    c.SSH_KEYS_GET.name: ssh_keys.get_key,
+    c.SSH_KEYS_UPDATE.name: ssh_keys.update_key,
+    c.SSH_KEYS_DELETE.name: ssh_keys.delete_key,
+    c.ACCOUNT_TRANSFERS_CREATE.name: account_transfers.create_offer,
+    c.ACCOUNT_TRANSFERS_ACCEPT.name: account_transfers.accept_offer,
+    c.ACCOUNT_TRANSFERS_CANCEL.name: account_transfers.cancel_offer,
+    c.ACCOUNT_TRANSFERS_DECLINE.name: account_transfers.decline_offer,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: transfers.export_image,
     c.REPLICAS_DELETE.name: images.delete_replica,

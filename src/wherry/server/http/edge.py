@@ -48,6 +48,7 @@ STATUS: dict[type[e.WherryError], int] = {
 UNEXPECTED = "Unexpected server-side error"
 STRANGER = "Unable to authenticate you."
 UNREADABLE = "error parsing request body"
+LACKING = "You are not authorized to perform this operation."
 HOUR_S = 3600
 MINUTE_S = 60
 SHOWN_LIMIT = 5000
@@ -102,6 +103,11 @@ class Exchange:
     def flag(self, name: str) -> bool:
         """A query parameter that says yes or no; clients spell true in several ways."""
         return (self.query(name) or "").lower() in {"true", "1"}
+
+    def require(self, *scopes: str) -> None:
+        """Check scopes that a part of what is asked needs beside the call's own. Raises Forbidden."""
+        if not all(self.token.may(scope) for scope in scopes):
+            raise e.Forbidden(LACKING)
 
     def window(self) -> tuple[int, int]:
         """How many items of a list are asked for, and how many come before them."""
@@ -171,7 +177,7 @@ class Gate:
             limit = self._limits.setdefault(token.id, _RateLimit(self._rate_limit))
             limit.count(time.time(), headers)
         if not all(token.may(scope) for scope in call.scopes):
-            raise e.Forbidden("You are not authorized to perform this operation.")
+            raise e.Forbidden(LACKING)
 
     def headers(self) -> dict[str, str]:
         """The headers that every reply has, before its request was counted."""
@@ -257,4 +263,6 @@ def error_reply(error: Exception, headers: dict[str, str]) -> Response:
         extra["retry-after"] = str(_RETRY_AFTER_S)
     error_id = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
     body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
+    if isinstance(error, e.TagRefused):
+        body = m.TagErrorReply(**msgspec.structs.asdict(body), error=error.message, root_causes=[error.message])
     return reply(status, body, {**headers, **extra})

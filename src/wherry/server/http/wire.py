@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from wherry import calls as c
 from wherry import models as m
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from wherry.server.catalog.records import AccountRecord, ActionRecord, ImageRecord, TokenRecord, UploadRecord
+    from wherry.server.catalog.records import (
+        AccountRecord,
+        ActionRecord,
+        ImageRecord,
+        ResourceKind,
+        SshKeyRecord,
+        TagRecord,
+        TokenRecord,
+        UploadRecord,
+    )
 
 _GIB = 1 << 30
 
@@ -83,6 +93,30 @@ def account(record: AccountRecord) -> m.Account:
     )  # fmt: skip
 
 
+TAGGED_AT: dict[ResourceKind, c.Call] = {"droplet": c.DROPLETS_GET, "image": c.IMAGES_GET}
+"""What can be tagged, and by which call it is read."""
+
+
+def tag(record: TagRecord, token: TokenRecord, base_url: str) -> m.Tag:
+    """A tag. What has it counts where the token may read that kind."""
+    seen = [kind for kind in record.last if token.may(f"{kind}:read")]
+    by_kind = {kind: _tagged(record, [kind], base_url) for kind in seen}
+    nothing = m.TaggedResources(count=0)
+    every = _tagged(record, seen, base_url)
+    return m.Tag(
+        name=record.name,
+        resources=m.TagResources(
+            count=every.count, last_tagged_uri=every.last_tagged_uri, droplets=by_kind.get("droplet", nothing),
+            images=by_kind.get("image", nothing), volumes=nothing, volume_snapshots=nothing, databases=nothing,
+        ),
+    )  # fmt: skip
+
+
+def ssh_key(record: SshKeyRecord) -> m.SshKey:
+    """A public key."""
+    return m.SshKey(id=record.id, fingerprint=record.fingerprint, public_key=record.public_key, name=record.name)
+
+
 def upload(record: UploadRecord) -> m.Upload:
     """An upload."""
     request = record.request
@@ -90,6 +124,15 @@ def upload(record: UploadRecord) -> m.Upload:
         id=record.id, name=request["name"], region=request["region"], offset=record.received_bytes,
         status=record.status, image_id=record.image_id,
     )  # fmt: skip
+
+
+def _tagged(record: TagRecord, kinds: Sequence[ResourceKind], base_url: str) -> m.TaggedResources:
+    """How many resources of these kinds have a tag, and where the one is that got it last."""
+    if not kinds:
+        return m.TaggedResources(count=0)
+    newest = kinds[-1]
+    uri = base_url + TAGGED_AT[newest].url(**{f"{newest}_id": record.last[newest]})
+    return m.TaggedResources(count=sum(record.counts[kind] for kind in kinds), last_tagged_uri=uri)
 
 
 def _second(moment: datetime) -> datetime:
