@@ -2,9 +2,9 @@
 
     WherryError                    id, message, retryable, hint
       RequestError                 the caller can do something
-        BadRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict · RangeNotSatisfiable
-        Unprocessable · RateLimited · NotServed · Unavailable (retryable) · ServerFault
-        TagRefused (a BadRequest)
+        BadRequest (TagRefused) · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict
+        RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
+        Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
         BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
@@ -105,6 +105,12 @@ class Unprocessable(RequestError):
     """The request is well formed, and against the rules."""
 
     id = "unprocessable_entity"
+
+
+class MutuallyExclusive(Unprocessable):
+    """Filters that exclude each other. DigitalOcean spells its id so."""
+
+    id = "unprocessible_entity"
 
 
 class RateLimited(RequestError):

@@ -39,6 +39,8 @@ def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT; port 0 takes a free one.")
 @click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
 @click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
+@click.option("--public-images/--no-public-images", default=True, show_default=True,
+              help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
 @click.option("--rate-limit", default=0, show_default=True, help="Requests an hour and token; 0 for no limit.")
 @click.option("--allow-import-from", "import_from", type=_Networks(), multiple=True, metavar="CIDR",
               help="A network of private addresses that imports may read.")  # fmt: skip
@@ -46,8 +48,8 @@ def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 @click.option("--log-level", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")  # fmt: skip
 def serve(
-    data: Path, listen: str, regions: tuple[str, ...], *, test_mode: bool, rate_limit: int,
-    import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+    data: Path, listen: str, regions: tuple[str, ...], *, test_mode: bool, public_images: bool,
+    rate_limit: int, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder."""
     logging.basicConfig(
@@ -61,7 +63,7 @@ def serve(
     settings = Settings(
         data=data, host=host.strip("[]") or "127.0.0.1", port=int(port), regions=regions, test_mode=test_mode,
         rate_limit=rate_limit, import_from=import_from, largest_image_bytes=max_image_gb << 30,
-        bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"),
+        public_images=public_images, bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"),
     )  # fmt: skip
     run_service(settings, _announce)
 

@@ -21,6 +21,8 @@ from wherry.errors import BadRequest, Unavailable
 from wherry.server.actions import Actions, Regions
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
+from wherry.server.clock import Clock
+from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.edge import token_digest
@@ -55,11 +57,17 @@ def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> No
     with _locked(settings.data):
         _keep_memory()
         sys.setswitchinterval(_SWITCH_S)
-        catalog = open_sqlite(settings.data / "catalog.db")
+        clock = Clock()
+        catalog = open_sqlite(settings.data / "catalog.db", clock)
         secret = _first_token(catalog, settings)
-        service = _assemble(settings, catalog)
+        service = _assemble(settings, catalog, clock)
         listener = _listen(settings)
+        if settings.test_mode:
+            service.actions.scheduler.restore_clock()
         service.actions.start()
+        if settings.public_images:
+            service.actions.publish_first_images()
+        service.actions.scheduler.start()
         host, port = listener.getsockname()[:2]
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", secret)
         log.info("serve.ready host=%s port=%s data=%s", host, port, settings.data)
@@ -149,7 +157,7 @@ class Tokens:
             tx.revoke_token(token_id)
 
 
-def _assemble(settings: Settings, catalog: Catalog) -> Service:
+def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
     regions = _regions(settings)
     for store in regions.stores.values():
         store.backend.sweep_unfinished()  # nobody else uses them: the data folder is locked
@@ -157,8 +165,12 @@ def _assemble(settings: Settings, catalog: Catalog) -> Service:
     spool.mkdir(exist_ok=True)
     engine = Engine(settings.data / "catalog.db", settings.concurrency)
     sources = Sources(spool, settings.readable_networks)
-    actions = Actions(catalog, engine, regions, sources, largest_bytes=settings.largest_image_bytes)
-    return Service(catalog, actions, regions, load_sizes(), Wire(regions.by_slug))
+    sizes = load_sizes()
+    actions = Actions(
+        catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
+        largest_bytes=settings.largest_image_bytes,
+    )  # fmt: skip
+    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes))
 
 
 def _regions(settings: Settings) -> Regions:

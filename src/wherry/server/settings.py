@@ -25,7 +25,7 @@ class Settings:
 
     ``regions`` are slugs; none means all that are known. ``rate_limit`` is requests an hour and token, 0 for none.
     ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
-    start; without one, the first start makes its own.
+    start; without one, the first start makes its own. ``public_images`` lets the first start make public images.
     """
 
     data: Path = Path("wherry-data")
@@ -38,6 +38,7 @@ class Settings:
     largest_image_bytes: int = 100 << 30
     bootstrap_token: str | None = None
     concurrency: int = 8
+    public_images: bool = True
 
     @property
     def readable_networks(self) -> tuple[Network, ...]:

@@ -147,6 +147,11 @@ class DropletWriter(ImageWriter, DropletReader):
         """Say when the window of a Droplet's next backup opens."""
         self.update_droplet(droplet_id, backup_due_at=micros(due))
 
+    def retry_backup(self, droplet_id: int, due: datetime) -> None:
+        """Let a Droplet's backup be due again, if it has a policy still and the next one is not due before that."""
+        later = (t.droplets.c.id == droplet_id, t.droplets.c.backup_due_at > micros(due))
+        self.connection.execute(update(t.droplets).where(*later).values(backup_due_at=micros(due)))
+
     def forget_droplet(self, droplet_id: int) -> None:
         """Delete a Droplet: nobody finds it any longer. Its disk stays until ``drop_disk``."""
         self.untag("droplet", droplet_id)

@@ -41,6 +41,13 @@ class ImageReader(TagReader):
         """The public image with this slug. Raises NotFound."""
         return self._image(_IMAGE_BY_SLUG, slug=slug)
 
+    def image_with_slug(self, slug: str) -> ImageRecord | None:
+        """The public image with this slug, or None."""
+        try:
+            return self.image_by_slug(slug)
+        except NotFound:
+            return None
+
     def was_deleted(self, image_id: int, account_id: int) -> bool:
         """Whether the account had such an image and deleted it."""
         return image_id <= LARGEST_ID and self._exists(
@@ -180,16 +187,14 @@ class ImageWriter(TagWriter, ImageReader):
         status: str,
         distribution: str,
         description: str | None = None,
-        slug: str | None = None,
         tags: Iterable[str] = (),
+        image_id: int | None = None,
     ) -> ImageRecord:
-        """Add an image that is nowhere yet. One with a slug is public."""
-        if slug is not None and self._exists(t.images.c.slug == slug):
-            raise Unprocessable("Slug is already in use")
+        """Add an image that is nowhere yet, under the next id unless one is given."""
         image_id = self._insert(
             t.images, account_id=account_id, name=name, type=kind, status=status, distribution=distribution,
-            description=description, slug=slug, public=slug is not None, error_message="",
-            created_at=micros(self.moment),
+            description=description, public=False, error_message="", created_at=micros(self.moment),
+            **({} if image_id is None else {"id": image_id}),
         )  # fmt: skip
         self.tag_resource(account_id, "image", image_id, tags)
         return self.image(image_id)
@@ -212,6 +217,12 @@ class ImageWriter(TagWriter, ImageReader):
     def update_image(self, image_id: int, **values: Any) -> None:
         """Change columns of an image."""
         self.connection.execute(update(t.images).where(t.images.c.id == image_id).values(**values))
+
+    def publish_image(self, image_id: int, slug: str) -> None:
+        """Make an image public under a slug; the one that had it keeps its bytes, and is retired."""
+        had = (t.images.c.slug == slug, t.images.c.id != image_id)
+        self.connection.execute(update(t.images).where(*had).values(slug=None, status="retired"))
+        self.update_image(image_id, slug=slug, public=True)
 
     def forget_image(self, image_id: int) -> None:
         """Delete an image: its replicas, tags and offers go, its row stays so that its id means something for ever."""

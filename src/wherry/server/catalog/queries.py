@@ -35,11 +35,14 @@ class Writer(Reader, AccountWriter, DropletWriter, ActionWriter, ObjectWriter, U
         self.connection.execute(delete(t.facts).where(t.facts.c.name == name))
         self.connection.execute(insert(t.facts).values(name=name, value=json.dumps(value)))
 
-    def empty(self, kept_images: list[int]) -> None:
-        """Drop everything but accounts, tokens, these images and what is known of stored objects."""
+    def empty(self) -> None:
+        """Drop everything but accounts, tokens, the first public images and what is known of stored objects."""
+        first = t.images.c.id < t.FIRST_IMAGE_ID
         for table in (
             t.droplets, t.holds, t.repeats, t.uploads, t.account_transfers, t.taggings, t.tags, t.ssh_keys, t.actions,
         ):  # fmt: skip
             self.connection.execute(delete(table))
-        self.connection.execute(delete(t.replicas).where(t.replicas.c.image_id.not_in(kept_images)))
-        self.connection.execute(delete(t.images).where(t.images.c.id.not_in(kept_images)))
+        self.connection.execute(
+            delete(t.replicas).where(t.replicas.c.image_id.not_in(select(t.images.c.id).where(first)))
+        )
+        self.connection.execute(delete(t.images).where(~first))

@@ -28,6 +28,7 @@ metadata = MetaData()
 # SQLite makes its row id an "INTEGER PRIMARY KEY"; PostgreSQL wants BIGINT for the same range.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
+FIRST_PUBLIC_IMAGE_ID = 100_000_001
 FIRST_IMAGE_ID = 200_000_001
 FIRST_DROPLET_ID = 500_000_001
 FIRST_ACTION_ID = 3_000_000_001
