@@ -13,6 +13,7 @@
         SourceRefused · SourceUnavailable (retryable)
       ActionCancelled · AttemptsExhausted        how else an action may end
       ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
+        CertificateNotTrusted
 
 No class knows HTTP: ``server/http/edge.py`` turns a class into a status, ``client/transport.py`` turns it back.
 """
@@ -269,3 +270,14 @@ class ConnectionFailed(WherryError):
 
     id = "connection_failed"
     retryable = True
+
+
+class CertificateNotTrusted(ConnectionFailed):
+    """What answers can't prove that it is the service; nothing was sent to it."""
+
+    id = "certificate_not_trusted"
+    retryable = False
+    hint = (
+        "Say which CA to trust with --ca-file, WHERRY_CA_FILE or Client(ca_file=...); a service with a CA of its own "
+        "keeps it in tls/ca.pem of its data folder. Names are added to its certificate with 'wherry serve --tls-name'."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ class Wire:
         return m.Droplet(
             id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=size.disk,
             locked=record.is_busy and not is_new, status=record.status, created_at=_second(record.created_at),
-            image=image(record.image, token), size=size, size_slug=record.size, region=region,
+            image=image(_as_known_to(record, record.image), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
             volume_ids=list(record.facts.get("volumes", [])),
@@ -174,6 +175,13 @@ def networks(droplet_id: int, *, ipv6: bool) -> m.Networks:
         ip_address=str(IPv6Address("2001:db8::1:0:0") + number), netmask=64, gateway="2001:db8::1", type="public"
     )
     return m.Networks(v4=v4, v6=[v6] if ipv6 else [])
+
+
+def _as_known_to(droplet: DropletRecord, made_from: ImageRecord) -> ImageRecord:
+    """What a Droplet was made from. Of an image that became another account's, no more is shown than that it was."""
+    if made_from.public or made_from.account_id == droplet.account_id:
+        return made_from
+    return replace(made_from, name="", description=None, tags=(), regions=(), status="deleted")
 
 
 def _features(record: DropletRecord) -> list[str]:
