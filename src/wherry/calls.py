@@ -232,6 +232,9 @@ SSH_KEYS_UPDATE = Call("ssh_keys.update", "PUT", "/v2/account/keys/{key}", "Rena
 SSH_KEYS_DELETE = Call("ssh_keys.delete", "DELETE", "/v2/account/keys/{key}", "Forget a key.", ("ssh_key:delete",),
                        {204: None})  # fmt: skip
 
+FIREWALLS_LIST = Call("firewalls.list", "GET", "/v2/firewalls", "List the firewalls, of which there are none.",
+                      ("firewall:read",), {200: m.FirewallPage}, params=PAGING)  # fmt: skip
+
 ACCOUNT_TRANSFERS_CREATE = Call(
     "account_transfers.create", "POST", "/v2/images/{image_id}/account_transfer",
     "Offer a snapshot to another account, by the e-mail of its owner or the UUID of its team.",
@@ -341,6 +344,7 @@ CALLS: tuple[Call, ...] = (
     DROPLET_ACTIONS_LIST, DROPLET_ACTIONS_CREATE, DROPLET_ACTIONS_GET,
     TAGS_LIST, TAGS_CREATE, TAGS_GET, TAGS_DELETE, TAGS_ASSIGN, TAGS_UNASSIGN,
     SSH_KEYS_LIST, SSH_KEYS_CREATE, SSH_KEYS_GET, SSH_KEYS_UPDATE, SSH_KEYS_DELETE,
+    FIREWALLS_LIST,
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
@@ -353,6 +357,7 @@ SCOPES: tuple[str, ...] = tuple(sorted({scope for call in CALLS for scope in cal
 """Every scope that a token may be given. Some calls need more for a part of what may be asked of them."""
 
 UNSERVED: tuple[tuple[str, str], ...] = (
+    ("POST", "/v2/firewalls"),
     ("GET", "/v2/droplets/{droplet_id}/kernels"),
     ("GET", "/v2/droplets/{droplet_id}/firewalls"),
     ("GET", "/v2/droplets/{droplet_id}/neighbors"),
@@ -363,9 +368,9 @@ UNSERVED: tuple[tuple[str, str], ...] = (
 
 UNSERVED_COLLECTIONS: frozenset[str] = frozenset({
     "1-clicks", "add-ons", "apps", "billing", "byoip_prefixes", "cdn", "certificates", "customers", "databases",
-    "dedicated-inferences", "domains", "firewalls", "floating_ips", "functions", "gen-ai", "kubernetes",
-    "load_balancers", "monitoring", "nfs", "partner_network_connect", "projects", "registries", "registry", "reports",
-    "reserved_ips", "reserved_ipv6", "security", "spaces", "uptime", "vector-databases", "volumes",
-    "vpc_nat_gateways", "vpc_peerings", "vpcs",
+    "dedicated-inferences", "domains", "floating_ips", "functions", "gen-ai", "kubernetes", "load_balancers",
+    "monitoring", "nfs", "partner_network_connect", "projects", "registries", "registry", "reports", "reserved_ips",
+    "reserved_ipv6", "security", "spaces", "uptime", "vector-databases", "volumes", "vpc_nat_gateways",
+    "vpc_peerings", "vpcs",
 })  # fmt: skip
 """DigitalOcean's collections (the first part of the path below ``/v2``) of which wherry serves nothing."""

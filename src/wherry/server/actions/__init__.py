@@ -30,7 +30,7 @@ from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
-from wherry.server.catalog.tables import FIRST_PUBLIC_IMAGE_ID
+from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:

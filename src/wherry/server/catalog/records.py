@@ -65,8 +65,8 @@ class ImageRecord:
     data_bytes: int | None
     fingerprint: str | None
     resource_id: int | None
-    expires_at: datetime | None
-    min_disk_gib: int | None
+    expires_at: datetime | None = None
+    min_disk_gib: int | None = None
     regions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 

@@ -85,6 +85,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_TRANSFERS_ACCEPT.name: account_transfers.accept_offer,
     c.ACCOUNT_TRANSFERS_CANCEL.name: account_transfers.cancel_offer,
     c.ACCOUNT_TRANSFERS_DECLINE.name: account_transfers.decline_offer,
+    c.FIREWALLS_LIST.name: regions.list_firewalls,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: transfers.export_image,
     c.REPLICAS_DELETE.name: images.delete_replica,
