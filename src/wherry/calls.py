@@ -36,7 +36,7 @@ class Call:
     ``replies`` maps each success status to the type of its JSON body (None: empty); the first one is the usual one.
     ``body`` is the type of a JSON request body. ``body_media`` and ``reply_media`` name a body that is bytes.
     ``errors`` are the statuses that the call may answer besides those that every call may (``COMMON_ERRORS``);
-    ``refusals`` has the type of an error's body for a status where that may be more than an ``ErrorReply``.
+    ``refusals`` has the type of an error's body for a status where that is more than an ``ErrorReply``.
     """
 
     name: str

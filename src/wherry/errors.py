@@ -60,7 +60,7 @@ class BadRequest(RequestError):
 
 
 class TagRefused(BadRequest):
-    """No tag may have this name.
+    """No tag can be made of this.
 
     On the wire it has an older shape beside the usual one; the client raises it as BadRequest.
     """

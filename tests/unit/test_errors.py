@@ -24,7 +24,7 @@ def test_a_refused_tag_is_told_in_the_older_shape_too() -> None:
     reply = error_reply(errors.TagRefused("why"), HEADERS)
 
     assert reply.status_code == 400
-    assert json.loads(reply.body) == {
+    assert json.loads(bytes(reply.body)) == {
         "id": "bad_request", "message": "why", "request_id": "7", "error": "why", "messages": None,
         "root_causes": ["why"],
     }  # fmt: skip

@@ -283,7 +283,7 @@ def test_an_offered_image_is_still_its_owners(api: Api, other: Api) -> None:
 
 
 def test_of_answers_at_once_one_counts(api: Api, other: Api) -> None:
-    """When sender and recipient answer an offer at the same time, one of them is heard, and the image is where it says."""
+    """When sender and recipient answer an offer at once, one of them is heard, and the image is where that says."""
     for _ in range(5):
         image = api.make()
         number = offer(api, other, image)

@@ -102,13 +102,14 @@ def test_any_other_name_is_refused_in_both_shapes(api: Api, name: str | None) ->
     assert api.get("/v2/tags").json()["tags"] == []
 
 
-def test_what_can_not_be_read_is_no_bad_tag(api: Api) -> None:
-    """A body that is no JSON, or whose name is no text, is refused in the usual shape."""
+def test_what_can_not_be_read_is_refused_in_both_shapes_too(api: Api) -> None:
+    """A body that is no JSON is a 400 as well, so that it has both shapes; a name that is no text is a plain 422."""
     unreadable, number = api.post("/v2/tags", content=b"{"), api.post("/v2/tags", json={"name": 7})
 
     assert refusal(unreadable) == (400, "error parsing request body")
-    assert unreadable.json().keys() == number.json().keys() == {"id", "message", "request_id"}
+    assert unreadable.json()["root_causes"] == [unreadable.json()["error"]] == ["error parsing request body"]
     assert number.status_code == 422
+    assert number.json().keys() == {"id", "message", "request_id"}
 
 
 # ---------------------------------------------------------------------------------------------------------- counts

@@ -92,13 +92,10 @@ def _responses(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
             responses[str(status)]["content"] = {call.reply_media: {"schema": {}}}
             responses[str(status)]["headers"] |= _headers(_BYTES_HEADERS)
     for status in sorted({*COMMON_ERRORS, *call.errors}):
-        schema = schemas[str(ErrorReply)]
-        if status in call.refusals:
-            schema = {"anyOf": [schemas[str(call.refusals[status])], schema]}
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "headers": _headers(_HEADERS),
-            "content": {"application/json": {"schema": schema}},
+            "content": {"application/json": {"schema": schemas[str(call.refusals.get(status, ErrorReply))]}},
         }
     return responses
 
