@@ -78,7 +78,8 @@ def present(service: ServiceProcess, second_account: str) -> Iterator[dict[str, 
         yield {
             "image_id": images, "snapshot_id": images, "action_id": actions, "upload_id": [upload["id"]],
             "tag": ["web"], "key": [str(key["id"]), key["fingerprint"]], "transfer_id": [offer["transfer_id"]],
-            "slug": ["nyc3", "ams3"], "region": ["nyc3", "ams3", "sgp1"], "url": ["http://127.0.0.1:9/nobody-listens"], "recipient_email": [second_account],
+            "slug": ["nyc3", "ams3"], "region": ["nyc3", "ams3", "sgp1"], "url": ["http://127.0.0.1:9/nobody-listens"],
+            "recipient_email": [second_account],
         }  # fmt: skip
 
 
