@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from wherry.cli.compute import account, collect, compute
+from wherry.cli.account import account
+from wherry.cli.compute import compute
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
+from wherry.cli.store import collect
 from wherry.errors import WherryError
 
 _SERVER_COMMANDS = ("check", "serve", "token")

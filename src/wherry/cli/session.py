@@ -1,0 +1,112 @@
+"""What all commands share: the options each of them has, and a session made of them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wherry import models as m
+from wherry.cli.exits import EXIT_CANCELLED, EXIT_ERRORED, EXIT_OK, EXIT_WATCH_STOPPED
+from wherry.cli.output import ActionView, Printer
+from wherry.client import Client
+from wherry.errors import ActionErrored, ActionTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SHARED = (
+    click.option("--token", "-t", help="The token; WHERRY_TOKEN unless told."),
+    click.option("--url", "-u", "--api-url", "url", help="The service's address; WHERRY_URL unless told."),
+    click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="How to print."),
+    click.option("--format", "columns", default="", help="Which columns to print, separated by commas."),
+    click.option("--no-header", is_flag=True, help="Leave the columns' names out."),
+    click.option("--http-retry-max", "retries", type=int, default=3, help="How often to try again."),
+)
+
+
+class Session:
+    """One command's client and printer."""
+
+    def __init__(
+        self, token: str | None, url: str | None, output: str, columns: str, retries: int, *, no_header: bool
+    ) -> None:
+        self._token, self._url, self._retries = token, url, retries
+        names = tuple(name.strip() for name in columns.split(",") if name.strip())
+        self._printer = Printer(output == "json", names, not no_header)
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """The client; its token is looked for only now, so that --help needs none."""
+        return Client(self._token, self._url, retries=self._retries)
+
+    def show(self, kind: type, *items: Any) -> int:
+        """Print items; answers the exit status."""
+        self._printer.show(items, kind)
+        return EXIT_OK
+
+    def finish(self, action: m.Action, *, wait: bool) -> int:
+        """Print an action, after waiting for its end where that is wanted; answers the exit status."""
+        return self.wait(action) if wait else self.show(m.Action, action)
+
+    def wait(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
+        """Show an action until it ends, and print it; answers the exit status."""
+        return self.watch(action, stall_timeout_s) or self.show(m.Action, self.client.actions.retrieve(action.id))
+
+    def watch(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
+        """Show an action until it ends; answers the exit status, and says why on stderr if it errored."""
+        try:
+            with ActionView() as view:
+                self.client.actions.wait(action, on_progress=view.see, stall_timeout_s=stall_timeout_s)
+        except KeyboardInterrupt:
+            return _unwatched(f"Stopped watching; action {action.id} goes on.", action)
+        except ActionTimeout as error:
+            return _unwatched(error.message, action)
+        except ActionErrored as error:
+            return self._errored(error.action)
+        return EXIT_OK
+
+    def _errored(self, action: m.Action) -> int:
+        reason = action.error
+        if reason is None:
+            click.echo(f"Error: action {action.id} errored; the service gives no reason.", err=True)
+            return EXIT_ERRORED
+        click.echo(f"Error: {reason.message} ({reason.code})", err=True)
+        if reason.hint:
+            click.echo(f"Hint: {reason.hint}", err=True)
+        return EXIT_CANCELLED if reason.code == "cancelled" else EXIT_ERRORED
+
+
+def _unwatched(message: str, action: m.Action) -> int:
+    click.echo(f"{message} Watch it again with:\n  wherry compute action wait {action.id}", err=True)
+    return EXIT_WATCH_STOPPED
+
+
+def asks(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that all have, and a session made of them."""
+
+    @functools.wraps(command)
+    def run(
+        *, token: str | None, url: str | None, output: str, columns: str, no_header: bool, retries: int, **rest: Any
+    ) -> int:
+        return command(Session(token, url, output, columns, retries, no_header=no_header), **rest)
+
+    for option in reversed(_SHARED):
+        run = option(run)
+    return run
+
+
+wait_option = click.option("--wait", is_flag=True, help="Show progress until it ends.")
+force_option = click.option("--force", "-f", is_flag=True, help="Do not ask.")
+
+
+def confirm(question: str, *, force: bool) -> None:
+    """Ask before something is gone for good. Raises Abort for a no, and where nobody can answer."""
+    if not force:
+        click.confirm(question, abort=True)
+
+
+def words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    """An option's words: it may be given more than once, and each time with several, separated by commas."""
+    return [word.strip() for text in value for word in text.split(",") if word.strip()]
