@@ -127,6 +127,94 @@ def upload_image(
     return session.finish(action, wait=wait)
 
 
+@image.group("account-transfer")
+def account_transfer() -> None:
+    """Snapshots that are offered to other accounts."""
+
+
+@account_transfer.command("create")
+@click.argument("image_id", type=int)
+@click.option("--recipient-email", "email", help="To whom: an account, by its owner's e-mail address.")
+@click.option("--recipient-uuid", "recipient", help="To whom: a team, by its UUID.")
+@asks
+def offer_image(session: Session, image_id: int, email: str | None, recipient: str | None) -> int:
+    """Offer a snapshot to another account; a transfer id of 0 says that it was accepted at once."""
+    if (email is None) == (recipient is None):
+        raise click.UsageError("--recipient-email is wanted, or --recipient-uuid")
+    offers = session.client.gpu_droplets.images.account_transfers
+    transfer_id = offers.create(image_id, recipient_email=email, recipient_uuid=recipient)
+    return session.show(m.AccountTransferReply, m.AccountTransferReply(transfer_id=transfer_id))
+
+
+@account_transfer.command("accept")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@click.option("--recipient-uuid", "recipient", help="The team that takes it, by its UUID; one's own unless told.")
+@asks
+def accept_image(session: Session, image_id: int, transfer_id: int, recipient: str | None) -> int:
+    """Take an image that was offered."""
+    images = session.client.gpu_droplets.images
+    if recipient is None:
+        mine = session.client.account.retrieve()
+        recipient = mine.team.uuid if mine.team else mine.uuid
+    images.account_transfers.accept(image_id, transfer_id=transfer_id, recipient_uuid=recipient)
+    return EXIT_OK
+
+
+@account_transfer.command("cancel")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@asks
+def cancel_offer(session: Session, image_id: int, transfer_id: int) -> int:
+    """Take an offer back."""
+    session.client.gpu_droplets.images.account_transfers.cancel(image_id, transfer_id=transfer_id)
+    return EXIT_OK
+
+
+@account_transfer.command("decline")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@asks
+def decline_offer(session: Session, image_id: int, transfer_id: int) -> int:
+    """Refuse an offer."""
+    session.client.gpu_droplets.images.account_transfers.decline(image_id, transfer_id=transfer_id)
+    return EXIT_OK
+
+
+# -------------------------------------------------------------------------------------------------- public images
+
+
+@click.group("image")
+def public_image() -> None:
+    """Public images, which all accounts see."""
+
+
+@public_image.command("publish")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--slug", required=True, help="The word that it is found by, such as debian-13-x64.")
+@click.option("--distribution", required=True, help="Its distribution, such as Debian.")
+@click.option("--name", help="Its name; the slug unless told.")
+@click.option("--description", help="What it is.")
+@click.option("--region", help="The region that it is imported in; it is kept in all of them.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@asks
+def publish_image(
+    session: Session, *, file: Path, slug: str, distribution: str, name: str | None, description: str | None,
+    region: str | None, resume: str | None,
+) -> int:  # fmt: skip
+    """Publish the disk image in FILE, for all accounts and in all regions. It takes the operator's token."""
+    images = session.client.gpu_droplets.images
+    upload = partial(
+        images.upload, file, name=name or slug, slug=slug, region=region, distribution=distribution,
+        description=description, resume=resume,
+    )  # fmt: skip
+    action = send(upload, resume, f"wherry image publish {file} --slug {slug} --distribution '{distribution}'")
+    return session.watch(action) or session.show(m.Image, images.retrieve(action.resource_id or slug))
+
+
+# ---------------------------------------------------------------------------------------------------- image-action
+
+
 @click.group("image-action")
 def image_action() -> None:
     """What is done with images."""

@@ -25,6 +25,12 @@ _SHARED = (
     click.option("--http-retry-max", "retries", type=int, default=3, help="How often to try again."),
 )
 
+_POLICY = (
+    click.option("--backup-policy-plan", "plan", type=click.Choice(["daily", "weekly"]), help="How often: a plan."),
+    click.option("--backup-policy-weekday", "weekday", help="On which day a week: SUN to SAT."),
+    click.option("--backup-policy-hour", "hour", type=int, help="From which hour (UTC) on: 0, 4, 8, 12, 16 or 20."),
+)
+
 
 class Session:
     """One command's client and printer."""
@@ -110,3 +116,23 @@ def confirm(question: str, *, force: bool) -> None:
 def words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
     """An option's words: it may be given more than once, and each time with several, separated by commas."""
     return [word.strip() for text in value for word in text.split(",") if word.strip()]
+
+
+def id_or_word(text: str) -> int | str:
+    """What may be given by an id or by a word (slug, fingerprint)."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def policy_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of a backup policy, which it gets as ``policy``; None where there are none."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, plan: str | None, weekday: str | None, hour: int | None, **rest: Any) -> int:
+        if plan is None and (weekday is not None or hour is not None):
+            raise click.UsageError("--backup-policy-weekday and --backup-policy-hour need --backup-policy-plan")
+        policy = None if plan is None else m.BackupPolicyRequest(plan=plan, weekday=weekday, hour=hour)
+        return command(*arguments, policy=policy, **rest)
+
+    for option in reversed(_POLICY):
+        run = option(run)
+    return run

@@ -18,3 +18,14 @@ def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) 
     if dry_run:
         return session.show(m.CollectPlan, *session.client.store.plan_collect(region=region))
     return session.finish(session.client.store.collect(region=region), wait=wait)
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@wait_option
+@asks
+def expire(session: Session, *, dry_run: bool, wait: bool) -> int:
+    """Let backups go whose time is over."""
+    if dry_run:
+        return session.show(m.ExpiryPlan, *session.client.store.plan_expire())
+    return session.finish(session.client.store.expire(), wait=wait)
