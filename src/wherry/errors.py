@@ -3,7 +3,7 @@
     WherryError                    id, message, retryable, hint
       RequestError                 the caller can do something
         BadRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict · RangeNotSatisfiable
-        Unprocessable · RateLimited · NotServed · Unavailable (retryable) · ServerFault
+        Unprocessable (MutuallyExclusive) · RateLimited · NotServed · Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
         BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
@@ -12,6 +12,7 @@
         SourceRefused · SourceUnavailable (retryable)
       ActionCancelled · AttemptsExhausted        how else an action may end
       ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
+        CertificateNotTrusted
 
 No class knows HTTP: ``server/http/edge.py`` turns a class into a status, ``client/transport.py`` turns it back.
 """
@@ -97,6 +98,12 @@ class Unprocessable(RequestError):
     """The request is well formed, and against the rules."""
 
     id = "unprocessable_entity"
+
+
+class MutuallyExclusive(Unprocessable):
+    """Filters that exclude each other. DigitalOcean spells its id so."""
+
+    id = "unprocessible_entity"
 
 
 class RateLimited(RequestError):
@@ -255,3 +262,14 @@ class ConnectionFailed(WherryError):
 
     id = "connection_failed"
     retryable = True
+
+
+class CertificateNotTrusted(ConnectionFailed):
+    """What answers can't prove that it is the service; nothing was sent to it."""
+
+    id = "certificate_not_trusted"
+    retryable = False
+    hint = (
+        "Say which CA to trust with --ca-file, WHERRY_CA_FILE or Client(ca_file=...); a service with a CA of its own "
+        "keeps it in tls/ca.pem of its data folder. Names are added to its certificate with 'wherry serve --tls-name'."
+    )

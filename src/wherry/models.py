@@ -210,7 +210,7 @@ class BackupPolicyRecord(Model, frozen=True, kw_only=True):
     droplet_id: int
     backup_enabled: bool
     backup_policy: BackupPolicy | UnsetType = UNSET
-    next_backup_window: BackupWindow | None | UnsetType = UNSET
+    next_backup_window: BackupWindow | UnsetType | None = UNSET
 
 
 class SupportedBackupPolicy(Model, frozen=True, kw_only=True):

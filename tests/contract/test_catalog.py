@@ -34,14 +34,16 @@ def add_image(tx: Writer, name: str = "web", **values: object) -> int:
 
 
 def add_replica(tx: Writer, image_id: int, region: str, samples: list[int] | None = None) -> int:
-    """Let an action write one pack and a manifest, and record the replica; answers the action's id."""
+    """Let an action write one pack and a manifest, and record the replica; answers the manifest's id."""
     action = tx.add_action("transfer", account_id=1, image_id=image_id, region=region)
     pack, manifest = f"packs/{action.id}", f"manifests/{action.id}"
     tx.add_object(region, "pack", pack, 100, action_id=action.id, number=0)
     tx.add_object(region, "manifest", manifest, 10, action_id=action.id, number=0)
-    tx.add_replica(image_id, region, action.id, manifest_key=manifest, pack_keys=[pack], samples=samples or [])
+    named = tx.add_manifest(region, action.id, manifest_key=manifest, pack_keys=[pack], samples=samples or [])
+    tx.add_replica(image_id, region, named)
+    tx.drop_holds(action.id)
     tx.end_action(action.id)
-    return action.id
+    return named
 
 
 def test_what_was_committed_is_read(catalog: Catalog) -> None:
@@ -155,16 +157,16 @@ def test_a_replica_needs_objects_that_its_action_holds(catalog: Catalog) -> None
         image_id = add_image(tx)
         action = tx.add_action("transfer", account_id=1, image_id=image_id, region="ams3")
         tx.add_object("ams3", "manifest", "manifests/x", 10, action_id=action.id, number=0)
-        tx.add_replica(image_id, "ams3", action.id, manifest_key="manifests/x", pack_keys=["packs/y"], samples=[])
+        tx.add_manifest("ams3", action.id, manifest_key="manifests/x", pack_keys=["packs/y"], samples=[])
 
 
 def test_completing_twice_changes_nothing(catalog: Catalog) -> None:
     """A replica that is there stays as it is."""
     with catalog.begin() as tx:
         image_id = add_image(tx)
-        action_id = add_replica(tx, image_id, "nyc3")
+        manifest_id = add_replica(tx, image_id, "nyc3")
         before = tx.all_replicas()
-        tx.add_replica(image_id, "nyc3", action_id, manifest_key="manifests/x", pack_keys=[], samples=[1])
+        tx.add_replica(image_id, "nyc3", manifest_id)
         assert tx.all_replicas() == before
 
 
@@ -174,11 +176,13 @@ def test_the_likest_images_come_first_and_others_stay_unseen(catalog: Catalog) -
         stranger = tx.add_account("other", "other@example.invalid", "Other").id
         near, far = add_image(tx, "near"), add_image(tx, "far")
         theirs = tx.add_image(stranger, "theirs", "snapshot", status="available", distribution="Debian").id
-        for image_id, samples in ((near, [1, 2, 3]), (far, [3, 4]), (theirs, [1, 2, 3, 4])):
+        nearest, farther, _ = (
             add_replica(tx, image_id, "nyc3", samples)
+            for image_id, samples in ((near, [1, 2, 3]), (far, [3, 4]), (theirs, [1, 2, 3, 4]))
+        )
         found = tx.similar("nyc3", [1, 2, 3], 1, 8)
-        assert [one.image_id for one in found] == [near, far]
-        assert [one.image_id for one in tx.similar("nyc3", [1, 2, 3], 1, 1)] == [near]
+        assert [one.id for one in found] == [nearest, farther]
+        assert [one.id for one in tx.similar("nyc3", [1, 2, 3], 1, 1)] == [nearest]
         assert tx.similar("ams3", [1, 2, 3], 1, 8) == []
 
 
@@ -188,7 +192,9 @@ def test_another_accounts_images_and_actions_are_not_found(catalog: Catalog) -> 
         stranger = tx.add_account("other", "other@example.invalid", "Other").id
         theirs = tx.add_image(stranger, "theirs", "snapshot", status="available", distribution="Debian").id
         action = tx.add_action("convert", account_id=stranger, image_id=theirs, completed=True)
-        public = tx.add_image(stranger, "base", "base", status="available", distribution="Debian", slug="debian-12")
+        public = tx.add_image(stranger, "base", "base", status="available", distribution="Debian")
+        tx.publish_image(public.id, "debian-12")
+        public = tx.image(public.id)
         with pytest.raises(NotFound):
             tx.image(theirs, 1)
         with pytest.raises(NotFound):

@@ -12,7 +12,9 @@ from wherry.models import UploadCreateRequest
 from wherry.server.actions import Actions, Regions
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
-from wherry.server.settings import load_regions
+from wherry.server.clock import Clock
+from wherry.server.droplets import Driver, NoMachine
+from wherry.server.settings import load_regions, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import Store
 from wherry.server.storage.backends.memory import MemoryBackend
@@ -82,6 +84,7 @@ class Rooms:
     engine: InlineEngine
     regions: Regions
     actions: Actions
+    clock: Clock
 
     def import_disk(self, data: bytes, kind: str = "custom") -> int:
         """Import a disk into nyc3 by an upload; answers the image's id."""
@@ -132,18 +135,19 @@ def build(tmp_path: Path) -> Iterator[Callable[..., Rooms]]:
     """Puts rooms together; backends may be given by region, others are in memory."""
     opened: list[Catalog] = []
 
-    def put_together(**backends: Backend) -> Rooms:
-        catalog = open_sqlite(tmp_path / f"catalog-{len(opened)}.db")
+    def put_together(driver: Driver | None = None, **backends: Backend) -> Rooms:
+        clock = Clock()
+        catalog = open_sqlite(tmp_path / f"catalog-{len(opened)}.db", clock)
         opened.append(catalog)
         with catalog.begin() as tx:
             tx.add_account("uuid", "owner@example.invalid", "Owner")
         regions = Regions(load_regions(SLUGS), {slug: Store(backends.get(slug) or MemoryBackend()) for slug in SLUGS})
         engine = InlineEngine()
-        sources = Sources(tmp_path, ())
-        return Rooms(
-            catalog, engine, regions,
-            Actions(catalog, engine, regions, sources, largest_bytes=1 << 30),  # type: ignore[arg-type]  # the same door
+        actions = Actions(
+            catalog, engine, regions, Sources(tmp_path, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
+            clock=clock, largest_bytes=1 << 30,
         )  # fmt: skip
+        return Rooms(catalog, engine, regions, actions, clock)
 
     yield put_together
     for catalog in opened:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
-from wherry.server.app import Finding, Settings, check_data, open_tokens
+from wherry.server.app import Finding, Ready, Settings, Tls, check_data, open_tokens
 from wherry.server.app import serve as run_service
 from wherry.server.settings import Network
+
+_file = click.Path(path_type=Path, dir_okay=False)
 
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"), show_default=True,
@@ -30,15 +32,35 @@ class _Networks(click.ParamType[Network]):
             self.fail(str(error), param, ctx)
 
 
+class _Address(click.ParamType[tuple[str, int]]):
+    name = "host:port"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        host, _, port = str(value).rpartition(":")
+        if not port.isdigit():
+            self.fail("HOST:PORT is wanted", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(slug.strip() for slug in value.split(",") if slug.strip())
 
 
 @click.command()
 @data_option
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option("--listen", type=_Address(), default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT",
+              help="Where http is served; port 0 takes a free one.")  # fmt: skip
+@click.option("--tls", "with_tls", is_flag=True, help="Serve https beside http, by a local CA's certificate.")
+@click.option("--tls-listen", type=_Address(), metavar="HOST:PORT",
+              help=f"Where https is served; port 0 takes a free one.  [default: {Tls.host}:{Tls.port}]")  # fmt: skip
+@click.option("--tls-name", "tls_names", multiple=True, metavar="NAME",
+              help="A further host name or IP address that the local CA's certificate is for.")  # fmt: skip
+@click.option("--tls-cert", type=_file, help="A certificate of your own, in PEM, with its chain; implies --tls.")
+@click.option("--tls-key", type=_file, help="Its key, in PEM.")
 @click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
 @click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
+@click.option("--public-images/--no-public-images", default=True, show_default=True,
+              help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
 @click.option("--rate-limit", default=0, show_default=True, help="Requests an hour and token; 0 for no limit.")
 @click.option("--allow-import-from", "import_from", type=_Networks(), multiple=True, metavar="CIDR",
               help="A network of private addresses that imports may read.")  # fmt: skip
@@ -46,8 +68,10 @@ def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 @click.option("--log-level", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")  # fmt: skip
 def serve(
-    data: Path, listen: str, regions: tuple[str, ...], *, test_mode: bool, rate_limit: int,
-    import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+    data: Path, listen: tuple[str, int], regions: tuple[str, ...], *, with_tls: bool, test_mode: bool,
+    public_images: bool, tls_listen: tuple[str, int] | None, tls_names: tuple[str, ...], tls_cert: Path | None,
+    tls_key: Path | None,
+    rate_limit: int, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder."""
     logging.basicConfig(
@@ -55,22 +79,45 @@ def serve(
     )
     for noisy in ("dbos", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    host, _, port = listen.rpartition(":")
-    if not port.isdigit():
-        raise click.BadParameter("HOST:PORT is wanted", param_hint="--listen")
     settings = Settings(
-        data=data, host=host.strip("[]") or "127.0.0.1", port=int(port), regions=regions, test_mode=test_mode,
-        rate_limit=rate_limit, import_from=import_from, largest_image_bytes=max_image_gb << 30,
+        data=data, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
+        regions=regions, test_mode=test_mode, rate_limit=rate_limit, import_from=import_from,
+        largest_image_bytes=max_image_gb << 30, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"),
     )  # fmt: skip
     run_service(settings, _announce)
 
 
-def _announce(url: str, secret: str | None) -> None:
-    click.echo(f"wherry is ready on {url}")
-    if secret is not None:
+def _tls(
+    listen: tuple[str, int] | None, names: tuple[str, ...], cert: Path | None, key: Path | None, *, wanted: bool
+) -> Tls | None:
+    """What was asked for, without anything that would be passed over in silence."""
+    if (cert is None) != (key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    own = None if cert is None or key is None else (cert, key)
+    if own and names:
+        raise click.UsageError("--tls-name is for the local CA's certificate; your own (--tls-cert) has its names")
+    if not wanted and not own:
+        if listen or names:
+            raise click.UsageError("--tls-listen and --tls-name need --tls")
+        return None
+    host, port = listen or (Tls.host, Tls.port)
+    return Tls(host, port, names, own)
+
+
+def _announce(ready: Ready) -> None:
+    click.echo(f"wherry is ready on {ready.url}")
+    if ready.tls_url is not None:
+        click.echo(f"and, with TLS, on {ready.tls_url}")
+    if ready.ca_file is not None:
+        click.echo("Its certificate is by a CA that only this service has. To trust it:")
+        click.echo(f"\n  export WHERRY_CA_FILE={ready.ca_file}      # wherry")
+        click.echo(f"  export REQUESTS_CA_BUNDLE={ready.ca_file}  # what is built on requests, such as pydo")
+        click.echo(f"  export SSL_CERT_FILE={ready.ca_file}       # most others")
+        click.echo(f"  curl --cacert {ready.ca_file} {ready.tls_url}\n")
+    if ready.secret is not None:
         click.echo("A token with full access was made. It is shown this once:")
-        click.echo(f"\n  export WHERRY_URL={url}\n  export WHERRY_TOKEN={secret}\n")
+        click.echo(f"\n  export WHERRY_URL={ready.tls_url or ready.url}\n  export WHERRY_TOKEN={ready.secret}\n")
     sys.stdout.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,9 +17,12 @@ from wherry.errors import ActionErrored, ActionTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_file = click.Path(path_type=Path, dir_okay=False)
+
 _SHARED = (
     click.option("--token", "-t", help="The token; WHERRY_TOKEN unless told."),
     click.option("--url", "-u", "--api-url", "url", help="The service's address; WHERRY_URL unless told."),
+    click.option("--ca-file", type=_file, help="A file of the CAs to trust; WHERRY_CA_FILE unless told."),
     click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="How to print."),
     click.option("--format", "columns", default="", help="Which columns to print, separated by commas."),
     click.option("--no-header", is_flag=True, help="Leave the columns' names out."),
@@ -35,17 +39,15 @@ _POLICY = (
 class Session:
     """One command's client and printer."""
 
-    def __init__(
-        self, token: str | None, url: str | None, output: str, columns: str, retries: int, *, no_header: bool
-    ) -> None:
-        self._token, self._url, self._retries = token, url, retries
+    def __init__(self, connect: Callable[[], Client], output: str, columns: str, *, no_header: bool) -> None:
+        self._connect = connect
         names = tuple(name.strip() for name in columns.split(",") if name.strip())
         self._printer = Printer(output == "json", names, not no_header)
 
     @functools.cached_property
     def client(self) -> Client:
         """The client; its token is looked for only now, so that --help needs none."""
-        return Client(self._token, self._url, retries=self._retries)
+        return self._connect()
 
     def show(self, kind: type, *items: Any) -> int:
         """Print items; answers the exit status."""
@@ -94,9 +96,11 @@ def asks(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def run(
-        *, token: str | None, url: str | None, output: str, columns: str, no_header: bool, retries: int, **rest: Any
-    ) -> int:
-        return command(Session(token, url, output, columns, retries, no_header=no_header), **rest)
+        *, token: str | None, url: str | None, ca_file: Path | None, output: str, columns: str, no_header: bool,
+        retries: int, **rest: Any,
+    ) -> int:  # fmt: skip
+        connect = functools.partial(Client, token, url, ca_file=ca_file, retries=retries)
+        return command(Session(connect, output, columns, no_header=no_header), **rest)
 
     for option in reversed(_SHARED):
         run = option(run)

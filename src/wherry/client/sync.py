@@ -17,6 +17,7 @@ from wherry.errors import ConnectionFailed, RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from pathlib import Path
 
     import httpx
 
@@ -26,14 +27,15 @@ class Client:
 
     ``token`` and ``base_url`` come from the environment where they are not given (``WHERRY_TOKEN``, ``WHERRY_URL``,
     then DigitalOcean's variables). ``timeout`` is in seconds and for one attempt, ``retries`` how often a request that
-    may be repeated is sent again. Raises Unauthorized where there is no token.
+    may be repeated is sent again. ``ca_file`` (``WHERRY_CA_FILE``) is a file of the CAs to trust, in PEM, instead of
+    the usual ones; an ``http`` that is given trusts whom it does. Raises Unauthorized where there is no token.
     """
 
     def __init__(
         self, token: str | None = None, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 3,
-        http: httpx.Client | None = None,
+        ca_file: str | Path | None = None, http: httpx.Client | None = None,
     ) -> None:  # fmt: skip
-        self._transport = Transport(Connection.find(token, base_url, timeout, retries), http)
+        self._transport = Transport(Connection.find(token, base_url, timeout, retries, ca_file), http)
         self.account = AccountResource(self._transport)
         self.actions = Actions(self._transport)
         self.regions = Regions(self._transport)

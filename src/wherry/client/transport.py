@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from wherry.models import ErrorReply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+    from pathlib import Path
 
     from wherry.calls import Call
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8080"
 TOKEN_VARIABLES = ("WHERRY_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN", "DIGITALOCEAN_TOKEN")
 URL_VARIABLES = ("WHERRY_URL", "DIGITALOCEAN_API_URL", "GRADIENT_BASE_URL")
+CA_VARIABLES = ("WHERRY_CA_FILE",)
 
 _CLASSES: dict[int, type[e.RequestError]] = {
     400: e.BadRequest,
@@ -75,23 +78,35 @@ class Request(Generic[T]):
 
 @dataclass(frozen=True)
 class Connection:
-    """Where requests go, and with which token. Raises Unauthorized where no token is given or set."""
+    """Where requests go, with which token, and whose certificates are trusted (None: those that httpx trusts)."""
 
     base_url: str
     token: str
     timeout: float
     retries: int
+    trust: ssl.SSLContext | None = None
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """The same, as httpx takes it."""
+        return self.trust or True
 
     @classmethod
-    def find(cls, token: str | None, base_url: str | None, timeout: float, retries: int) -> Connection:
-        """Take what was given, then what the environment has, then the default."""
+    def find(
+        cls, token: str | None, base_url: str | None, timeout: float, retries: int, ca_file: str | Path | None = None
+    ) -> Connection:
+        """Take what was given, then what the environment has, then the default.
+
+        Raises Unauthorized where no token is given or set, BadRequest for a base URL or a CA file that is none.
+        """
         token = token or _from_environment(TOKEN_VARIABLES)
         if not token:
             raise e.Unauthorized(f"No token: give one to the client, or set {TOKEN_VARIABLES[0]}.")
         url = (base_url or _from_environment(URL_VARIABLES) or DEFAULT_URL).rstrip("/").removesuffix("/v2")
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
             raise e.BadRequest(f"The base URL is {url!r}; one that begins with http:// or https:// is wanted.")
-        return cls(url, token, timeout, retries)
+        ca_file = ca_file or _from_environment(CA_VARIABLES)
+        return cls(url, token, timeout, retries, _trust(ca_file) if ca_file else None)
 
     def build(self, request: Request[Any], options: RequestOptions) -> dict[str, Any]:
         """The request as the HTTP library takes it. The token goes to the base URL's host and nowhere else."""
@@ -119,7 +134,7 @@ class Transport:
 
     def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
         self.connection = connection
-        self.http = http or httpx.Client()
+        self.http = http or httpx.Client(verify=connection.verify)
 
     def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
         """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
@@ -146,7 +161,7 @@ class AsyncTransport:
 
     def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
         self.connection = connection
-        self.http = http or httpx.AsyncClient()
+        self.http = http or httpx.AsyncClient(verify=connection.verify)
 
     async def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
         """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
@@ -179,10 +194,11 @@ def read(request: Request[T], response: httpx.Response) -> T:
 
 def delay_after_break(request: Request[Any], error: httpx.HTTPError, left: int) -> float:
     """How long to wait before a request whose connection broke is sent again. Raises ConnectionFailed if it is not."""
+    failed = connection_failed(error)
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-    if left and (never_sent or request.may_repeat):
+    if left and failed.retryable and (never_sent or request.may_repeat):
         return _backoff(left)
-    raise connection_failed(error) from error
+    raise failed from error
 
 
 def delay_after_refusal(request: Request[Any], response: httpx.Response, left: int) -> float:
@@ -202,6 +218,9 @@ def connection_failed(error: httpx.HTTPError) -> e.ConnectionFailed:
         where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
     except RuntimeError:  # the error was raised before there was a request
         where = "the service"
+    if (refused := _certificate_error(error)) is not None:
+        why = refused.verify_message.rstrip(".")
+        return e.CertificateNotTrusted(f"The certificate of {where} is not trusted: {why}.")
     return e.ConnectionFailed(f"{where} can't be reached: {error or type(error).__name__}")
 
 
@@ -220,6 +239,23 @@ def error_of(response: httpx.Response) -> e.RequestError:
     error.status = response.status_code
     error.request_id = request_id or response.headers.get("x-request-id")
     return error
+
+
+def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """The refusal of a certificate that an error of the HTTP library stems from, or None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _trust(ca_file: str | Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise e.BadRequest(f"The CA file {ca_file} holds no certificate in PEM ({error.reason}).") from error
+    except OSError as error:
+        raise e.BadRequest(f"The CA file {ca_file} can't be read: {error.strerror}.") from error
 
 
 def _backoff(left: int) -> float:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import fcntl
 import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import uuid
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvloop
 
 from wherry.calls import SCOPES
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.actions import Actions, Regions
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
+from wherry.server.clock import Clock
+from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.edge import token_digest
-from wherry.server.settings import Settings, load_regions, load_sizes
+from wherry.server.settings import Settings, Tls, load_regions, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import open_store
+from wherry.server.tls import Certificate, ensure_certificate, own_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from wherry.server.catalog.records import AccountRecord, TokenRecord
 
-__all__ = ["Finding", "Settings", "check_data", "open_tokens", "serve"]
+__all__ = ["Finding", "Ready", "Settings", "Tls", "check_data", "open_tokens", "serve"]
 
 log = logging.getLogger("wherry")
 
@@ -45,29 +53,47 @@ _SWITCH_S = (
 )
 
 
-def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
-    """Run a service until it is told to stop.
+@dataclass(frozen=True)
+class Ready:
+    """What to tell of a service that is ready.
 
-    ``announce(url, secret)`` is called when it is ready; ``secret`` is the token that the first start makes, None
-    afterwards. Raises Unavailable if another process uses the data, or the address is taken.
+    ``tls_url`` is None without TLS, ``ca_file`` where no local CA signed the certificate. ``secret`` is the token that
+    the first start makes, None afterwards.
+    """
+
+    url: str
+    tls_url: str | None = None
+    ca_file: Path | None = None
+    secret: str | None = None
+
+
+def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
+    """Run a service until it is told to stop; ``announce`` is called when it is ready.
+
+    Raises Unavailable if another process uses the data, or an address is taken; BadRequest for a certificate that can't
+    be used.
     """
     with _locked(settings.data):
         _keep_memory()
         sys.setswitchinterval(_SWITCH_S)
-        catalog = open_sqlite(settings.data / "catalog.db")
+        faces = list(_faces(settings))  # before the first token is made: a start that fails would never show it
+        clock = Clock()
+        catalog = open_sqlite(settings.data / "catalog.db", clock)
         secret = _first_token(catalog, settings)
-        service = _assemble(settings, catalog)
-        listener = _listen(settings)
+        service = _assemble(settings, catalog, clock)
+        if settings.test_mode:
+            service.actions.scheduler.restore_clock()
         service.actions.start()
-        host, port = listener.getsockname()[:2]
-        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", secret)
-        log.info("serve.ready host=%s port=%s data=%s", host, port, settings.data)
+        if settings.public_images:
+            service.actions.publish_first_images()
+        service.actions.scheduler.start()
+        announce(_ready(faces, secret))
+        for face in faces:
+            log.info("serve.ready url=%s data=%s", face.url, settings.data)
         app = make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode)
-        config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None,
-            server_header=False, timeout_graceful_shutdown=2, timeout_keep_alive=75,
-        )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listener])
+        servers = [_Server(face.config(app)) for face in faces]
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(servers, [face.listener for face in faces]))
     # What is in progress goes on at the next start, as after any other end; nothing is lost by not waiting for it.
     log.info("serve.stopped")
     logging.shutdown()
@@ -122,7 +148,7 @@ class Tokens:
             tx.revoke_token(token_id)
 
 
-def _assemble(settings: Settings, catalog: Catalog) -> Service:
+def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
     regions = _regions(settings)
     for store in regions.stores.values():
         store.backend.sweep_unfinished()  # nobody else uses them: the data folder is locked
@@ -130,8 +156,12 @@ def _assemble(settings: Settings, catalog: Catalog) -> Service:
     spool.mkdir(exist_ok=True)
     engine = Engine(settings.data / "catalog.db", settings.concurrency)
     sources = Sources(spool, settings.readable_networks)
-    actions = Actions(catalog, engine, regions, sources, largest_bytes=settings.largest_image_bytes)
-    return Service(catalog, actions, regions, load_sizes(), Wire(regions.by_slug))
+    sizes = load_sizes()
+    actions = Actions(
+        catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
+        largest_bytes=settings.largest_image_bytes,
+    )  # fmt: skip
+    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes))
 
 
 def _regions(settings: Settings) -> Regions:
@@ -191,13 +221,78 @@ def _locked(data: Path) -> Iterator[None]:
         yield
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+@dataclass(frozen=True)
+class _Face:
+    """An address that is listened on, and the certificate that is shown there; without one, it is plain http."""
+
+    listener: socket.socket
+    url: str
+    certificate: Certificate | None = None
+
+    def config(self, app: Any) -> uvicorn.Config:
+        shown = self.certificate
+        return uvicorn.Config(
+            app, http="httptools", lifespan="off", access_log=False, log_config=None, server_header=False,
+            timeout_graceful_shutdown=2, timeout_keep_alive=75, ssl_certfile=shown.cert_file if shown else None,
+            ssl_keyfile=shown.key_file if shown else None,
+        )  # fmt: skip
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to ``_run``: each one would take them from the other."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator's more narrow type
+        return nullcontext()
+
+
+async def _run(servers: list[_Server], listeners: list[socket.socket]) -> None:
+    """Serve one app at several addresses until a signal stops all of them."""
+
+    def stop(number: int) -> None:
+        for server in servers:
+            server.handle_exit(number, None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    await asyncio.gather(
+        *(server.serve(sockets=[listener]) for server, listener in zip(servers, listeners, strict=True))
+    )
+
+
+def _faces(settings: Settings) -> Iterator[_Face]:
+    """Take the addresses; the first is plain http, the one with TLS may stand beside it."""
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    yield _Face(listener, _url("http", host, port))
+    if tls := settings.tls:
+        certificate = _certificate(tls, settings.data.resolve() / "tls")
+        listener = _listen(tls.host, tls.port)
+        # By the name that the certificate has: the address behind it may not be in there, and 0.0.0.0 is in none.
+        host = "localhost" if tls.host in {"0.0.0.0", "::"} else tls.host  # noqa: S104  nothing is bound here
+        yield _Face(listener, _url("https", host, listener.getsockname()[1]), certificate)
+
+
+def _certificate(tls: Tls, folder: Path) -> Certificate:
+    return own_certificate(*tls.own) if tls.own else ensure_certificate(folder, [tls.host, *tls.names])
+
+
+def _ready(faces: list[_Face], secret: str | None) -> Ready:
+    secure = next((face for face in faces if face.certificate), None)
+    if secure is None or secure.certificate is None:
+        return Ready(faces[0].url, secret=secret)
+    return Ready(faces[0].url, secure.url, secure.certificate.ca_file, secret)
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
-        raise Unavailable(f"The address {where} can't be listened on: {error.strerror}.") from error
+        raise Unavailable(f"The address {host}:{port} can't be listened on: {error.strerror}.") from error
 
 
 def _keep_memory() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from wherry.server.actions import Regions
     from wherry.server.catalog import Catalog, Reader
-    from wherry.server.catalog.records import ReplicaRecord
+    from wherry.server.catalog.records import ManifestRecord
 
 
 @dataclass(frozen=True)
@@ -30,34 +30,60 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
     With ``deep``, every block of every image is read and compared with its name.
     """
     with catalog.read() as reader:
-        for replica in reader.all_replicas():
-            yield from _check_replica(reader, regions, replica, deep=deep)
+        names = _names(reader)
+        for manifest in reader.manifests():
+            yield from _check_manifest(reader, regions, manifest, names[manifest.id], deep=deep)
         for region in regions.stores:
             yield from _check_objects(reader, regions, region)
         yield from _check_images(reader)
 
 
-def _check_replica(reader: Reader, regions: Regions, replica: ReplicaRecord, *, deep: bool) -> Iterator[Finding]:
-    where = f"image {replica.image_id}"
-    if replica.region not in regions.stores:
-        yield Finding(replica.region, f"{where}: the region is not served by this set-up", harmful=False)
+@dataclass(frozen=True)
+class _Name:
+    """What names a manifest, and the fingerprint that it says the disk has."""
+
+    who: str
+    fingerprint: str | None
+
+
+def _names(reader: Reader) -> dict[int, list[_Name]]:
+    """Who names which manifest. Several may: a snapshot is its Droplet's disk until that changes."""
+    names: dict[int, list[_Name]] = {}
+    replicas = reader.all_replicas()
+    images = reader.images_by_id(one.image_id for one in replicas)
+    for replica in replicas:
+        image = images[replica.image_id]
+        names.setdefault(replica.manifest_id, []).append(_Name(f"image {image.id}", image.fingerprint))
+    for droplet in reader.all_disks():
+        assert droplet.manifest_id is not None
+        names.setdefault(droplet.manifest_id, []).append(_Name(f"droplet {droplet.id}", droplet.fingerprint))
+    return names
+
+
+def _check_manifest(
+    reader: Reader, regions: Regions, named: ManifestRecord, names: list[_Name], *, deep: bool
+) -> Iterator[Finding]:
+    where = ", ".join(one.who for one in names)
+    if named.region not in regions.stores:
+        yield Finding(named.region, f"{where}: the region is not served by this set-up", harmful=False)
         return
-    store = regions.store(replica.region)
+    store = regions.store(named.region)
     try:
-        manifest = store.read_manifest(replica.manifest_key)
+        manifest = store.read_manifest(named.key)
     except StorageError as error:
-        yield Finding(replica.region, f"{where}: {error.message}")
+        yield Finding(named.region, f"{where}: {error.message}")
         return
-    needed = {one.key for one in reader.referred(replica.id)}
-    if missing := {replica.manifest_key, *manifest.packs} - needed:
-        yield Finding(replica.region, f"{where}: nothing says that {len(missing)} of its objects are needed")
-    if manifest.fingerprint != reader.image(replica.image_id).fingerprint:
-        yield Finding(replica.region, f"{where}: its content is not that of the image")
-    yield from (Finding(replica.region, f"{where}: {fault.message}") for fault in store.faults(manifest, deep=deep))
+    if missing := set(manifest.packs) - {one.key for one in reader.referred(named.id)}:
+        yield Finding(named.region, f"{where}: nothing says that {len(missing)} of its objects are needed")
+    fingerprint = manifest.fingerprint
+    for one in names:
+        if one.fingerprint != fingerprint:
+            yield Finding(named.region, f"{one.who}: its content is not what the catalog says")
+    yield from (Finding(named.region, f"{where}: {fault.message}") for fault in store.faults(manifest, deep=deep))
 
 
 def _check_objects(reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
-    """Objects that a replica needs must be there; what is there must be known, or nothing would ever remove it."""
+    """Objects that are needed must be there; what is there must be known, or nothing would ever remove it."""
     there = dict(regions.store(region).backend.list(""))
     known = set()
     for one, needed in reader.objects(region):

@@ -5,6 +5,8 @@ The texts are DigitalOcean's where they are known (wire.md, section 11.1) and in
 
 from __future__ import annotations
 
+import re
+from math import ceil
 from typing import TYPE_CHECKING
 
 from wherry.errors import Forbidden, Unprocessable
@@ -12,8 +14,8 @@ from wherry.errors import Forbidden, Unprocessable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from wherry.models import Region
-    from wherry.server.catalog.records import ActionRecord, ImageRecord
+    from wherry.models import Region, Size
+    from wherry.server.catalog.records import AccountRecord, ActionRecord, DropletRecord, ImageRecord
 
 NO_ACCESS = "You do not have access for the attempted action."
 LONGEST_NAME = 255
@@ -92,6 +94,12 @@ def check_name(name: str) -> None:
         raise Unprocessable(f"Name is too long (maximum is {LONGEST_NAME} characters)")
 
 
+def check_operator(account_id: int, operator: AccountRecord | None) -> None:
+    """Whether an account may do what is for all accounts: the first one may, which is the operator's."""
+    if operator is None or account_id != operator.id:
+        raise Forbidden(NO_ACCESS)
+
+
 def check_cancel(action: ActionRecord) -> None:
     """Whether an action may be cancelled."""
     if not action.is_running:
@@ -123,3 +131,123 @@ def _check_available(image: ImageRecord) -> None:
 def _check_idle(running: Collection[ActionRecord]) -> None:
     if running:
         raise Unprocessable("Image already has a pending event.")
+
+
+# ----------------------------------------------------------------------------------------------------------- Droplets
+
+MOST_NAMES = 10
+LARGEST_USER_DATA = 64 << 10
+BULK_ACTIONS = frozenset({
+    "power_cycle", "power_on", "power_off", "shutdown", "enable_ipv6", "enable_backups", "disable_backups", "snapshot",
+})  # fmt: skip
+"""What may be done to all Droplets with a tag at once."""
+
+NO_ACTION = "The specified action type is not available."
+BAD_IMAGE = "You specified an invalid image for Droplet creation."
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]?[a-z0-9A-Z.\-]*[a-z0-9A-Z]")
+
+
+def check_droplet_names(name: str | None, names: Sequence[str] | None) -> list[str]:
+    """Whether Droplets may have these names; answers them."""
+    wanted = list(names) if names is not None else [name or ""]
+    if not wanted or not all(wanted):
+        raise Unprocessable("Name can't be blank")
+    if len(wanted) > MOST_NAMES:
+        raise Unprocessable(f"You specified {len(wanted)} names; up to {MOST_NAMES} Droplets are created at a time")
+    for one in wanted:
+        check_droplet_name(one)
+    return wanted
+
+
+def check_droplet_name(name: str | None) -> str:
+    """Whether a Droplet may have this name; answers it."""
+    if not name:
+        raise Unprocessable("Name can't be blank")
+    if len(name) > LONGEST_NAME:
+        raise Unprocessable(f"Name is too long (maximum is {LONGEST_NAME} characters)")
+    if not _HOSTNAME.fullmatch(name):
+        raise Unprocessable("Name Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)")
+    return name
+
+
+def check_user_data(user_data: str | None) -> None:
+    """Whether this may be given to a Droplet for its first boot."""
+    if user_data is not None and len(user_data.encode()) > LARGEST_USER_DATA:
+        raise Unprocessable(f"User data is too long (maximum is {LARGEST_USER_DATA} bytes)")
+
+
+def check_size(slug: str | None, sizes: Mapping[str, Size]) -> Size:
+    """Whether there is such a size; answers it."""
+    if not slug or slug not in sizes:
+        raise Unprocessable("You specified an invalid size for Droplet creation.")
+    return sizes[slug]
+
+
+def choose_region(asked: str | None, image: ImageRecord, size: Size, regions: Mapping[str, Region]) -> str:
+    """The region that a Droplet comes to be in: the one asked for, or the first that fits the beginning of a slug.
+
+    The image must be there, for creating a Droplet moves no bytes.
+    """
+    meant = [one for one in regions.values() if one.slug == asked] or [
+        one for one in regions.values() if one.slug.startswith(asked or "")
+    ]
+    if not meant:
+        raise Unprocessable("You specified an invalid region for Droplet creation.")
+    if not (meant := [one for one in meant if one.available]):
+        raise Unprocessable("Region is not available")
+    if image.status not in {"available", "retired"} or not (meant := [o for o in meant if o.slug in image.regions]):
+        raise Unprocessable(BAD_IMAGE)
+    if not size.available or not (meant := [one for one in meant if one.slug in size.regions]):
+        raise Unprocessable("Size is not available in this region")
+    check_fits(image, size)
+    return meant[0].slug
+
+
+def check_fits(image: ImageRecord, size: Size) -> None:
+    """Whether an image's disk fits into the disk that a size brings."""
+    if (needed := min_disk_gib(image)) > size.disk:
+        raise Unprocessable(f"The image needs a disk of {needed} GB; the size {size.slug} has one of {size.disk} GB")
+
+
+def check_rebuild(image: ImageRecord, region: str, size: Size | None) -> None:
+    """Whether a Droplet in a region may be made anew from an image."""
+    if image.status not in {"available", "retired"} or region not in image.regions:
+        raise Unprocessable("You specified an invalid image for Droplet rebuild.")
+    if size is not None:
+        check_fits(image, size)
+
+
+def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:
+    """Whether a Droplet may go back to an image."""
+    if image is None or image.type != "backup" or image.resource_id != droplet.id:
+        raise Unprocessable("The image must be a backup of this Droplet.")
+
+
+def check_resize(old: Size | None, new: Size, region: str) -> None:
+    """Whether a Droplet may have another size. Its disk is never made smaller."""
+    if not new.available or region not in new.regions:
+        raise Unprocessable("Size is not available in this region")
+    if old is not None and new.disk < old.disk:
+        raise Unprocessable("This size is not available because it has a smaller disk.")
+
+
+def check_backups_offered(region: Region | None) -> None:
+    """Whether backups may be enabled in a region."""
+    if region is None or "backups" not in region.features:
+        raise Unprocessable("Backups are not available in this region")
+
+
+def check_slug(slug: str, holder: ImageRecord | None) -> None:
+    """Whether an image may be published under a slug that another one has, or none."""
+    if not _SLUG.fullmatch(slug):
+        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits and dashes, not digits alone")
+    if holder is not None:
+        raise Unprocessable("Slug is already in use")
+
+
+_SLUG = re.compile(r"(?=.*[a-z])[a-z0-9][a-z0-9.-]{0,127}")
+
+
+def min_disk_gib(image: ImageRecord) -> int:
+    """The smallest disk, in GiB, that an image may be put on: its Droplet's, or else its own size."""
+    return image.min_disk_gib or ceil((image.virtual_bytes or 0) / (1 << 30))

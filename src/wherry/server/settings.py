@@ -20,17 +20,33 @@ LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How https is served beside http.
+
+    ``names`` are further hosts that the certificate is for. ``own`` is the operator's certificate and its key; without
+    it, the service issues one by a CA of its own.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8443
+    names: tuple[str, ...] = ()
+    own: tuple[Path, Path] | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a service is set up.
 
     ``regions`` are slugs; none means all that are known. ``rate_limit`` is requests an hour and token, 0 for none.
     ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
-    start; without one, the first start makes its own.
+    start; without one, the first start makes its own. ``tls`` is None where only http is served. ``public_images`` lets
+    the first start make public images.
     """
 
     data: Path = Path("wherry-data")
     host: str = "127.0.0.1"
     port: int = 8080
+    tls: Tls | None = None
     regions: tuple[str, ...] = ()
     test_mode: bool = False
     rate_limit: int = 0
@@ -38,6 +54,7 @@ class Settings:
     largest_image_bytes: int = 100 << 30
     bootstrap_token: str | None = None
     concurrency: int = 8
+    public_images: bool = True
 
     @property
     def readable_networks(self) -> tuple[Network, ...]:

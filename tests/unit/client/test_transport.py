@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import trustme
 
 from wherry import Client, ConnectionFailed, RequestOptions, errors
 from wherry.client import operations
@@ -11,6 +13,7 @@ from wherry.client import transport as transport_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 IMAGE = {"id": 7, "name": "web", "type": "snapshot", "regions": ["nyc3"], "created_at": "2026-01-02T03:04:05Z"}
 ACTION = {
@@ -194,3 +197,40 @@ def test_a_wrong_action_is_refused_before_it_is_sent(kind: str, region: str | No
     with pytest.raises(TypeError):
         client.gpu_droplets.images.actions.create(7, type=kind, region=region)  # type: ignore[call-overload]  # on purpose
     assert sent == []
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_once(waits: list[float]) -> None:
+    """Waiting makes no certificate better: the error comes at once, and says where to name a CA."""
+    refused = httpx.ConnectError("refused")
+    refused.__cause__ = ssl.SSLCertVerificationError()
+    refused.__cause__.verify_message = "self-signed certificate"
+    client, sent = answering(refused)
+
+    with pytest.raises(errors.CertificateNotTrusted, match="service.test is not trusted: self-signed") as raised:
+        client.gpu_droplets.images.retrieve(7)
+
+    assert "--ca-file" in raised.value.hint
+    assert not raised.value.retryable
+    assert (len(sent), waits) == (1, [])
+
+
+def test_the_ca_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WHERRY_CA_FILE is trusted alone; without it, what httpx trusts is."""
+    assert transport_module.Connection.find("t", None, 60, 3).verify is True
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("WHERRY_CA_FILE", str(tmp_path / "ca.pem"))
+
+    verify = transport_module.Connection.find("t", None, 60, 3).verify
+
+    assert isinstance(verify, ssl.SSLContext)
+    assert verify.cert_store_stats() == {"x509": 1, "x509_ca": 1, "crl": 0}
+
+
+def test_a_ca_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    """A file that is missing, or holds something else, is named before anything is sent."""
+    with pytest.raises(errors.BadRequest, match="none.pem can't be read: No such file"):
+        Client("secret", ca_file=tmp_path / "none.pem")
+    (tmp_path / "text.pem").write_text("no certificate")
+    with pytest.raises(errors.BadRequest, match="text.pem holds no certificate in PEM"):
+        Client("secret", ca_file=tmp_path / "text.pem")

@@ -16,21 +16,38 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from wherry.errors import ActionCancelled, AttemptsExhausted, Unavailable, Unprocessable, WherryError
-from wherry.models import ActionError
+from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
+from wherry.server.actions.disks import Disks
+from wherry.server.actions.droplets import Droplets
+from wherry.server.actions.expire import Expire
+from wherry.server.actions.faults import Faults
+from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.regions import Regions
+from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.catalog.tables import FIRST_PUBLIC_IMAGE_ID
+from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from wherry.models import CollectPlan, ImageCreateRequest, TransferPlan
+    from wherry.models import (
+        CollectPlan,
+        DropletActionRequest,
+        DropletCreateRequest,
+        ExpiryPlan,
+        Size,
+        TransferPlan,
+    )
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord
+    from wherry.server.clock import Clock
+    from wherry.server.droplets import Driver
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
@@ -43,12 +60,15 @@ _KEY_LIVES = timedelta(hours=24)
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
+_PUBLISHED = "first_images_published"
 
 
 class Kind(Protocol):
-    """One kind of action that takes a workflow."""
+    """One kind of action that takes a workflow, or several that have the same steps."""
 
-    kind: str
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The types of the actions that it runs."""
 
     @property
     def steps(self) -> Sequence[Callable[[ActionRecord], None]]:
@@ -62,16 +82,35 @@ class Actions:
     """Begins actions and runs them."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, largest_bytes: int
-    ) -> None:
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
+        driver: Driver, clock: Clock, largest_bytes: int,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
-        self._transfer = Transfer(catalog, engine, regions)
-        self._import = ImportImage(catalog, engine, regions, sources, largest_bytes)
+        self._regions = regions
+        by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
+        self._disks = Disks(catalog, regions, sources, largest_bytes)
         self._collect = Collect(catalog, engine, regions)
-        self.uploads = Uploads(catalog, self._import, regions, sources.folder, largest_bytes)
-        for kind in (self._transfer, self._import, self._collect):
-            engine.workflow(kind.kind, self._runner(kind))
+        self._transfer = Transfer(catalog, engine, regions)
+        self._import = ImportImage(catalog, engine, regions, self._disks)
+        self._import_disk = ImportDisk(
+            catalog, engine, regions, disks=self._disks, sizes=by_slug, collect=self._collect
+        )
+        self._droplets = Droplets(
+            catalog, engine, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect
+        )
+        self._expire = Expire(catalog, engine, self._collect)
+        self.uploads = Uploads(
+            catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
+        )
+        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
+        self.faults = Faults()
+        kinds: tuple[Kind, ...] = (
+            self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
+        )  # fmt: skip
+        for kind in kinds:
+            for name in kind.kinds:
+                engine.workflow(name, self._runner(kind))
 
     def start(self) -> None:
         """Run what was accepted, also by a process that died."""
@@ -109,7 +148,7 @@ class Actions:
         url = request.url
         if not url:
             raise Unprocessable("Url can't be blank")
-        self._import.check_url(url)
+        self._disks.check_url(url)
         return self._once(
             account_id, key, ("import", msgspec.to_builtins(request)),
             lambda tx: [self._import.accept(tx, account_id, request, {"url": url})[1]],
@@ -126,6 +165,81 @@ class Actions:
         with self._catalog.begin() as tx:
             delete.accept_replica(tx, account_id, image_id, region)
             self._collect.accept(tx)
+
+    def create_droplets(
+        self, account_id: int, asked: DropletCreateRequest, key: str | None = None
+    ) -> list[ActionRecord]:
+        """Create Droplets, all of them or none; each action's ``resource_id`` is a new Droplet."""
+        request = ("create", msgspec.to_builtins(asked))
+        return self._once(account_id, key, request, lambda tx: self._droplets.create(tx, account_id, asked))
+
+    def act_on_droplet(
+        self, account_id: int, droplet_id: int, asked: DropletActionRequest, key: str | None = None
+    ) -> ActionRecord:
+        """Do something to a Droplet."""
+        return self._once(
+            account_id, key, ("droplet", droplet_id, msgspec.to_builtins(asked)),
+            lambda tx: [self._droplets.act(tx, account_id, droplet_id, asked)],
+        )[0]  # fmt: skip
+
+    def act_on_tagged(self, account_id: int, tag: str, asked: DropletActionRequest) -> list[ActionRecord]:
+        """Do something to all Droplets with a tag, or to none."""
+        with self._catalog.begin() as tx:
+            return self._droplets.act_tagged(tx, account_id, tag, asked)
+
+    def delete_droplet(self, account_id: int, droplet_id: int) -> None:
+        """Delete a Droplet and its backups."""
+        with self._catalog.begin() as tx:
+            self._droplets.delete(tx, account_id, droplet_id)
+
+    def delete_tagged(self, account_id: int, tag: str) -> None:
+        """Delete all Droplets with a tag, or none. Raises NotFound for a tag that there is not."""
+        with self._catalog.begin() as tx:
+            tx.tag(account_id, tag)
+            for droplet_id in tx.tagged(account_id, "droplet", tag):
+                self._droplets.delete(tx, account_id, droplet_id)
+
+    def back_up(self, account_id: int, droplet_id: int) -> ActionRecord:
+        """Take a backup of a Droplet now."""
+        with self._catalog.begin() as tx:
+            return self._droplets.back_up(tx, tx.lock_droplet(droplet_id, account_id), is_scheduled=False)
+
+    def import_disk(self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None) -> ActionRecord:
+        """Replace a Droplet's disk by what was uploaded for it."""
+        return self._once(
+            account_id, key, ("disk_import", droplet_id, upload_id),
+            lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
+        )[0]  # fmt: skip
+
+    def expire(self) -> ActionRecord:
+        """Let backups go whose time is over."""
+        with self._catalog.begin() as tx:
+            return self._expire.accept(tx)
+
+    def plan_expire(self, account_id: int) -> list[ExpiryPlan]:
+        """Which of an account's backups ``expire`` would let go."""
+        with self._catalog.read() as reader:
+            return self._expire.plan(reader, account_id, self._catalog.now())
+
+    def publish_first_images(self) -> None:
+        """Make the first public images, once in a catalog's life, and wait until they are there or have errored."""
+        with self._catalog.begin() as tx:
+            operator = tx.first_account()
+            if operator is not None and not tx.fact(_PUBLISHED):
+                tx.set_fact(_PUBLISHED, value=True)
+                home = next(iter(self._regions.by_slug))
+                for number, one in enumerate(PUBLIC_IMAGES):
+                    request = ImageCreateRequest(name=one.name, region=home, distribution=one.distribution)
+                    self._import.accept(
+                        tx, operator.id, request, {"seed": one.slug}, kind="base", slug=one.slug, everywhere=True,
+                        image_id=FIRST_PUBLIC_IMAGE_ID + number,
+                    )  # fmt: skip
+        while self._is_publishing():
+            time.sleep(_GLANCE_S)
+
+    def _is_publishing(self) -> bool:
+        with self._catalog.read() as reader:
+            return any("seed" in one.detail["source"] for one in reader.running(kind="import"))
 
     def collect(self, region: str | None = None) -> ActionRecord:
         """Remove what nobody holds."""
@@ -153,6 +267,8 @@ class Actions:
             time.sleep(_GLANCE_S)
         with self._catalog.begin() as tx:
             tx.empty()
+        self.faults.forget()
+        self.scheduler.reset_clock()
         self.uploads.sweep()
         self.collect()
 
@@ -194,7 +310,7 @@ class Actions:
                 self._fail(
                     kind, action_id, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
                 )
-            if kind is self._import:
+            if kind in (self._import, self._import_disk):
                 self.uploads.sweep()
 
         return run
@@ -205,6 +321,7 @@ class Actions:
         log.info("action.begin action_id=%s type=%s attempt=%s", action_id, action.type, action.attempts)
         if action.attempts > _MOST_ATTEMPTS:
             raise AttemptsExhausted(f"The service died {_MOST_ATTEMPTS} times while it ran this action.")
+        self.faults.check(action)
 
     def _working(self, step: Callable[[ActionRecord], None]) -> Callable[[int], None]:
         """A step that does nothing once its action has ended, and stops where that was asked for."""

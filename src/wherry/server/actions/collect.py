@@ -27,7 +27,7 @@ _BATCH = 200
 class Collect:
     """Condemn, remove and forget, batch by batch."""
 
-    kind = "collect"
+    kinds = ("collect",)
 
     def __init__(self, catalog: Catalog, engine: Engine, regions: Regions) -> None:
         self._catalog = catalog
@@ -42,10 +42,10 @@ class Collect:
     def accept(self, tx: Writer, region: str | None = None) -> ActionRecord:
         """Begin to collect, in one region or in all; one that is in progress is answered instead."""
         self._check(region)
-        if running := tx.running(kind=self.kind):
+        if running := tx.running(kind="collect"):
             return running[0]
-        action = tx.add_action(self.kind, account_id=None, region=region)
-        self._engine.enqueue(tx.connection, self.kind, action.id)
+        action = tx.add_action("collect", account_id=None, region=region)
+        self._engine.enqueue(tx.connection, action.type, action.id)
         return action
 
     def plan(self, reader: Reader, region: str | None = None) -> list[CollectPlan]:

@@ -21,7 +21,7 @@ def accept(tx: Writer, account_id: int, image_id: int) -> ActionRecord:
     """
     image = tx.lock_image(image_id, account_id)
     lifecycle.check_convert(image, tx.running(image_id=image_id))
-    tx.update_image(image_id, type="snapshot")
+    tx.update_image(image_id, type="snapshot", expires_at=None)
     home = image.regions[0] if image.regions else None
     action = tx.add_action(KIND, account_id=account_id, image_id=image_id, region=home, completed=True)
     return replace(action, status="in-progress", completed_at=None)

@@ -84,21 +84,25 @@ class HeldBlocks:
                 return
             with self._catalog.read() as reader:
                 likest = reader.similar(self._region, list(samples), account_id, _LIKEST)
-            fresh = {replica.id for replica in likest} - self._looked_into
-            for replica_id in fresh:
-                self._hold_packs_of(replica_id)
-            if fresh:
-                self._load()
+            self._take({manifest.id for manifest in likest} - self._looked_into)
+
+    def reuse(self, manifest_id: int) -> None:
+        """Hold the packs that a manifest needs."""
+        with self._lock:
+            self._take({manifest_id})
 
     def _is_worth_asking(self, digest: bytes) -> bool:
         self._asked += 1
         return self._asked <= FEW_BLOCKS or is_sampled(digest[0])
 
-    def _hold_packs_of(self, replica_id: int) -> None:
-        self._looked_into.add(replica_id)
-        with self._catalog.begin() as tx:
-            keys = [one.key for one in tx.referred(replica_id) if one.kind == "pack"]
-            tx.hold(self._action_id, self._region, keys)
+    def _take(self, manifest_ids: set[int]) -> None:
+        for manifest_id in manifest_ids:
+            self._looked_into.add(manifest_id)
+            with self._catalog.begin() as tx:
+                keys = [one.key for one in tx.referred(manifest_id)]
+                tx.hold(self._action_id, self._region, keys)
+        if manifest_ids:
+            self._load()
 
     def _load(self) -> None:
         """Read what the held packs have. One that was in flight when a process died may not be there: it is not had."""

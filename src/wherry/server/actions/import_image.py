@@ -1,45 +1,45 @@
-"""Import: a disk image becomes an image of ours, from a URL or from bytes that were uploaded."""
+"""Import: a disk image becomes an image of ours, from a URL or from bytes that were uploaded.
+
+A public image is the same with one step more: it is brought to all other regions, too, before anybody sees it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wherry.errors import FormatError
 from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
-from wherry.server.actions.replica import read_published, record
-from wherry.server.formats import open_image
+from wherry.server.actions.replica import end, read_published, record
+from wherry.server.storage import plan_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wherry.models import ImageCreateRequest
+    from wherry.server.actions.disks import Disks
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
     from wherry.server.engine import Engine
-    from wherry.server.sources import Sources
+    from wherry.server.storage import Manifest, Store
 
 
 class ImportImage:
-    """Read the source once, forwards; store what is new; publish the manifest; make the image available."""
+    """Store the disk; bring it to all regions if it is to be public; make the image available."""
 
-    kind = "import"
+    kinds = ("import",)
 
-    def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, largest_bytes: int
-    ) -> None:
+    def __init__(self, catalog: Catalog, engine: Engine, regions: Regions, disks: Disks) -> None:
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
-        self._sources = sources
-        self._largest_bytes = largest_bytes
+        self._disks = disks
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
         """What is done, in this order."""
-        return (self._store, self._complete)
+        return (self._store, self._spread, self._complete)
 
     def accept(
         self,
@@ -50,53 +50,81 @@ class ImportImage:
         *,
         kind: str = "custom",
         slug: str | None = None,
+        everywhere: bool = False,
+        image_id: int | None = None,
     ) -> tuple[ImageRecord, ActionRecord]:
-        """Add an image that is being imported from a source (``Sources.open`` says what that may be)."""
+        """Add an image that is being imported from a source (``Sources.open`` says what that may be).
+
+        One with a slug becomes public under it when it is whole. ``everywhere`` brings it to all regions, and lets it
+        take the slug over from the image that has it.
+        """
         name, region = lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
         lifecycle.check_tags(request.tags or [])
+        if slug is not None:
+            lifecycle.check_slug(slug, None if everywhere else tx.image_with_slug(slug))
         image = tx.add_image(
             account_id, name, kind, status="NEW", distribution=lifecycle.distribution(request.distribution),
-            description=request.description, slug=slug, tags=request.tags or (),
+            description=request.description, tags=request.tags or (), image_id=image_id,
         )  # fmt: skip
-        action = tx.add_action(
-            self.kind, account_id=account_id, image_id=image.id, region=region, detail={"source": dict(source)}
-        )
-        self._engine.enqueue(tx.connection, self.kind, action.id)
+        detail = {"source": dict(source), "slug": slug, "everywhere": everywhere}
+        action = tx.add_action("import", account_id=account_id, image_id=image.id, region=region, detail=detail)
+        self._engine.enqueue(tx.connection, action.type, action.id)
         return image, action
-
-    def check_url(self, url: str) -> None:
-        """Whether a URL may be imported from, as far as that shows without asking it. Raises Unprocessable."""
-        self._sources.check(url)
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
         """A custom image that can't be imported ends as deleted and says why (wire.md 3.3)."""
         tx.update_image(action.image_id, status="deleted", error_message=message)
 
     def _store(self, action: ActionRecord) -> None:
-        assert action.region is not None
         with self._catalog.begin() as tx:
             tx.update_image(action.image_id, status="pending")
             account_id = tx.image(action.image_id).account_id
-        store = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, store, action.id, action.region)
-        held.look_ahead(account_id)
-        holder = ActionHolder(self._catalog, action.id, action.region)
-        with self._sources.open(action.detail["source"]) as source:
-            meter = ProgressMeter(self._catalog, action.id, "store", position=source.position)
-            disk = open_image(source, self._sources.spool, self._largest_bytes)
-            first = max(held.own_numbers, default=-1) + 1
-            manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=meter)
-            meter.write()
-        if not manifest.virtual_size:
-            raise FormatError("The disk image is empty.")
-        store.write_manifest(manifest, holder)
+        self._disks.store(action, account_id)
+
+    def _spread(self, action: ActionRecord) -> None:
+        home, *others = self._places(action)
+        if not others:
+            return
+        source = self._regions.store(home)
+        _, manifest = read_published(self._catalog, source, action, home)
+        meter = ProgressMeter(self._catalog, action.id, "spread")
+        for region in others:
+            self._bring(action, source, manifest, region, meter)
+
+    def _bring(
+        self, action: ActionRecord, source: Store, manifest: Manifest, region: str, meter: ProgressMeter
+    ) -> None:
+        """Bring the disk to a further region: only the blocks that are missing there move."""
+        target = self._regions.store(region)
+        held = HeldBlocks(self._catalog, target, action.id, region)
+        with self._catalog.read() as reader:
+            account_id = reader.image(action.image_id).account_id
+        held.look_for(manifest.samples(), account_id)
+        plan = plan_copy(manifest, held.is_reused)
+        holder = ActionHolder(self._catalog, action.id, region)
+        done = frozenset(held.own_numbers)
+        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=meter)
+        found = HeldBlocks(self._catalog, target, action.id, region).find
+        target.write_manifest(manifest.relocated(action.id, found), holder)
 
     def _complete(self, action: ActionRecord) -> None:
-        assert action.region is not None
-        key, manifest = read_published(self._catalog, self._regions.store(action.region), action)
+        found = {
+            region: read_published(self._catalog, self._regions.store(region), action, region)
+            for region in self._places(action)
+        }
         with self._catalog.begin() as tx:
+            for region, (key, manifest) in found.items():
+                tx.add_replica(action.image_id, region, record(tx, action, region, key, manifest))
             tx.update_image(
                 action.image_id, status="available", virtual_bytes=manifest.virtual_size,
                 data_bytes=manifest.data_bytes, fingerprint=manifest.fingerprint,
             )  # fmt: skip
-            record(tx, action, key, manifest)
+            if (slug := action.detail.get("slug")) is not None:
+                tx.publish_image(action.image_id, slug)
+            end(tx, action)
+
+    def _places(self, action: ActionRecord) -> list[str]:
+        """The regions that the image comes to be in, the one it is stored in first."""
+        assert action.region is not None
+        others = self._regions.by_slug if action.detail.get("everywhere") else ()
+        return [action.region, *(slug for slug in others if slug != action.region)]

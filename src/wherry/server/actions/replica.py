@@ -1,4 +1,4 @@
-"""How a transfer and an import end: a manifest that was published becomes a replica that counts."""
+"""How actions end that bring a disk into a region: a manifest that was published becomes one that counts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from wherry.server.storage import Manifest, Store
 
 
-def read_published(catalog: Catalog, store: Store, action: ActionRecord) -> tuple[str, Manifest]:
-    """The manifest that an action published last, read back from the store, and its key."""
-    assert action.region is not None
+def read_published(catalog: Catalog, store: Store, action: ActionRecord, region: str) -> tuple[str, Manifest]:
+    """The manifest that an action published last in a region, read back from the store, and its key."""
     with catalog.read() as reader:
-        key = reader.held(action.id, action.region, "manifest")[-1].key
+        key = reader.held(action.id, region, "manifest")[-1].key
     return key, store.read_manifest(key)
 
 
-def record(tx: Writer, action: ActionRecord, key: str, manifest: Manifest) -> None:
-    """Record the replica and end the action: from this commit on the image is in the region."""
-    assert action.region is not None
-    tx.add_replica(
-        action.image_id, action.region, action.id, manifest_key=key, pack_keys=manifest.packs,
-        samples=manifest.samples(),
-    )  # fmt: skip
+def record(tx: Writer, action: ActionRecord, region: str, key: str, manifest: Manifest) -> int:
+    """Record what a published manifest needs; answers its id, by which an image or a Droplet may name it."""
+    return tx.add_manifest(region, action.id, manifest_key=key, pack_keys=manifest.packs, samples=manifest.samples())
+
+
+def end(tx: Writer, action: ActionRecord) -> None:
+    """End an action whose effect is recorded: it holds nothing any longer, for what it made is named by now."""
+    tx.drop_holds(action.id)
     if action.progress is not None:
         tx.set_progress(action.id, finished(action.progress))
     tx.end_action(action.id)

@@ -9,7 +9,7 @@ from wherry.models import Progress, TransferPlan
 from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
-from wherry.server.actions.replica import read_published, record
+from wherry.server.actions.replica import end, read_published, record
 from wherry.server.storage import plan_copy
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Copy:
 class Transfer:
     """Plan what the target lacks, copy it, publish the manifest, record the replica."""
 
-    kind = "transfer"
+    kinds = ("transfer",)
 
     def __init__(self, catalog: Catalog, engine: Engine, regions: Regions) -> None:
         self._catalog = catalog
@@ -59,8 +59,8 @@ class Transfer:
         if running := tx.running_transfer(image_id, region):
             return running
         target = lifecycle.check_transfer(image, region, self._regions.by_slug)
-        action = tx.add_action(self.kind, account_id=account_id, image_id=image_id, region=target.slug)
-        self._engine.enqueue(tx.connection, self.kind, action.id)
+        action = tx.add_action("transfer", account_id=account_id, image_id=image_id, region=target.slug)
+        self._engine.enqueue(tx.connection, action.type, action.id)
         return action
 
     def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
@@ -70,7 +70,7 @@ class Transfer:
         manifest = self._source(reader, image_id)[1]
         store = self._regions.store(target)
         likest = reader.similar(target, list(manifest.samples()), image.account_id, 8)
-        packs = {one.key for replica in likest for one in reader.referred(replica.id) if one.kind == "pack"}
+        packs = {pack.key for one in likest for pack in reader.referred(one.id)}
         present = {entry.digest for key in packs for entry in store.read_index(key).entries}
         return _summary(target, plan_copy(manifest, present.__contains__))
 
@@ -100,9 +100,10 @@ class Transfer:
 
     def _complete(self, action: ActionRecord) -> None:
         assert action.region is not None
-        key, manifest = read_published(self._catalog, self._regions.store(action.region), action)
+        key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
         with self._catalog.begin() as tx:
-            record(tx, action, key, manifest)
+            tx.add_replica(action.image_id, action.region, record(tx, action, action.region, key, manifest))
+            end(tx, action)
 
     def _open(self, action: ActionRecord) -> _Copy:
         assert action.region is not None

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import zstandard
 
-from wherry.errors import ImageTooLarge, StoreFull, Unprocessable
-from wherry.models import ImageCreateRequest
+from wherry.errors import ImageTooLarge, NotFound, StoreFull, Unprocessable
+from wherry.models import ImageCreateRequest, UploadCreateRequest
 from wherry.server import lifecycle
 from wherry.server.formats import is_packed
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from wherry.models import UploadCreateRequest
+    from wherry.server.actions.import_disk import ImportDisk
     from wherry.server.actions.import_image import ImportImage
     from wherry.server.actions.regions import Regions
-    from wherry.server.catalog import Catalog
+    from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
 
 _CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
@@ -40,10 +40,12 @@ class Uploads:
     """Takes bytes in and hands them to an import."""
 
     def __init__(
-        self, catalog: Catalog, importer: ImportImage, regions: Regions, folder: Path, largest_bytes: int
-    ) -> None:
+        self, catalog: Catalog, importer: ImportImage, disk_importer: ImportDisk, regions: Regions, *, folder: Path,
+        largest_bytes: int,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._import = importer
+        self._import_disk = disk_importer
         self._regions = regions
         self._folder = folder
         self._largest_bytes = largest_bytes
@@ -51,9 +53,15 @@ class Uploads:
 
     def begin(self, account_id: int, request: UploadCreateRequest) -> UploadRecord:
         """Begin an upload. What can be refused is refused before a byte is sent."""
-        lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
-        lifecycle.check_tags(request.tags or [])
         with self._catalog.begin() as tx:
+            if request.droplet_id is not None:
+                droplet = tx.droplet(request.droplet_id, account_id)
+                request = UploadCreateRequest(name=droplet.name, region=droplet.region, droplet_id=droplet.id)
+            lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
+            lifecycle.check_tags(request.tags or [])
+            if request.slug is not None:
+                lifecycle.check_slug(request.slug, None)
+                lifecycle.check_operator(account_id, tx.first_account())
             return tx.add_upload(str(uuid.uuid4()), account_id, msgspec.to_builtins(request))
 
     @contextmanager
@@ -86,13 +94,28 @@ class Uploads:
             upload = tx.upload(upload_id, account_id)
             if upload.image_id is not None:
                 return tx.actions(account_id, image_id=upload.image_id)[0][-1]
-            if not upload.received_bytes:
-                raise Unprocessable("Upload is empty")
+            if (droplet_id := upload.request.get("droplet_id")) is not None:
+                raise Unprocessable(f"Upload is for a disk: PUT /v2/droplets/{droplet_id}/disk?upload_id={upload_id}")
+            source = self._source(upload)
             request = msgspec.convert(upload.request, ImageCreateRequest)
-            source = {"spool": str(self.path(upload_id)), "upload": upload_id}
-            image, action = self._import.accept(tx, account_id, request, source, kind=kind, slug=slug)
+            published = upload.request.get("slug")
+            image, action = self._import.accept(
+                tx, account_id, request, source, kind=kind if published is None else "base", slug=slug or published,
+                everywhere=published is not None,
+            )  # fmt: skip
             tx.update_upload(upload_id, status="finished", image_id=image.id)
             return action
+
+    def finish_disk(self, tx: Writer, account_id: int, droplet_id: int, upload_id: str) -> ActionRecord:
+        """Replace a Droplet's disk by what has come for it; a second time answers the same action."""
+        upload = tx.upload(upload_id, account_id)
+        if upload.request.get("droplet_id") != droplet_id:
+            raise Unprocessable("Upload is not for the disk of this Droplet")
+        if upload.action_id is not None:
+            return tx.action(upload.action_id)
+        action = self._import_disk.accept(tx, account_id, droplet_id, self._source(upload))
+        tx.update_upload(upload_id, status="finished", action_id=action.id)
+        return action
 
     def remove(self, account_id: int, upload_id: str) -> None:
         """Give an upload up."""
@@ -100,6 +123,13 @@ class Uploads:
         with self._catalog.begin() as tx:
             tx.remove_upload(upload_id)
         self.path(upload_id).unlink(missing_ok=True)
+
+    def give_up(self, account_id: int, upload_id: str) -> None:
+        """Give an upload up if it was not finished: its bytes came with a request that failed."""
+        try:
+            self.remove(account_id, upload_id)
+        except (NotFound, Unprocessable):
+            return
 
     def sweep(self) -> None:
         """Remove the spool files that no upload and no import needs any longer.
@@ -109,7 +139,8 @@ class Uploads:
         """
         spooled = list(self._folder.glob("*.spool"))
         with self._catalog.read() as reader:
-            running = {action.detail["source"].get("upload") for action in reader.running(kind="import")}
+            imports = [*reader.running(kind="import"), *reader.running(kind="disk_import")]
+            running = {action.detail["source"].get("upload") for action in imports}
             needed = {one.id for one in reader.uploads() if one.status == "open"} | running
         for path in spooled:
             if path.stem not in needed:
@@ -118,6 +149,11 @@ class Uploads:
     def path(self, upload_id: str) -> Path:
         """Where an upload's bytes are spooled."""
         return self._folder / f"{upload_id}.spool"
+
+    def _source(self, upload: UploadRecord) -> dict[str, str]:
+        if not upload.received_bytes:
+            raise Unprocessable("Upload is empty")
+        return {"spool": str(self.path(upload.id)), "upload": upload.id}
 
     def _open_upload(self, account_id: int, upload_id: str) -> UploadRecord:
         with self._catalog.read() as reader:

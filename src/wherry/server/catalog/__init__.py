@@ -23,7 +23,8 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from wherry.errors import Unavailable
-from wherry.server.catalog.queries import BUSY, GONE, Reader, Writer
+from wherry.server.catalog.asking import GONE, micros
+from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.crashpoint import crash_point
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["BUSY", "GONE", "Catalog", "Reader", "Writer", "open_sqlite"]
+__all__ = ["GONE", "Catalog", "Reader", "Writer", "micros", "open_sqlite"]
 
 _LARGEST_GROUP = 64  # how many writers share one commit at the most
 
@@ -57,6 +58,10 @@ class Catalog:
         self._queue = threading.Lock()
         self._waiting = 0
         self._group: _Group | None = None
+
+    def now(self) -> datetime:
+        """The time that a change would be stamped with now."""
+        return self._clock()
 
     @contextmanager
     def read(self) -> Iterator[Reader]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from wherry.models import ActionError, Progress
+    from wherry.server.backup_policy import Policy
+
+ResourceKind = Literal["image", "droplet"]
+"""What actions work on and what can be tagged."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ class TokenRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """An image and where it is: ``regions`` in the order in which it came there."""
+    """An image and where it is: ``regions`` in the order in which it came there.
+
+    ``resource_id`` is the Droplet that a snapshot or backup was taken of; ``expires_at`` is when retention lets a
+    backup go; ``min_disk_gib`` is that Droplet's disk, None where the image's own size counts.
+    """
 
     id: int
     account_id: int
@@ -57,6 +65,8 @@ class ImageRecord:
     data_bytes: int | None
     fingerprint: str | None
     resource_id: int | None
+    expires_at: datetime | None = None
+    min_disk_gib: int | None = None
     regions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
@@ -92,6 +102,13 @@ class ActionRecord:
         assert self.resource_type == "image"
         return self.resource_id
 
+    @property
+    def droplet_id(self) -> int:
+        """The Droplet the action works on."""
+        assert self.resource_id is not None
+        assert self.resource_type == "droplet"
+        return self.resource_id
+
 
 @dataclass(frozen=True)
 class ObjectRecord:
@@ -113,7 +130,80 @@ class ReplicaRecord:
     id: int
     image_id: int
     region: str
+    manifest_id: int
     manifest_key: str
+
+
+@dataclass(frozen=True)
+class ManifestRecord:
+    """A manifest that a replica or a Droplet names."""
+
+    id: int
+    region: str
+    key: str
+
+
+@dataclass(frozen=True)
+class DropletRecord:
+    """A Droplet: its disk (a manifest in its region), what that was made from, and the facts of its machine.
+
+    ``facts`` is what its creator asked for and wherry only keeps. ``backup_due_at`` is when the window of its next
+    backup opens. ``is_busy`` says whether an action of it is in progress.
+    """
+
+    id: int
+    account_id: int
+    name: str
+    status: str
+    region: str
+    size: str
+    is_gpu: bool
+    image: ImageRecord
+    manifest_id: int | None
+    manifest_key: str
+    virtual_bytes: int
+    data_bytes: int
+    fingerprint: str
+    facts: dict[str, Any]
+    policy: Policy | None
+    backup_due_at: datetime | None
+    created_at: datetime
+    is_busy: bool
+    backup_ids: tuple[int, ...] = ()
+    snapshot_ids: tuple[int, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TagRecord:
+    """A tag: how many resources of each kind have it, and which of each got it last, the very last one at the end."""
+
+    id: int
+    name: str
+    counts: dict[str, int]
+    last: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SshKeyRecord:
+    """A public key."""
+
+    id: int
+    account_id: int
+    name: str
+    public_key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class AccountTransferRecord:
+    """An offer of an image to another account; ``status`` is pending, accepted, cancelled or declined."""
+
+    id: int
+    image_id: int
+    sender_id: int
+    recipient_id: int
+    status: str
 
 
 @dataclass(frozen=True)
@@ -128,6 +218,7 @@ class UploadRecord:
     packed: bool
     status: str
     image_id: int | None
+    action_id: int | None
     created_at: datetime
 
 

@@ -1,8 +1,9 @@
 """The catalog's tables: what exists, where, and in which state.
 
-Times are UTC, in whole microseconds since 1970. Ids of images and of actions are separate sequences and are never used
-again. Who holds which stored object is two tables of foreign keys, ``refs`` (a replica needs it) and ``holds`` (an
-action in progress needs it): an object that stands in neither is what ``collect`` may remove.
+Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are
+never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
+which packs a manifest needs, and ``holds`` what an action in progress needs. What none of them leads to is what
+``collect`` may remove.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ metadata = MetaData()
 # SQLite makes its row id an "INTEGER PRIMARY KEY"; PostgreSQL wants BIGINT for the same range.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
+FIRST_PUBLIC_IMAGE_ID = 100_000_001
 FIRST_IMAGE_ID = 200_000_001
+FIRST_DROPLET_ID = 500_000_001
 FIRST_ACTION_ID = 3_000_000_001
 """Above 2^31, as DigitalOcean's are by now: a client that keeps 32 bits should fail here rather than there."""
 
@@ -69,15 +72,93 @@ images = Table(
     Column("virtual_bytes", BigInteger),
     Column("data_bytes", BigInteger),
     Column("fingerprint", String(64)),
-    Column("resource_id", BigInteger),
+    Column("resource_id", BigInteger),  # the Droplet that a snapshot or backup was taken of
+    Column("expires_at", BigInteger),  # when retention lets a backup go; null is never
+    Column("min_disk_gib", Integer),  # of a snapshot or backup: its Droplet's disk; null is the image's own size
     Index("images_of_account", "account_id", "id"),
+    Index("images_that_expire", "expires_at", sqlite_where=text("expires_at IS NOT NULL"),
+          postgresql_where=text("expires_at IS NOT NULL")),
+    # Terraform finds a snapshot by its second, so no two of one Droplet may share it (times are whole seconds then).
+    Index("one_image_a_second", "resource_id", "created_at", unique=True,
+          sqlite_where=text("resource_id IS NOT NULL"), postgresql_where=text("resource_id IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
-image_tags = Table(
-    "image_tags", metadata,
-    Column("image_id", ForeignKey("images.id"), primary_key=True),
-    Column("tag", String(255), primary_key=True),
+droplets = Table(
+    "droplets", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("size", String(64), nullable=False),
+    Column("is_gpu", Boolean, nullable=False),
+    Column("image_id", ForeignKey("images.id"), nullable=False),  # what its disk was made from
+    Column("manifest_id", ForeignKey("objects.id")),  # its disk; null once it is deleted
+    Column("virtual_bytes", BigInteger, nullable=False),
+    Column("data_bytes", BigInteger, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("facts", Text, nullable=False),  # JSON: what the caller asked for and wherry only keeps
+    Column("backup_policy", Text),  # JSON; null is no backups
+    Column("backup_due_at", BigInteger),  # when the window of the next backup opens
+    Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
+    Index("droplets_of_account", "account_id", "id"),
+    Index("droplets_of_manifest", "manifest_id"),
+    Index("droplets_with_backups", "backup_due_at", sqlite_where=text("backup_due_at IS NOT NULL"),
+          postgresql_where=text("backup_due_at IS NOT NULL")),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+tags = Table(
+    "tags", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("folded", String(255), nullable=False),  # the name in lower case: the first spelling is the one that counts
+    UniqueConstraint("account_id", "folded"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+taggings = Table(
+    "taggings", metadata,
+    Column("id", _Id, primary_key=True),  # the highest is the last one
+    Column("tag_id", ForeignKey("tags.id"), nullable=False),
+    Column("resource_type", String(16), nullable=False),
+    Column("resource_id", BigInteger, nullable=False),
+    UniqueConstraint("tag_id", "resource_type", "resource_id"),
+    Index("taggings_of_resource", "resource_type", "resource_id"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+ssh_keys = Table(
+    "ssh_keys", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    UniqueConstraint("account_id", "fingerprint"),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+account_transfers = Table(
+    "account_transfers", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("image_id", ForeignKey("images.id"), nullable=False),
+    Column("sender_id", ForeignKey("accounts.id"), nullable=False),
+    Column("recipient_id", ForeignKey("accounts.id"), nullable=False),
+    Column("status", String(16), nullable=False),  # pending, accepted, cancelled or declined
+    Column("created_at", BigInteger, nullable=False),
+    Index("one_offer_an_image", "image_id", unique=True, sqlite_where=text("status = 'pending'"),
+          postgresql_where=text("status = 'pending'")),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+facts = Table(
+    "facts", metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
 )  # fmt: skip
 
 actions = Table(
@@ -102,10 +183,16 @@ actions = Table(
     Index("one_transfer_a_region", "resource_id", "region", unique=True,
           sqlite_where=text("status = 'in-progress' AND type = 'transfer'"),
           postgresql_where=text("status = 'in-progress' AND type = 'transfer'")),
-    # ... one import of an image, and one collect.
+    # ... one import of an image, one action of a Droplet, one collect, and one expire.
     Index("one_import_an_image", "resource_id", unique=True,
           sqlite_where=text("status = 'in-progress' AND type = 'import'"),
           postgresql_where=text("status = 'in-progress' AND type = 'import'")),
+    Index("one_action_a_droplet", "resource_id", unique=True,
+          sqlite_where=text("status = 'in-progress' AND resource_type = 'droplet'"),
+          postgresql_where=text("status = 'in-progress' AND resource_type = 'droplet'")),
+    Index("one_expire", "type", unique=True,
+          sqlite_where=text("status = 'in-progress' AND type = 'expire'"),
+          postgresql_where=text("status = 'in-progress' AND type = 'expire'")),
     Index("one_collect", "type", unique=True,
           sqlite_where=text("status = 'in-progress' AND type = 'collect'"),
           postgresql_where=text("status = 'in-progress' AND type = 'collect'")),
@@ -121,6 +208,7 @@ replicas = Table(
     Column("region", String(32), nullable=False),
     Column("manifest_id", ForeignKey("objects.id"), nullable=False),
     UniqueConstraint("image_id", "region"),
+    Index("replicas_of_manifest", "manifest_id"),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -143,9 +231,9 @@ objects = Table(
 
 refs = Table(
     "refs", metadata,
-    Column("object_id", ForeignKey("objects.id"), primary_key=True),
-    Column("replica_id", ForeignKey("replicas.id"), primary_key=True),
-    Index("refs_of_replica", "replica_id"),
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),  # a pack ...
+    Column("manifest_id", ForeignKey("objects.id"), primary_key=True),  # ... and a manifest that needs it
+    Index("refs_of_manifest", "manifest_id"),
 )  # fmt: skip
 
 holds = Table(
@@ -159,8 +247,8 @@ samples = Table(
     "samples", metadata,
     Column("region", String(32), primary_key=True),
     Column("digest", BigInteger, primary_key=True),  # the first 8 bytes of a sampled block's digest
-    Column("replica_id", ForeignKey("replicas.id"), primary_key=True),
-    Index("samples_of_replica", "replica_id"),
+    Column("manifest_id", ForeignKey("objects.id"), primary_key=True),
+    Index("samples_of_manifest", "manifest_id"),
     sqlite_with_rowid=False,
 )  # fmt: skip
 
@@ -174,6 +262,7 @@ uploads = Table(
     Column("packed", Boolean, nullable=False),  # the spool compresses what came
     Column("status", String(16), nullable=False),
     Column("image_id", ForeignKey("images.id")),
+    Column("action_id", BigInteger),  # of a Droplet's disk: the import that it became
     Column("created_at", BigInteger, nullable=False),
 )  # fmt: skip
 

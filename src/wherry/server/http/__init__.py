@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from wherry import calls as c
 from wherry.errors import MethodNotAllowed, NotFound, NotServed
-from wherry.server.http import actions, edge, images, openapi, regions, transfers
+from wherry.server.http import actions, droplets, edge, images, openapi, regions, transfers
 from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
@@ -45,6 +45,20 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.SNAPSHOTS_LIST.name: images.list_snapshots,
     c.SNAPSHOTS_GET.name: images.get_snapshot,
     c.SNAPSHOTS_DELETE.name: images.delete_snapshot,
+    c.DROPLETS_LIST.name: droplets.list_droplets,
+    c.DROPLETS_CREATE.name: droplets.create_droplets,
+    c.DROPLETS_DELETE_TAGGED.name: droplets.delete_tagged,
+    c.DROPLETS_GET.name: droplets.get_droplet,
+    c.DROPLETS_DELETE.name: droplets.delete_droplet,
+    c.DROPLET_SNAPSHOTS.name: droplets.list_snapshots,
+    c.DROPLET_BACKUPS.name: droplets.list_backups,
+    c.DROPLET_ACTIONS_LIST.name: droplets.list_actions,
+    c.DROPLET_ACTIONS_CREATE.name: droplets.create_action,
+    c.DROPLET_ACTIONS_GET.name: droplets.get_action,
+    c.DROPLET_ACTIONS_CREATE_TAGGED.name: droplets.create_tagged_actions,
+    c.BACKUP_POLICY_GET.name: droplets.get_policy,
+    c.BACKUP_POLICIES_LIST.name: droplets.list_policies,
+    c.BACKUP_POLICIES_SUPPORTED.name: droplets.list_supported_policies,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: transfers.export_image,
     c.REPLICAS_DELETE.name: images.delete_replica,
@@ -54,8 +68,14 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.UPLOADS_FINISH.name: transfers.finish_upload,
     c.UPLOADS_DELETE.name: transfers.delete_upload,
     c.COLLECT.name: actions.collect,
+    c.EXPIRE.name: actions.expire,
+    c.DISK_EXPORT.name: droplets.export_disk,
+    c.DISK_IMPORT.name: droplets.import_disk,
     c.TEST_IMAGE.name: transfers.create_test_image,
     c.TEST_RESET.name: transfers.reset,
+    c.TEST_BACKUP.name: transfers.back_up,
+    c.TEST_CLOCK.name: transfers.set_clock,
+    c.TEST_FAULTS.name: transfers.ask_fault,
 }
 """Who answers which call. One that is async takes or gives bytes and makes its own reply."""
 
@@ -65,7 +85,7 @@ _EXPOSED = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-requ
 def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) -> ASGIApp:
     """The web face of a service, as an ASGI application."""
     gate = edge.Gate(service.catalog, rate_limit)
-    served = [call for call in c.CALLS if test_mode or not call.test_mode]
+    served = [call for call in c.CALLS if (test_mode or not call.test_mode) and call.name in HANDLERS]
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for call in served:
         by_path[call.path][call.method] = _endpoint(call, service, gate)

@@ -76,3 +76,10 @@ def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply
     if x.body.dry_run:
         return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))
     return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
+
+
+def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
+    """Answer expire.create."""
+    if x.body.dry_run:
+        return m.ExpiryPlanReply(plan=service.actions.plan_expire(x.account_id))
+    return m.ActionReply(action=service.wire.action(service.actions.expire(), x.token))

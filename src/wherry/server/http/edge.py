@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from wherry import errors as e
 from wherry import models as m
+from wherry.server.lifecycle import NO_ACTION
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -47,6 +48,7 @@ STATUS: dict[type[e.WherryError], int] = {
 
 UNEXPECTED = "Unexpected server-side error"
 STRANGER = "Unable to authenticate you."
+UNAUTHORIZED = "You are not authorized to perform this operation."
 UNREADABLE = "error parsing request body"
 HOUR_S = 3600
 MINUTE_S = 60
@@ -102,6 +104,11 @@ class Exchange:
     def flag(self, name: str) -> bool:
         """A query parameter that says yes or no; clients spell true in several ways."""
         return (self.query(name) or "").lower() in {"true", "1"}
+
+    def require(self, *scopes: str) -> None:
+        """See that the token has further scopes, which only a part of what the call takes needs. Raises Forbidden."""
+        if not all(self.token.may(scope) for scope in scopes):
+            raise e.Forbidden(UNAUTHORIZED)
 
     def window(self) -> tuple[int, int]:
         """How many items of a list are asked for, and how many come before them."""
@@ -171,7 +178,7 @@ class Gate:
             limit = self._limits.setdefault(token.id, _RateLimit(self._rate_limit))
             limit.count(time.time(), headers)
         if not all(token.may(scope) for scope in call.scopes):
-            raise e.Forbidden("You are not authorized to perform this operation.")
+            raise e.Forbidden(UNAUTHORIZED)
 
     def headers(self) -> dict[str, str]:
         """The headers that every reply has, before its request was counted."""
@@ -220,7 +227,9 @@ def decode_body(call: Call, raw: bytes) -> Any:
         raise e.BadRequest(UNREADABLE)
     # A tuple, not a set: what was sent as the type may not be hashable.
     if call.body is m.ImageActionRequest and plain.get("type") not in ("transfer", "convert"):
-        raise e.NotFound("The specified action type is not available.")
+        raise e.NotFound(NO_ACTION)
+    if call.body is m.DropletActionRequest and not isinstance(plain.get("type"), str):
+        raise e.NotFound(NO_ACTION)
     try:
         return msgspec.convert(plain, call.body)
     except msgspec.ValidationError as error:
@@ -255,6 +264,7 @@ def error_reply(error: Exception, headers: dict[str, str]) -> Response:
         extra["retry-after"] = str(error.retry_after_s)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra["retry-after"] = str(_RETRY_AFTER_S)
-    error_id = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
+    fallback = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
+    error_id = error.id if isinstance(error, e.RequestError) else fallback
     body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
     return reply(status, body, {**headers, **extra})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from datetime import UTC, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from wherry.server.http.edge import reply
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wherry.server.catalog.records import ActionRecord, ImageRecord, UploadRecord
+    from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.formats import Layout
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 _GLANCE_S = 0.02
+_FARTHEST_S = 50 * 366 * 86400
 
 
 # ---------------------------------------------------------------------------------------------------------- uploads
@@ -50,7 +53,7 @@ async def append_upload(service: Service, x: Exchange, headers: dict[str, str]) 
     offset = x.request.headers["upload-offset"]
     if not (offset.isascii() and offset.isdigit()):
         raise Unprocessable(f"Upload-Offset is {offset[:40]!r}; a number is wanted")
-    await _take_in(service, x, x.text("upload_id"), int(offset[:20]))
+    await take_in(service, x, x.text("upload_id"), int(offset[:20]))
     return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
 
 
@@ -64,7 +67,8 @@ def delete_upload(service: Service, x: Exchange) -> None:
     service.actions.uploads.remove(x.account_id, x.text("upload_id"))
 
 
-async def _take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> None:
+async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> None:
+    """Take the request's bytes into an upload; what came before a break counts."""
     appending = service.actions.uploads.appending(x.account_id, upload_id, offset)
     piece = await run_in_threadpool(appending.__enter__)
     broken: BaseException | None = None
@@ -87,18 +91,33 @@ async def _take_in(service: Service, x: Exchange, upload_id: str, offset: int) -
 # ---------------------------------------------------------------------------------------------------------- exports
 
 
+@dataclass(frozen=True)
+class File:
+    """A disk that is sent as a file: what it is called, the fingerprint of its content, and where its blocks are."""
+
+    name: str
+    fingerprint: str
+    store: Store
+    manifest: Manifest
+
+
 async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer images.export: any range of the image as a file, made as it is sent and checked block by block."""
-    image, store, manifest = await run_in_threadpool(_find_replica, service, x)
+    return await send_file(x, headers, await run_in_threadpool(_find_replica, service, x))
+
+
+async def send_file(x: Exchange, headers: dict[str, str], file: File) -> Response:
+    """Send the range of a disk that is asked for, in the format that is asked for."""
+    store, manifest = file.store, file.manifest
     kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
     layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
-    etag = f'"{image.fingerprint}-{kind}"'
+    etag = f'"{file.fingerprint}-{kind}"'
     start, stop = _range(x, layout.size, etag)
     partial = (start, stop) != (0, layout.size)
     about = {
         **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
-        "wherry-fingerprint": image.fingerprint or "", "content-type": "application/octet-stream",
-        "content-disposition": f'attachment; filename="image-{image.id}.{kind}"',
+        "wherry-fingerprint": file.fingerprint, "content-type": "application/octet-stream",
+        "content-disposition": f'attachment; filename="{file.name}.{kind}"',
     }  # fmt: skip
     if partial:
         about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
@@ -108,14 +127,14 @@ async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -
     return StreamingResponse(_render(store, manifest, layout, start, stop), status_code=status, headers=about)
 
 
-def _find_replica(service: Service, x: Exchange) -> tuple[ImageRecord, Store, Manifest]:
+def _find_replica(service: Service, x: Exchange) -> File:
     with service.catalog.read() as reader:
         image = reader.image(x.number("image_id"), x.account_id)
         replicas = [one for one in reader.replicas(image.id) if x.query("region") in {None, one.region}]
     if not replicas:
         raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
     store = service.regions.store(replicas[0].region)
-    return image, store, store.read_manifest(replicas[0].manifest_key)
+    return File(f"image-{image.id}", image.fingerprint or "", store, store.read_manifest(replicas[0].manifest_key))
 
 
 def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
@@ -153,7 +172,7 @@ def _render(store: Store, manifest: Manifest, layout: Layout, start: int, stop: 
 async def create_test_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer test.images.create: take the bytes in, import them, and answer when the image is there."""
     upload = await run_in_threadpool(_begin_test_image, service, x)
-    await _take_in(service, x, upload.id, 0)
+    await take_in(service, x, upload.id, 0)
     action = await run_in_threadpool(_finish_test_image, service, x, upload.id)
     if action.error is not None:
         raise Unprocessable(action.error.message)
@@ -165,6 +184,31 @@ async def create_test_image(service: Service, x: Exchange, headers: dict[str, st
 def reset(service: Service, _x: Exchange) -> None:
     """Answer test.reset."""
     service.actions.empty()
+
+
+def back_up(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer test.backups.create."""
+    action = service.actions.back_up(x.account_id, x.number("droplet_id"))
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def set_clock(service: Service, x: Exchange) -> m.ClockReply:
+    """Answer test.clock. What falls due on the way has happened when the reply comes."""
+    scheduler = service.actions.scheduler
+    if x.body.now is not None and x.body.advance_s is not None:
+        raise Unprocessable("now and advance_s exclude each other")
+    if x.body.now is not None:
+        scheduler.set_clock(x.body.now.astimezone(UTC))
+    if x.body.advance_s is not None:
+        if not 0 <= x.body.advance_s <= _FARTHEST_S:
+            raise Unprocessable(f"advance_s is {x.body.advance_s}; it may be 0 to {_FARTHEST_S}")
+        scheduler.advance_clock(timedelta(seconds=x.body.advance_s))
+    return m.ClockReply(now=service.catalog.now().replace(microsecond=0))
+
+
+def ask_fault(service: Service, x: Exchange) -> None:
+    """Answer test.faults."""
+    service.actions.faults.ask(x.body)
 
 
 def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from math import ceil
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from wherry import models as m
+from wherry.server.backup_policy import WINDOW
+from wherry.server.lifecycle import min_disk_gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from wherry.server.catalog.records import AccountRecord, ActionRecord, ImageRecord, TokenRecord, UploadRecord
+    from wherry.server.catalog.records import (
+        AccountRecord,
+        ActionRecord,
+        DropletRecord,
+        ImageRecord,
+        TokenRecord,
+        UploadRecord,
+    )
 
 _GIB = 1 << 30
 
@@ -21,7 +30,8 @@ _GIB = 1 << 30
 class Wire:
     """Shapes for one service; what a token may not read is left out of them."""
 
-    def __init__(self, regions: Mapping[str, m.Region]) -> None:
+    def __init__(self, regions: Mapping[str, m.Region], sizes: Iterable[m.Size]) -> None:
+        self._sizes = {size.slug: size for size in sizes}
         self._with_sizes = dict(regions)
         self._without_sizes = {slug: msgspec.structs.replace(one, sizes=[]) for slug, one in regions.items()}
 
@@ -42,6 +52,24 @@ class Wire:
             region_slug=record.region, error=record.error, progress=record.progress,
         )  # fmt: skip
 
+    def droplet(self, record: DropletRecord, token: TokenRecord) -> m.Droplet:
+        """A Droplet. It has addresses once it is no longer new; what the token may not read is left out."""
+        size = self._sizes.get(record.size) or _unknown_size(record.size)
+        region = self.region(record.region, token) or m.Region(name=record.region, slug=record.region, available=False)
+        reads_images = token.may("image:read")
+        is_new = record.status == "new"
+        return m.Droplet(
+            id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=size.disk,
+            locked=record.is_busy and not is_new, status=record.status, created_at=_second(record.created_at),
+            image=image(record.image, token), size=size, size_slug=record.size, region=region,
+            features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
+            snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
+            volume_ids=list(record.facts.get("volumes", [])),
+            networks=m.Networks() if is_new else networks(record.id, ipv6=record.facts.get("ipv6", False)),
+            tags=list(record.tags) if token.may("tag:read") else [], disk_info=size.disk_info,
+            vpc_uuid=record.facts.get("vpc_uuid", msgspec.UNSET), gpu_info=size.gpu_info,
+        )  # fmt: skip
+
     def image_action(
         self, record: ActionRecord, token: TokenRecord, all_of_them: Iterable[ActionRecord] | None = None
     ) -> m.ImageActionReply:
@@ -57,7 +85,7 @@ def image(record: ImageRecord, token: TokenRecord) -> m.Image:
     return m.Image(
         id=record.id, name=record.name, type=record.type, distribution=record.distribution, slug=record.slug,
         public=record.public, regions=list(record.regions), created_at=_second(record.created_at),
-        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record),
+        min_disk_size=min_disk_gib(record), size_gigabytes=_size_gigabytes(record),
         description=record.description or "",
         tags=list(record.tags) if token.may("tag:read") else [], status=record.status,
         error_message=record.error_message,
@@ -68,7 +96,7 @@ def snapshot(record: ImageRecord, token: TokenRecord) -> m.Snapshot:
     """A snapshot, with its numbers as strings. One that came from no Droplet says 0."""
     return m.Snapshot(
         id=str(record.id), name=record.name, created_at=_second(record.created_at), regions=list(record.regions),
-        min_disk_size=_min_disk_size(record), size_gigabytes=_size_gigabytes(record),
+        min_disk_size=min_disk_gib(record), size_gigabytes=_size_gigabytes(record),
         resource_id=str(record.resource_id or 0), resource_type="droplet",
         tags=list(record.tags) if token.may("tag:read") else [],
     )  # fmt: skip
@@ -88,17 +116,60 @@ def upload(record: UploadRecord) -> m.Upload:
     request = record.request
     return m.Upload(
         id=record.id, name=request["name"], region=request["region"], offset=record.received_bytes,
-        status=record.status, image_id=record.image_id,
+        status=record.status, image_id=record.image_id, droplet_id=request.get("droplet_id"),
     )  # fmt: skip
+
+
+def policy_record(record: DropletRecord) -> m.BackupPolicyRecord:
+    """A Droplet's backup policy."""
+    policy = record.policy
+    if policy is None:
+        return m.BackupPolicyRecord(droplet_id=record.id, backup_enabled=False)
+    shown = m.BackupPolicy(
+        plan=policy.plan, weekday=policy.weekday or msgspec.UNSET, hour=policy.hour,
+        window_length_hours=WINDOW.seconds // 3600, retention_period_days=policy.retention.days,
+    )  # fmt: skip
+    return m.BackupPolicyRecord(
+        droplet_id=record.id, backup_enabled=True, backup_policy=shown, next_backup_window=_window(record)
+    )
+
+
+def networks(droplet_id: int, *, ipv6: bool) -> m.Networks:
+    """A Droplet's addresses, made of its id. They are from ranges that lead nowhere (RFC 2544, 1918 and 3849)."""
+    number = droplet_id % ((1 << 17) - 2) + 1
+    public, private = IPv4Address("198.18.0.0") + number, IPv4Address("10.64.0.0") + number
+    v4 = [
+        m.NetworkV4(ip_address=str(public), netmask="255.254.0.0", gateway="198.18.0.1", type="public"),
+        m.NetworkV4(ip_address=str(private), netmask="255.254.0.0", gateway="nil", type="private"),
+    ]
+    v6 = m.NetworkV6(
+        ip_address=str(IPv6Address("2001:db8::1:0:0") + number), netmask=64, gateway="2001:db8::1", type="public"
+    )
+    return m.Networks(v4=v4, v6=[v6] if ipv6 else [])
+
+
+def _features(record: DropletRecord) -> list[str]:
+    kept = ("monitoring", "ipv6")
+    features = [name for name in kept if record.facts.get(name)] + ["private_networking"]
+    if record.facts.get("with_droplet_agent"):
+        features.append("droplet_agent")
+    return ["backups", *features] if record.policy is not None else features
+
+
+def _window(record: DropletRecord) -> m.BackupWindow | None:
+    if record.backup_due_at is None:
+        return None
+    return m.BackupWindow(start=_second(record.backup_due_at), end=_second(record.backup_due_at + WINDOW))
+
+
+def _unknown_size(slug: str) -> m.Size:
+    """A size that is no longer offered."""
+    return m.Size(slug=slug, memory=0, vcpus=0, disk=0, transfer=0, price_monthly=0, price_hourly=0, available=False)
 
 
 def _second(moment: datetime) -> datetime:
     """Times on the wire have whole seconds: some clients parse exactly that layout."""
     return moment.replace(microsecond=0)
-
-
-def _min_disk_size(record: ImageRecord) -> int:
-    return ceil((record.virtual_bytes or 0) / _GIB)
 
 
 def _size_gigabytes(record: ImageRecord) -> float:

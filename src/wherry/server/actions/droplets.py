@@ -1,0 +1,333 @@
+"""Droplets: create, delete, and all that is done with them.
+
+Every action of a Droplet has the same two steps: the driver carries it out on the machine (there may be none), then one
+transaction makes its effect count and ends it. What an action checks and what its effect is stands in one table.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from wherry.errors import NotFound, Unprocessable
+from wherry.server import lifecycle
+from wherry.server.actions import snapshot
+from wherry.server.actions.replica import end
+from wherry.server.backup_policy import Policy, read_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from wherry.models import DropletActionRequest, DropletCreateRequest, Region, Size
+    from wherry.server.actions.collect import Collect
+    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
+    from wherry.server.droplets import Driver
+    from wherry.server.engine import Engine
+
+_VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the networks that are nobody's wish
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An action of a Droplet that is asked for, and what it is judged by."""
+
+    tx: Writer
+    droplet: DropletRecord
+    request: DropletActionRequest
+    regions: Mapping[str, Region]
+    sizes: Mapping[str, Size]
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """An action of a Droplet whose effect is about to count."""
+
+    tx: Writer
+    droplet: DropletRecord
+    action: ActionRecord
+    sizes: Mapping[str, Size]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a type of action checks and must know later (``prepare`` answers its detail), and what its effect is."""
+
+    effect: Callable[[_Ending], None]
+    prepare: Callable[[_Asked], dict[str, Any]] = lambda _asked: {}
+    frees: bool = False  # the effect may leave objects that nobody needs
+
+
+class Droplets:
+    """Begins and ends the actions of Droplets."""
+
+    def __init__(
+        self, catalog: Catalog, engine: Engine, driver: Driver, *, regions: Mapping[str, Region],
+        sizes: Mapping[str, Size], collect: Collect,
+    ) -> None:  # fmt: skip
+        self._catalog = catalog
+        self._engine = engine
+        self._driver = driver
+        self._regions = regions
+        self._sizes = sizes
+        self._collect = collect
+        self.kinds = tuple(_KINDS)
+
+    @property
+    def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
+        """What is done, in this order: the machine first, so that what the catalog says is true of it."""
+        return (self._carry_out, self._complete)
+
+    # -------------------------------------------------------------------------------------------------- beginning
+
+    def create(self, tx: Writer, account_id: int, asked: DropletCreateRequest) -> list[ActionRecord]:
+        """Begin to create Droplets, all of them or none. Their disks are the image's from here on; no bytes move."""
+        names = lifecycle.check_droplet_names(asked.name, asked.names)
+        lifecycle.check_user_data(asked.user_data)
+        lifecycle.check_tags(asked.tags or [])
+        size = lifecycle.check_size(asked.size, self._sizes)
+        if (image := find_image(tx, account_id, asked.image)) is None:
+            raise Unprocessable(lifecycle.BAD_IMAGE)
+        region = lifecycle.choose_region(asked.region, image, size, self._regions)
+        policy = read_policy(asked.backup_policy) if asked.backups else None
+        if policy is not None:
+            lifecycle.check_backups_offered(self._regions.get(region))
+        facts = _facts(asked, account_id, region, _key_ids(tx, account_id, asked.ssh_keys or []))
+        replica = tx.replica(image.id, region)
+        assert replica is not None
+        assert image.fingerprint is not None
+        begun = []
+        for name in names:
+            droplet_id = tx.add_droplet(
+                account_id, name, region=region, size=size.slug, is_gpu=_is_gpu(size), image_id=image.id,
+                manifest_id=replica.manifest_id, virtual_bytes=image.virtual_bytes or 0,
+                data_bytes=image.data_bytes or 0, fingerprint=image.fingerprint, facts=facts,
+            )  # fmt: skip
+            if policy is not None:
+                tx.set_policy(droplet_id, policy, policy.next_window(tx.moment))
+            tx.tag_resource(account_id, "droplet", droplet_id, asked.tags or [])
+            begun.append(self.begin(tx, tx.droplet(droplet_id), "create"))
+        return begun
+
+    def act(self, tx: Writer, account_id: int, droplet_id: int, asked: DropletActionRequest) -> ActionRecord:
+        """Begin an action of a Droplet. Raises NotFound for a type that there is not."""
+        if asked.type not in _REQUESTED:
+            raise NotFound(lifecycle.NO_ACTION)
+        droplet = tx.lock_droplet(droplet_id, account_id)
+        detail = _KINDS[asked.type].prepare(_Asked(tx, droplet, asked, self._regions, self._sizes))
+        when = snapshot.moment_for(tx, droplet_id, tx.moment) if asked.type == "snapshot" else None
+        return self.begin(tx, droplet, asked.type, detail=detail, started_at=when)
+
+    def act_tagged(self, tx: Writer, account_id: int, tag: str, asked: DropletActionRequest) -> list[ActionRecord]:
+        """Begin an action of each Droplet with a tag: of all, or of none."""
+        if asked.type not in lifecycle.BULK_ACTIONS:
+            raise NotFound(lifecycle.NO_ACTION)
+        return [self.act(tx, account_id, one, asked) for one in tx.tagged(account_id, "droplet", tag)]
+
+    def back_up(self, tx: Writer, droplet: DropletRecord, *, is_scheduled: bool) -> ActionRecord:
+        """Begin to take a backup."""
+        when = snapshot.moment_for(tx, droplet.id, tx.moment)
+        detail = snapshot.backup_detail(droplet, when, is_scheduled=is_scheduled)
+        return self.begin(tx, droplet, "backup", detail=detail, started_at=when)
+
+    def delete(self, tx: Writer, account_id: int, droplet_id: int) -> ActionRecord:
+        """Delete a Droplet: nobody finds it any longer, its backups go with it, its snapshots stay."""
+        droplet = tx.lock_droplet(droplet_id, account_id)
+        action = self.begin(tx, droplet, "destroy")
+        for image_id in droplet.backup_ids:
+            tx.forget_image(image_id)
+        tx.forget_droplet(droplet_id)
+        return action
+
+    def begin(
+        self, tx: Writer, droplet: DropletRecord, kind: str, *, detail: Mapping[str, Any] | None = None,
+        started_at: datetime | None = None,
+    ) -> ActionRecord:  # fmt: skip
+        """Begin an action that was checked. Raises Unprocessable where another one of the Droplet is in progress."""
+        action = tx.add_action(
+            kind, account_id=droplet.account_id, droplet_id=droplet.id, region=droplet.region, detail=detail,
+            started_at=started_at,
+        )  # fmt: skip
+        if (manifest_id := action.detail.get("manifest_id")) is not None:
+            tx.hold_manifest(action.id, manifest_id)  # the image may be deleted before the action ends
+        self._engine.enqueue(tx.connection, kind, action.id)
+        return action
+
+    # ---------------------------------------------------------------------------------------------------- running
+
+    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:  # noqa: ARG002  the door has it
+        """The Droplet stays as it was; one that could not be created is off, one that was deleted stays so."""
+        if action.type == "create":
+            tx.update_droplet(action.droplet_id, status="off")
+        elif action.type == "destroy":
+            tx.drop_disk(action.droplet_id)
+        elif action.type == "backup":
+            snapshot.failed(tx, action)
+
+    def _carry_out(self, action: ActionRecord) -> None:
+        with self._catalog.read() as reader:
+            droplet = reader.droplet(action.droplet_id, deleted=True)
+        self._driver.carry_out(droplet, action)
+
+    def _complete(self, action: ActionRecord) -> None:
+        kind = _KINDS[action.type]
+        with self._catalog.begin() as tx:
+            droplet = tx.droplet(action.droplet_id, deleted=True)
+            if not tx.action(action.id).is_running:
+                return
+            kind.effect(_Ending(tx, droplet, action, self._sizes))
+            end(tx, action)
+            if kind.frees:
+                self._collect.accept(tx)
+
+
+def find_image(tx: Writer, account_id: int, word: float | str | None) -> ImageRecord | None:
+    """The image with this id or slug that the account may see, or None. Clients send ids as floats and as text, too."""
+    try:
+        if isinstance(word, str) and not word.isdigit():
+            return tx.image_by_slug(word)
+        return None if word is None or int(word) != float(word) else tx.image(int(word), account_id)
+    except (NotFound, OverflowError, ValueError):
+        return None
+
+
+def _facts(asked: DropletCreateRequest, account_id: int, region: str, keys: Sequence[int]) -> dict[str, Any]:
+    """What is only kept: for the machine, and to be told again."""
+    volumes = [one if isinstance(one, str) else one.get("id", "") for one in asked.volumes or []]
+    return {
+        "ipv6": bool(asked.ipv6), "monitoring": bool(asked.monitoring), "ssh_keys": list(keys), "volumes": volumes,
+        "user_data": asked.user_data, "with_droplet_agent": bool(asked.with_droplet_agent),
+        "vpc_uuid": asked.vpc_uuid or str(uuid.uuid5(_VPCS, f"{account_id}/{region}")),
+    }  # fmt: skip
+
+
+def _key_ids(tx: Writer, account_id: int, words: Sequence[int | str]) -> list[int]:
+    found, unknown = [], []
+    for word in words:
+        try:
+            found.append(tx.ssh_key(account_id, word).id)
+        except NotFound:
+            unknown.append(str(word))
+    if unknown:
+        raise Unprocessable(f"{', '.join(unknown)[:200]} are invalid key identifiers for Droplet creation.")
+    return found
+
+
+def _is_gpu(size: Size) -> bool:
+    return not isinstance(size.gpu_info, msgspec.UnsetType)
+
+
+# -------------------------------------------------------------------------------------------- what actions check and do
+
+
+def _prepare_policy(asked: _Asked) -> dict[str, Any]:
+    lifecycle.check_backups_offered(asked.regions.get(asked.droplet.region))
+    if asked.request.type == "change_backup_policy":
+        if asked.droplet.policy is None:
+            raise Unprocessable("Backups are not enabled on this Droplet.")
+        if asked.request.backup_policy is None:
+            raise Unprocessable("Backup policy can't be blank")
+    policy = read_policy(asked.request.backup_policy)
+    return {"plan": policy.plan, "hour": policy.hour, "weekday": policy.weekday}
+
+
+def _set_policy(ending: _Ending) -> None:
+    policy = Policy(**ending.action.detail)
+    ending.tx.set_policy(ending.droplet.id, policy, policy.next_window(ending.tx.moment))
+
+
+def _disable_backups(ending: _Ending) -> None:
+    ending.tx.set_policy(ending.droplet.id, None, None)
+    for image_id in ending.droplet.backup_ids:
+        ending.tx.forget_image(image_id)
+
+
+def _prepare_restore(asked: _Asked) -> dict[str, Any]:
+    image = find_image(asked.tx, asked.droplet.account_id, asked.request.image)
+    lifecycle.check_restore(asked.droplet, image)
+    return _disk_of(asked, image)
+
+
+def _prepare_rebuild(asked: _Asked) -> dict[str, Any]:
+    image = find_image(asked.tx, asked.droplet.account_id, asked.request.image)
+    if image is None:
+        raise Unprocessable("You specified an invalid image for Droplet rebuild.")
+    lifecycle.check_rebuild(image, asked.droplet.region, asked.sizes.get(asked.droplet.size))
+    return _disk_of(asked, image)
+
+
+def _disk_of(asked: _Asked, image: ImageRecord | None) -> dict[str, Any]:
+    assert image is not None
+    replica = asked.tx.replica(image.id, asked.droplet.region)
+    assert replica is not None, "a backup is where its Droplet is"
+    return {
+        "image_id": image.id, "manifest_id": replica.manifest_id, "virtual_bytes": image.virtual_bytes,
+        "data_bytes": image.data_bytes, "fingerprint": image.fingerprint,
+    }  # fmt: skip
+
+
+def _take_disk(ending: _Ending) -> None:
+    """The Droplet's disk is the image's from now on; after a rebuild it also counts as made from that image."""
+    disk = dict(ending.action.detail)
+    image_id = disk.pop("image_id")
+    if ending.action.type == "rebuild":
+        disk["image_id"] = image_id
+    ending.tx.update_droplet(ending.droplet.id, **disk)
+
+
+def _prepare_resize(asked: _Asked) -> dict[str, Any]:
+    size = lifecycle.check_size(asked.request.size, asked.sizes)
+    lifecycle.check_resize(asked.sizes.get(asked.droplet.size), size, asked.droplet.region)
+    return {"size": size.slug, "is_gpu": _is_gpu(size)}
+
+
+def _take(ending: _Ending) -> None:
+    snapshot.take(ending.tx, ending.droplet, ending.action, ending.sizes)
+
+
+def _change(ending: _Ending) -> None:
+    """The columns that the detail names get its values."""
+    ending.tx.update_droplet(ending.droplet.id, **ending.action.detail)
+
+
+def _set(**values: Any) -> Callable[[_Ending], None]:
+    return lambda ending: ending.tx.update_droplet(ending.droplet.id, **values)
+
+
+def _set_fact(**facts: Any) -> Callable[[_Ending], None]:
+    return lambda ending: ending.tx.set_facts(ending.droplet.id, ending.droplet.facts | facts)
+
+
+def _nothing(_ending: _Ending) -> None:
+    """What it does is the machine's own affair."""
+
+
+_KINDS = {
+    "create": _Kind(_set(status="active")),
+    "destroy": _Kind(lambda ending: ending.tx.drop_disk(ending.droplet.id), frees=True),
+    "snapshot": _Kind(_take, lambda a: snapshot.snapshot_detail(a.droplet, a.request.name, a.tx.moment)),
+    "backup": _Kind(_take),
+    "enable_backups": _Kind(_set_policy, _prepare_policy),
+    "change_backup_policy": _Kind(_set_policy, _prepare_policy),
+    "disable_backups": _Kind(_disable_backups, frees=True),
+    "restore": _Kind(_take_disk, _prepare_restore, frees=True),
+    "rebuild": _Kind(_take_disk, _prepare_rebuild, frees=True),
+    "power_on": _Kind(_set(status="active")),
+    "power_off": _Kind(_set(status="off")),
+    "shutdown": _Kind(_set(status="off")),
+    "reboot": _Kind(_set(status="active")),
+    "power_cycle": _Kind(_set(status="active")),
+    "resize": _Kind(_change, _prepare_resize),
+    "rename": _Kind(_change, lambda a: {"name": lifecycle.check_droplet_name(a.request.name)}),
+    "password_reset": _Kind(_nothing),
+    "change_kernel": _Kind(_nothing),
+    "enable_ipv6": _Kind(_set_fact(ipv6=True)),
+    "enable_private_networking": _Kind(_nothing),
+}
+
+_REQUESTED = _KINDS.keys() - {"create", "destroy", "backup"}
+"""What a caller may ask for."""

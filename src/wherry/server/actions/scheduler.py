@@ -1,0 +1,125 @@
+"""Scheduler: takes backups in their windows, and lets those go whose time is over.
+
+When a Droplet's next backup is due stands in its row. Taking one and moving that on to the next window is one
+transaction, so a backup is neither missed nor taken twice, whenever the process dies. A window that passed while the
+service was off is made up for once, as soon as it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from wherry.errors import Unavailable, Unprocessable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from wherry.server.actions.droplets import Droplets
+    from wherry.server.actions.expire import Expire
+    from wherry.server.catalog import Catalog
+    from wherry.server.clock import Clock
+
+log = logging.getLogger("wherry.scheduler")
+
+_EVERY_S = 1.0
+_GLANCE_S = 0.01
+_OFFSET = "clock_offset_s"
+
+
+class Scheduler:
+    """Begins what is due; ``tick`` does so once, ``start`` every second from then on.
+
+    The clock is the catalog's. Where it was set to is written down, so that it is the same time after a restart.
+    """
+
+    def __init__(self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock) -> None:
+        self._catalog = catalog
+        self._droplets = droplets
+        self._expire = expire
+        self._clock = clock
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        """Tick every second, in a thread that goes with the process."""
+        threading.Thread(target=self._run, name="scheduler", daemon=True).start()
+
+    def tick(self) -> None:
+        """Begin what is due now. What can't begin, since an action of the Droplet is in progress, waits its turn."""
+        with self._turn:
+            with self._catalog.read() as reader:
+                due = [one.id for one in reader.due_for_backup(self._catalog.now()) if not one.is_busy]
+                is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
+            for droplet_id in due:
+                self._back_up(droplet_id)
+            if is_expiring:
+                with self._catalog.begin() as tx:
+                    self._expire.accept(tx)
+
+    def set_clock(self, moment: datetime) -> None:
+        """Let it be another time at once, as after a time in which the service was off; then begin what is due."""
+        self._move_clock(moment)
+        self.tick()
+
+    def advance_clock(self, by: timedelta) -> None:
+        """Move the clock ahead, and let all that falls due on the way happen at its time."""
+        target = self._clock() + by
+        while (due := self._next_due()) is not None and due <= target:
+            self._move_clock(due)
+            self.tick()
+            self._wait_until_idle()
+        self.set_clock(target)
+
+    def restore_clock(self) -> None:
+        """Let the time be what it was set to before the process was restarted."""
+        with self._catalog.read() as reader:
+            self._clock.offset = timedelta(seconds=reader.fact(_OFFSET) or 0.0)
+
+    def reset_clock(self) -> None:
+        """Let the time be the machine's again."""
+        self._clock.offset = timedelta()
+        with self._catalog.begin() as tx:
+            tx.set_fact(_OFFSET, 0.0)
+
+    def _move_clock(self, moment: datetime) -> None:
+        self._clock.set(moment)
+        with self._catalog.begin() as tx:
+            tx.set_fact(_OFFSET, self._clock.offset.total_seconds())
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_EVERY_S)
+            try:
+                self.tick()
+            except Unavailable as error:
+                log.warning("scheduler.waits %s", error.message)
+            except Exception:  # a fault of ours must not end the backups of all Droplets
+                log.exception("scheduler.fault")
+
+    def _back_up(self, droplet_id: int) -> None:
+        try:
+            with self._catalog.begin() as tx:
+                droplet = tx.droplet(droplet_id)
+                if droplet.policy is None or droplet.backup_due_at is None or droplet.backup_due_at > tx.moment:
+                    return  # another tick was here, or backups were disabled meanwhile
+                self._droplets.back_up(tx, droplet, is_scheduled=True)
+                tx.set_due(droplet_id, droplet.policy.next_window(tx.moment))
+        except Unprocessable:
+            log.info("scheduler.busy droplet_id=%s", droplet_id)
+        else:
+            log.info("scheduler.backup droplet_id=%s", droplet_id)
+
+    def _next_due(self) -> datetime | None:
+        with self._catalog.read() as reader:
+            return reader.next_due(self._catalog.now())
+
+    def _wait_until_idle(self) -> None:
+        while self._is_busy():
+            time.sleep(_GLANCE_S)
+
+    def _is_busy(self) -> bool:
+        with self._catalog.read() as reader:
+            return bool(reader.running(kind="backup") or reader.running(kind="expire"))

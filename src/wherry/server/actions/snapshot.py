@@ -1,0 +1,63 @@
+"""Snapshot and backup: a Droplet's disk as it is becomes an image. No bytes move: both name one manifest then."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from wherry.server import lifecycle
+from wherry.server.backup_policy import Policy
+from wherry.server.catalog import micros
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wherry.models import Size
+    from wherry.server.catalog import Reader, Writer
+    from wherry.server.catalog.records import ActionRecord, DropletRecord
+
+RETRY_AFTER = timedelta(minutes=10)
+"""How long after a scheduled backup errored it is tried again."""
+
+
+def moment_for(reader: Reader, droplet_id: int, now: datetime) -> datetime:
+    """When a snapshot that is asked for now counts as taken: in this second, or in the first that is free.
+
+    Terraform finds the snapshot it asked for by its second alone, so no two of one Droplet share one.
+    """
+    second = now.replace(microsecond=0)
+    last = reader.last_image_of(droplet_id)
+    return second if last is None or last < second else last.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def snapshot_detail(droplet: DropletRecord, name: str | None, now: datetime) -> dict[str, Any]:
+    """What a snapshot must know: the image's name, one made of the Droplet's unless it is given."""
+    if name is not None:
+        lifecycle.check_name(name)
+    return {"name": name or f"{droplet.name}-{micros(now) // 1000}"}
+
+
+def backup_detail(droplet: DropletRecord, now: datetime, *, is_scheduled: bool) -> dict[str, Any]:
+    """What a backup must know."""
+    policy = droplet.policy or Policy("daily")
+    name = f"{droplet.name} {now:%Y-%m-%d}"
+    return {"name": name, "retention_s": int(policy.retention.total_seconds()), "scheduled": is_scheduled}
+
+
+def take(tx: Writer, droplet: DropletRecord, action: ActionRecord, sizes: Mapping[str, Size]) -> None:
+    """Add the image. It is listed from the transaction on in which its action completes, never later."""
+    assert droplet.manifest_id is not None
+    retention = action.detail.get("retention_s")
+    expires = None if retention is None else action.started_at + timedelta(seconds=retention)
+    size = sizes.get(droplet.size)
+    image_id = tx.add_image_of(
+        droplet, action.detail["name"], action.type, created_at=micros(action.started_at),
+        expires_at=None if expires is None else micros(expires), min_disk_gib=None if size is None else size.disk,
+    )  # fmt: skip
+    tx.add_replica(image_id, droplet.region, droplet.manifest_id)
+
+
+def failed(tx: Writer, action: ActionRecord) -> None:
+    """A scheduled backup that errored is due again soon: none is missed because a store was away for a moment."""
+    if action.detail.get("scheduled"):
+        tx.retry_backup(action.droplet_id, tx.moment + RETRY_AFTER)

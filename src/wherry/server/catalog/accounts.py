@@ -1,0 +1,128 @@
+"""Accounts, their tokens and their SSH keys."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from wherry.errors import NotFound, Unprocessable
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
+from wherry.server.catalog.records import AccountRecord, SshKeyRecord, TokenRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import ColumnElement, Row
+
+
+class AccountReader(Asker):
+    """Questions about accounts, tokens and keys."""
+
+    def account(self, account_id: int) -> AccountRecord:
+        """The account with this id. Raises NotFound."""
+        return _account(self._one(select(t.accounts).where(t.accounts.c.id == account_id)))
+
+    def accounts(self) -> list[AccountRecord]:
+        """All accounts, the oldest first."""
+        return [_account(row) for row in self.connection.execute(select(t.accounts).order_by(t.accounts.c.id))]
+
+    def first_account(self) -> AccountRecord | None:
+        """The account made at the first start, which is the operator's; None before it."""
+        row = self.connection.execute(select(t.accounts).order_by(t.accounts.c.id).limit(1)).first()
+        return None if row is None else _account(row)
+
+    def find_account(self, *, email: str | None = None, uuid: str | None = None) -> AccountRecord | None:
+        """The account with this e-mail, in any case, or of the team with this UUID; None if there is no such one."""
+        wanted = or_(func.lower(t.accounts.c.email) == (email or "").lower(), t.accounts.c.uuid == (uuid or ""))
+        row = self.connection.execute(select(t.accounts).where(wanted)).first()
+        return None if row is None else _account(row)
+
+    def token(self, digest: str) -> TokenRecord | None:
+        """The token whose secret has this digest, unless it was revoked."""
+        query = select(t.tokens).where(t.tokens.c.digest == digest, t.tokens.c.revoked_at.is_(None))
+        row = self.connection.execute(query).first()
+        return None if row is None else _token(row)
+
+    def tokens(self) -> list[TokenRecord]:
+        """All tokens, revoked ones too, oldest first."""
+        return [_token(row) for row in self.connection.execute(select(t.tokens).order_by(t.tokens.c.id))]
+
+    def ssh_key(self, account_id: int, word: int | str) -> SshKeyRecord:
+        """The account's key with this id or fingerprint. Raises NotFound."""
+        return _ssh_key(self._one(select(t.ssh_keys).where(t.ssh_keys.c.account_id == account_id, _named(word))))
+
+    def ssh_keys(self, account_id: int, *, limit: int, offset: int) -> tuple[list[SshKeyRecord], int]:
+        """A page of the account's keys, newest first, and how many there are in all."""
+        own = t.ssh_keys.c.account_id == account_id
+        query = select(t.ssh_keys).where(own).order_by(t.ssh_keys.c.id.desc()).limit(limit).offset(offset)
+        total = self.connection.scalar(select(func.count()).select_from(t.ssh_keys).where(own))
+        return [_ssh_key(row) for row in self.connection.execute(query)], total or 0
+
+
+class AccountWriter(Changer, AccountReader):
+    """Changes of accounts, tokens and keys."""
+
+    def add_account(self, uuid: str, email: str, name: str) -> AccountRecord:
+        """Add an account. Raises Unprocessable if another one has the e-mail."""
+        if self.find_account(email=email) is not None:
+            raise Unprocessable(f"There is an account of {email} already")
+        account_id = self._insert(t.accounts, uuid=uuid, email=email, name=name)
+        return AccountRecord(account_id, uuid, email, name)
+
+    def add_token(self, account_id: int, name: str, digest: str, scopes: Iterable[str] | None) -> int:
+        """Add a token by the digest of its secret; ``scopes`` None is full access."""
+        kept = None if scopes is None else json.dumps(sorted(scopes))
+        created = micros(self.moment)
+        return self._insert(t.tokens, account_id=account_id, name=name, digest=digest, scopes=kept, created_at=created)
+
+    def revoke_token(self, token_id: int) -> None:
+        """End a token's validity. Raises NotFound."""
+        live = (t.tokens.c.id == token_id, t.tokens.c.revoked_at.is_(None))
+        done = self.connection.execute(update(t.tokens).where(*live).values(revoked_at=micros(self.moment)))
+        if not done.rowcount:
+            raise NotFound(f"There is no token {token_id} that could be revoked.")
+
+    def add_ssh_key(self, account_id: int, name: str, public_key: str, fingerprint: str) -> SshKeyRecord:
+        """Add a key. Raises Unprocessable if the account has it already."""
+        values: dict[str, Any] = {
+            "account_id": account_id, "name": name, "public_key": public_key, "fingerprint": fingerprint,
+        }  # fmt: skip
+        try:
+            with self.connection.begin_nested():
+                key_id = self._insert(t.ssh_keys, **values)
+        except IntegrityError as error:
+            raise Unprocessable("SSH Key is already in use on your account") from error
+        return SshKeyRecord(key_id, account_id, name, public_key, fingerprint)
+
+    def rename_ssh_key(self, key_id: int, name: str) -> None:
+        """Give a key another name."""
+        self.connection.execute(update(t.ssh_keys).where(t.ssh_keys.c.id == key_id).values(name=name))
+
+    def remove_ssh_key(self, key_id: int) -> None:
+        """Forget a key."""
+        self.connection.execute(delete(t.ssh_keys).where(t.ssh_keys.c.id == key_id))
+
+
+def _named(word: int | str) -> ColumnElement[bool]:
+    text = str(word)
+    if text.isascii() and text.isdigit():
+        return t.ssh_keys.c.id == min(int(text[:20]), LARGEST_ID)
+    return t.ssh_keys.c.fingerprint == text
+
+
+def _account(row: Row[Any]) -> AccountRecord:
+    return AccountRecord(row.id, row.uuid, row.email, row.name)
+
+
+def _token(row: Row[Any]) -> TokenRecord:
+    scopes = None if row.scopes is None else frozenset(json.loads(row.scopes))
+    created, revoked = moment_of(row.created_at), moment_or_none(row.revoked_at)
+    return TokenRecord(row.id, row.account_id, row.name, scopes, created, revoked)
+
+
+def _ssh_key(row: Row[Any]) -> SshKeyRecord:
+    return SshKeyRecord(row.id, row.account_id, row.name, row.public_key, row.fingerprint)

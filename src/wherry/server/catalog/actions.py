@@ -1,0 +1,185 @@
+"""Actions: the durable records of what takes time, and what repeats of a request are answered with."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from wherry.errors import NotFound, Unprocessable
+from wherry.models import ActionError, Progress
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import GONE, LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
+from wherry.server.catalog.records import ActionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Case, Row
+
+    from wherry.server.catalog.records import ResourceKind
+
+BUSY = {
+    "image": "Image already has a pending event.",
+    "droplet": "Droplet already has a pending event.",
+}
+"""What is answered when an action in progress excludes another one of the same resource."""
+
+
+class ActionReader(Asker):
+    """Questions about actions."""
+
+    def action(self, action_id: int, account_id: int | None = None) -> ActionRecord:
+        """The action with this id, if the account may see it (None: any). Raises NotFound."""
+        if action_id > LARGEST_ID:
+            raise NotFound(GONE)
+        action = _action(self._one(_ACTION, id=action_id))
+        if account_id is not None and action.account_id not in {account_id, None}:
+            raise NotFound(GONE)
+        return action
+
+    def actions(
+        self, account_id: int, *, image_id: int | None = None, droplet_id: int | None = None, limit: int = 20,
+        offset: int = 0,
+    ) -> tuple[list[ActionRecord], int]:  # fmt: skip
+        """A page of the account's actions (of one image or Droplet), newest first, and how many there are in all."""
+        where = [t.actions.c.account_id == account_id]
+        for kind, resource_id in (("image", image_id), ("droplet", droplet_id)):
+            if resource_id is not None:
+                where += [t.actions.c.resource_type == kind, t.actions.c.resource_id == resource_id]
+        query = select(t.actions).where(*where).order_by(t.actions.c.id.desc()).limit(limit).offset(offset)
+        total = self.connection.scalar(select(func.count()).select_from(t.actions).where(*where))
+        return [_action(row) for row in self.connection.execute(query)], total or 0
+
+    def running(
+        self, *, image_id: int | None = None, droplet_id: int | None = None, kind: str | None = None
+    ) -> list[ActionRecord]:
+        """The actions in progress (of one image or Droplet, of one type), oldest first."""
+        query = select(t.actions).where(t.actions.c.status == "in-progress").order_by(t.actions.c.id)
+        for resource, resource_id in (("image", image_id), ("droplet", droplet_id)):
+            if resource_id is not None:
+                query = query.where(t.actions.c.resource_type == resource, t.actions.c.resource_id == resource_id)
+        if kind is not None:
+            query = query.where(t.actions.c.type == kind)
+        return [_action(row) for row in self.connection.execute(query)]
+
+    def running_transfer(self, image_id: int, region: str | None) -> ActionRecord | None:
+        """The transfer of an image to a region that is in progress, or None."""
+        row = self.connection.execute(_RUNNING_TRANSFER, {"image": image_id, "region": region}).first()
+        return None if row is None else _action(row)
+
+    def repeat(self, account_id: int, key: str, since: datetime) -> tuple[str, dict[str, Any]] | None:
+        """What an Idempotency-Key stood for (digest of the request, outcome), unless that is older than ``since``."""
+        query = select(t.repeats.c.request, t.repeats.c.outcome).where(
+            t.repeats.c.account_id == account_id, t.repeats.c.key == key, t.repeats.c.created_at >= micros(since)
+        )
+        row = self.connection.execute(query).first()
+        return None if row is None else (row.request, json.loads(row.outcome))
+
+
+class ActionWriter(Changer, ActionReader):
+    """Changes of actions."""
+
+    def add_action(
+        self,
+        kind: str,
+        *,
+        account_id: int | None,
+        image_id: int | None = None,
+        droplet_id: int | None = None,
+        region: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        started_at: datetime | None = None,
+        completed: bool = False,
+    ) -> ActionRecord:
+        """Add an action, in progress unless it is ``completed`` by this very transaction.
+
+        Raises Unprocessable if an action in progress excludes it (by the indexes of the table).
+        """
+        resource: ResourceKind = "image" if droplet_id is None else "droplet"
+        resource_id = image_id if droplet_id is None else droplet_id
+        started = started_at or self.moment
+        values: dict[str, Any] = {
+            "account_id": account_id, "type": kind, "status": "completed" if completed else "in-progress",
+            "resource_id": resource_id, "resource_type": None if resource_id is None else resource, "region": region,
+            "started_at": micros(started), "completed_at": micros(self.moment) if completed else None,
+            "detail": json.dumps(detail or {}),
+        }  # fmt: skip
+        try:
+            action_id = self._insert(t.actions, **values)
+        except IntegrityError as error:
+            raise Unprocessable(BUSY[resource]) from error
+        return ActionRecord(
+            id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=resource_id,
+            resource_type=values["resource_type"], region=region, started_at=started,
+            completed_at=self.moment if completed else None, error=None, progress=None, attempts=0,
+            cancel_requested=False, detail=dict(detail or {}),
+        )  # fmt: skip
+
+    def begin_attempt(self, action_id: int) -> ActionRecord:
+        """Count that a worker begins to run an action, and read it."""
+        row = t.actions.c.id == action_id
+        self.connection.execute(update(t.actions).where(row).values(attempts=t.actions.c.attempts + 1))
+        return self.action(action_id)
+
+    def set_progress(self, action_id: int, progress: Progress) -> bool:
+        """Record how far an action is; answers whether somebody asked that it be cancelled."""
+        text = msgspec.json.encode(progress).decode()
+        self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(progress=text))
+        return bool(self.connection.scalar(select(t.actions.c.cancel_requested).where(t.actions.c.id == action_id)))
+
+    def request_cancel(self, action_id: int) -> None:
+        """Ask that an action be cancelled."""
+        self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(cancel_requested=True))
+
+    def end_action(self, action_id: int, error: ActionError | None = None) -> None:
+        """End an action in progress, as errored where there is an error; one that has ended stays as it is."""
+        running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
+        self.connection.execute(
+            update(t.actions)
+            .where(*running)
+            .values(
+                status="completed" if error is None else "errored",
+                completed_at=_not_before_start(micros(self.moment)),
+                error=None if error is None else msgspec.json.encode(error).decode(),
+            )
+        )
+
+    def remember(
+        self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime
+    ) -> None:
+        """Remember what an Idempotency-Key stands for, and forget those older than ``before``."""
+        self.connection.execute(delete(t.repeats).where(t.repeats.c.created_at < micros(before)))
+        self.connection.execute(
+            insert(t.repeats).values(
+                account_id=account_id, key=key, request=request, outcome=json.dumps(outcome),
+                created_at=micros(self.moment),
+            )
+        )  # fmt: skip
+
+
+_ACTION = select(t.actions).where(t.actions.c.id == bindparam("id"))
+_RUNNING_TRANSFER = select(t.actions).where(
+    t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image"),
+    t.actions.c.region == bindparam("region"),
+)  # fmt: skip
+
+
+def _not_before_start(moment: int) -> Case[int]:
+    """A snapshot may have been given the second after the one it was asked for in."""
+    return case((t.actions.c.started_at > moment, t.actions.c.started_at), else_=moment)
+
+
+def _action(row: Row[Any]) -> ActionRecord:
+    return ActionRecord(
+        id=row.id, account_id=row.account_id, type=row.type, status=row.status, resource_id=row.resource_id,
+        resource_type=row.resource_type, region=row.region, started_at=moment_of(row.started_at),
+        completed_at=moment_or_none(row.completed_at),
+        error=None if row.error is None else msgspec.json.decode(row.error, type=ActionError),
+        progress=None if row.progress is None else msgspec.json.decode(row.progress, type=Progress),
+        attempts=row.attempts, cancel_requested=row.cancel_requested, detail=json.loads(row.detail or "{}"),
+    )  # fmt: skip

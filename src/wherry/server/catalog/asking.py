@@ -1,0 +1,87 @@
+"""What all questions to the catalog and all changes of it have in common."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import exists, insert, select
+
+from wherry.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Row, Select
+
+T = TypeVar("T")
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+GONE = "The resource you were accessing could not be found."
+LARGEST_ID = 2**53 - 1
+"""What JavaScript can hold; a larger number in a path names nothing."""
+
+_BATCH = 500  # values in one statement: SQLite takes 32,766 variables, and short statements stay in its cache
+
+
+def micros(moment: datetime) -> int:
+    """A time as the tables keep it."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment_of(value: int) -> datetime:
+    """A time that a table keeps."""
+    return EPOCH + timedelta(microseconds=value)
+
+
+def moment_or_none(value: int | None) -> datetime | None:
+    """A time that a table keeps, or that there is none."""
+    return None if value is None else moment_of(value)
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut into pieces that one statement takes."""
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
+
+
+class Asker:
+    """Asks on one connection, so that all answers are from one state of the catalog."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def _one(self, query: Select[Any], **values: Any) -> Row[Any]:
+        row = self.connection.execute(query, values).first()
+        if row is None:
+            raise NotFound(GONE)
+        return row
+
+    def _exists(self, *where: ColumnElement[bool]) -> bool:
+        return bool(self.connection.scalar(select(exists().where(*where))))
+
+    def _grouped(self, query: Select[Any], ids: Sequence[int]) -> dict[int, list[Any]]:
+        """The second column's values by the first one's, where that is one of these ids."""
+        key = query.selected_columns[0]
+        grouped: dict[int, list[Any]] = {}
+        for batch in batches(ids):
+            for one, value in self.connection.execute(query.where(key.in_(batch))):
+                grouped.setdefault(one, []).append(value)
+        return grouped
+
+
+class Changer(Asker):
+    """Changes on one connection, in one transaction, at one moment."""
+
+    def __init__(self, connection: Connection, moment: datetime) -> None:
+        super().__init__(connection)
+        self.moment = moment
+
+    def _insert(self, table: Any, **values: Any) -> int:
+        key = self.connection.execute(insert(table), values).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def _insert_all(self, table: Any, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self.connection.execute(insert(table), rows)

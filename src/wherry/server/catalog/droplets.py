@@ -1,0 +1,166 @@
+"""Droplets: a disk in a region, and the facts of the machine it belongs to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, func, select, update
+
+from wherry.errors import NotFound
+from wherry.server.backup_policy import Policy
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.images import ImageReader, ImageWriter
+from wherry.server.catalog.records import DropletRecord
+from wherry.server.catalog.tags import names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+
+class DropletReader(ImageReader):
+    """Questions about Droplets."""
+
+    def droplet(self, droplet_id: int, account_id: int | None = None, *, deleted: bool = False) -> DropletRecord:
+        """The Droplet with this id, if the account may see it (None: any).
+
+        Raises NotFound; for deleted ones too, unless ``deleted`` says that they count.
+        """
+        if droplet_id > LARGEST_ID:
+            raise NotFound(GONE)
+        row = self._one(_DROPLET, id=droplet_id)
+        if (row.deleted_at is not None and not deleted) or account_id not in {None, row.account_id}:
+            raise NotFound(GONE)
+        return self._whole([row])[0]
+
+    def droplets(
+        self,
+        account_id: int,
+        *,
+        tag: str | None = None,
+        name: str | None = None,
+        is_gpu: bool | None = None,
+        with_backups: bool = False,
+        limit: int = 20,
+        offset: int = 0,
+    ) -> tuple[list[DropletRecord], int]:
+        """A page of the account's Droplets, newest first, and how many there are in all."""
+        where = [t.droplets.c.account_id == account_id, t.droplets.c.deleted_at.is_(None)]
+        if tag is not None:
+            where.append(t.droplets.c.id.in_(self.tagged(account_id, "droplet", tag)))
+        if name is not None:
+            where.append(func.lower(t.droplets.c.name) == name.lower())
+        if is_gpu is not None:
+            where.append(t.droplets.c.is_gpu.is_(is_gpu))
+        if with_backups:
+            where.append(t.droplets.c.backup_policy.is_not(None))
+        query = select(t.droplets).where(*where).order_by(t.droplets.c.id.desc()).limit(limit).offset(offset)
+        rows = self.connection.execute(query).all()
+        total = self.connection.scalar(select(func.count()).select_from(t.droplets).where(*where))
+        return self._whole(rows), total or 0
+
+    def all_disks(self) -> list[DropletRecord]:
+        """Every Droplet that has a disk."""
+        query = select(t.droplets).where(t.droplets.c.manifest_id.is_not(None)).order_by(t.droplets.c.id)
+        return self._whole(self.connection.execute(query).all())
+
+    def due_for_backup(self, moment: datetime) -> list[DropletRecord]:
+        """The Droplets whose backup window has opened, those that wait longest first."""
+        due = t.droplets.c.backup_due_at
+        rows = self.connection.execute(select(t.droplets).where(due <= micros(moment)).order_by(due)).all()
+        return self._whole(rows)
+
+    def next_due(self, after: datetime) -> datetime | None:
+        """When, after a moment, the next backup window opens or the next backup's time is over; None if never."""
+        opens = select(func.min(t.droplets.c.backup_due_at)).where(t.droplets.c.backup_due_at > micros(after))
+        ends = select(func.min(t.images.c.expires_at)).where(t.images.c.expires_at > micros(after))
+        moments = (self.connection.scalar(opens), self.connection.scalar(ends))
+        return min((moment_of(one) for one in moments if one is not None), default=None)
+
+    def _whole(self, rows: Sequence[Row[Any]]) -> list[DropletRecord]:
+        """Add to the rows of Droplets their images, snapshots, backups and tags, and whether an action runs."""
+        ids = [row.id for row in rows]
+        images = self.images_by_id(row.image_id for row in rows)
+        backups, snapshots = self.images_of(ids, "backup"), self.images_of(ids, "snapshot")
+        tags = self._grouped(names_of("droplet"), ids)
+        keys = {
+            one.id: one.key
+            for batch in batches([row.manifest_id for row in rows if row.manifest_id is not None])
+            for one in self.connection.execute(select(t.objects.c.id, t.objects.c.key).where(t.objects.c.id.in_(batch)))
+        }
+        running = (t.actions.c.status == "in-progress", t.actions.c.resource_type == "droplet")
+        busy = set(self._grouped(select(t.actions.c.resource_id, t.actions.c.id).where(*running), ids))
+        return [
+            DropletRecord(
+                id=row.id, account_id=row.account_id, name=row.name, status=row.status, region=row.region,
+                size=row.size, is_gpu=row.is_gpu, image=images[row.image_id], manifest_id=row.manifest_id,
+                manifest_key=keys.get(row.manifest_id, ""), virtual_bytes=row.virtual_bytes,
+                data_bytes=row.data_bytes, fingerprint=row.fingerprint, facts=json.loads(row.facts),
+                policy=None if row.backup_policy is None else Policy(**json.loads(row.backup_policy)),
+                backup_due_at=moment_or_none(row.backup_due_at), created_at=moment_of(row.created_at),
+                is_busy=row.id in busy, backup_ids=tuple(backups.get(row.id, ())),
+                snapshot_ids=tuple(snapshots.get(row.id, ())), tags=tuple(tags.get(row.id, ())),
+            )
+            for row in rows
+        ]  # fmt: skip
+
+
+class DropletWriter(ImageWriter, DropletReader):
+    """Changes of Droplets."""
+
+    def add_droplet(
+        self, account_id: int, name: str, *, region: str, size: str, is_gpu: bool, image_id: int, manifest_id: int,
+        virtual_bytes: int, data_bytes: int, fingerprint: str, facts: Mapping[str, Any],
+    ) -> int:  # fmt: skip
+        """Add a Droplet that is new; answers its id. The manifest is its disk from now on."""
+        return self._insert(
+            t.droplets, account_id=account_id, name=name, status="new", region=region, size=size, is_gpu=is_gpu,
+            image_id=image_id, manifest_id=manifest_id, virtual_bytes=virtual_bytes, data_bytes=data_bytes,
+            fingerprint=fingerprint, facts=json.dumps(facts), created_at=micros(self.moment),
+        )  # fmt: skip
+
+    def lock_droplet(self, droplet_id: int, account_id: int) -> DropletRecord:
+        """Read a Droplet and keep others from deciding over it until this transaction ends. Raises NotFound."""
+        if self.connection.dialect.name != "sqlite":  # which has one writer at a time anyway
+            self.connection.execute(_LOCK_DROPLET, {"id": droplet_id})
+        return self.droplet(droplet_id, account_id)
+
+    def update_droplet(self, droplet_id: int, **values: Any) -> None:
+        """Change columns of a Droplet."""
+        self.connection.execute(update(t.droplets).where(t.droplets.c.id == droplet_id).values(**values))
+
+    def set_facts(self, droplet_id: int, facts: Mapping[str, Any]) -> None:
+        """Change what wherry only keeps of a Droplet."""
+        self.update_droplet(droplet_id, facts=json.dumps(facts))
+
+    def set_policy(self, droplet_id: int, policy: Policy | None, due: datetime | None) -> None:
+        """Change when backups of a Droplet are taken; None is never."""
+        kept = None if policy is None else json.dumps(asdict(policy))
+        self.update_droplet(droplet_id, backup_policy=kept, backup_due_at=None if due is None else micros(due))
+
+    def set_due(self, droplet_id: int, due: datetime) -> None:
+        """Say when the window of a Droplet's next backup opens."""
+        self.update_droplet(droplet_id, backup_due_at=micros(due))
+
+    def retry_backup(self, droplet_id: int, due: datetime) -> None:
+        """Let a Droplet's backup be due again, if it has a policy still and the next one is not due before that."""
+        later = (t.droplets.c.id == droplet_id, t.droplets.c.backup_due_at > micros(due))
+        self.connection.execute(update(t.droplets).where(*later).values(backup_due_at=micros(due)))
+
+    def forget_droplet(self, droplet_id: int) -> None:
+        """Delete a Droplet: nobody finds it any longer. Its disk stays until ``drop_disk``."""
+        self.untag("droplet", droplet_id)
+        self.update_droplet(droplet_id, deleted_at=micros(self.moment), backup_policy=None, backup_due_at=None)
+
+    def drop_disk(self, droplet_id: int) -> None:
+        """Let go of a deleted Droplet's disk."""
+        self.update_droplet(droplet_id, manifest_id=None)
+
+
+_DROPLET = select(t.droplets).where(t.droplets.c.id == bindparam("id"))
+_LOCK_DROPLET = select(t.droplets.c.id).where(t.droplets.c.id == bindparam("id")).with_for_update()

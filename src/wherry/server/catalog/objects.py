@@ -1,0 +1,204 @@
+"""Objects of the stores, and who needs them: a manifest that is named needs its packs, an action what it works on.
+
+An object that neither a replica nor a Droplet leads to, and that no action holds, is what ``collect`` may remove. No
+clock and no listing has a say in that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, exists, func, or_, select, update
+
+from wherry.errors import BlockMissing
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import Asker, Changer, batches
+from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import ColumnElement, Select
+
+
+class ObjectReader(Asker):
+    """Questions about objects."""
+
+    def held(self, action_id: int, region: str, kind: str = "pack") -> list[ObjectRecord]:
+        """What an action holds in a region, what it reuses and what it wrote, in the order of the rows."""
+        query = (
+            _objects()
+            .join(t.holds, t.holds.c.object_id == t.objects.c.id)
+            .where(t.holds.c.action_id == action_id, t.objects.c.region == region, t.objects.c.kind == kind)
+            .order_by(t.objects.c.id)
+        )
+        return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def referred(self, manifest_id: int) -> list[ObjectRecord]:
+        """The packs that a manifest needs."""
+        query = _objects().join(t.refs, t.refs.c.object_id == t.objects.c.id).where(t.refs.c.manifest_id == manifest_id)
+        return [ObjectRecord(*row) for row in self.connection.execute(query.order_by(t.objects.c.id))]
+
+    def manifests(self) -> list[ManifestRecord]:
+        """Every manifest that a replica or a Droplet names."""
+        query = _manifests().where(_named()).order_by(t.objects.c.id)
+        return [ManifestRecord(*row) for row in self.connection.execute(query)]
+
+    def objects(self, region: str) -> list[tuple[ObjectRecord, bool]]:
+        """Every object of a region, and whether a replica or a Droplet leads to it."""
+        needed = or_(_named(), exists().where(t.refs.c.object_id == t.objects.c.id))
+        query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
+        return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
+
+    def stale_holders(self) -> list[int]:
+        """Actions that have ended and still hold objects: there should be none."""
+        ended = select(t.holds.c.action_id).join(t.actions).where(t.actions.c.status != "in-progress").distinct()
+        return list(self.connection.scalars(ended))
+
+    def similar(self, region: str, samples: Sequence[int], account_id: int, most: int) -> list[ManifestRecord]:
+        """The manifests in a region that share most of these samples: at most ``most``, the likest first.
+
+        Only the account's own and public images, and the account's Droplets, are looked at, so that the time an import
+        takes tells nobody what others have.
+        """
+        shared: dict[int, int] = {}
+        for batch in batches(samples):
+            query = select(t.samples.c.manifest_id, func.count()).where(
+                t.samples.c.region == region, t.samples.c.digest.in_(batch)
+            )
+            for manifest_id, count in self.connection.execute(query.group_by(t.samples.c.manifest_id)):
+                shared[manifest_id] = shared.get(manifest_id, 0) + count
+        if not shared:
+            return []  # the usual answer to an import, which asks for one block after another
+        likest = sorted(shared, key=lambda manifest_id: (-shared[manifest_id], -manifest_id))[: most * 4]
+        rows = self.connection.execute(_manifests().where(t.objects.c.id.in_(likest), _seen_by(account_id)))
+        found = {row.id: ManifestRecord(*row) for row in rows}
+        return [found[manifest_id] for manifest_id in likest if manifest_id in found][:most]
+
+    def garbage(self, region: str | None = None) -> list[Garbage]:
+        """How much in each region nobody holds, what is condemned already included."""
+        query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(_unheld())
+        if region is not None:
+            query = query.where(t.objects.c.region == region)
+        rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
+        return [Garbage(*row) for row in rows]
+
+    def condemned(self, limit: int) -> list[ObjectRecord]:
+        """Objects that are about to be removed, at most ``limit``."""
+        query = _objects().where(t.objects.c.state == "condemned").order_by(t.objects.c.id).limit(limit)
+        return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+
+class ObjectWriter(Changer, ObjectReader):
+    """Changes of objects."""
+
+    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> None:
+        """Add an object that an action is about to put, held by it. A second time does nothing."""
+        named = (t.objects.c.region == region, t.objects.c.key == key)
+        object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
+        if object_id is None:
+            object_id = self._insert(
+                t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id,
+                number=number,
+            )  # fmt: skip
+        self._hold(action_id, [object_id])
+
+    def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
+        """Hold those of these packs that are live; the others may be gone at any moment and are left out."""
+        for batch in batches(keys):
+            live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
+            self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
+
+    def drop_holds(self, action_id: int) -> None:
+        """Let go of all that an action holds."""
+        self.connection.execute(delete(t.holds).where(t.holds.c.action_id == action_id))
+
+    def condemn(self, region: str | None, limit: int) -> int:
+        """Mark up to ``limit`` objects that nobody needs, so that nobody may hold them again; answers how many.
+
+        What a manifest among them needed is needed by it no longer.
+        """
+        free = select(t.objects.c.id).where(t.objects.c.state == "live", _unheld()).limit(limit)
+        if region is not None:
+            free = free.where(t.objects.c.region == region)
+        ids = self.connection.scalars(free).all()
+        self.connection.execute(update(t.objects).where(t.objects.c.id.in_(ids)).values(state="condemned"))
+        self.connection.execute(delete(t.refs).where(or_(t.refs.c.manifest_id.in_(ids), t.refs.c.object_id.in_(ids))))
+        self.connection.execute(delete(t.samples).where(t.samples.c.manifest_id.in_(ids)))
+        return len(ids)
+
+    def forget_objects(self, object_ids: Sequence[int]) -> None:
+        """Drop the rows of objects that are no longer in their store."""
+        for batch in batches(object_ids):
+            self.connection.execute(delete(t.objects).where(t.objects.c.id.in_(batch)))
+
+    def add_manifest(
+        self, region: str, action_id: int, *, manifest_key: str, pack_keys: Sequence[str], samples: Iterable[int]
+    ) -> int:
+        """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
+
+        A second time changes nothing. Raises BlockMissing if the action does not hold all of the objects: then they
+        might be gone by now.
+        """
+        held = {one.key: one.id for kind in ("pack", "manifest") for one in self.held(action_id, region, kind)}
+        if unheld := {manifest_key, *pack_keys} - held.keys():
+            raise BlockMissing(f"the manifest names {min(unheld)} in {region}, which the action does not hold")
+        manifest_id = held[manifest_key]
+        if not self._exists(t.refs.c.manifest_id == manifest_id):
+            self._insert_all(t.refs, [{"object_id": held[key], "manifest_id": manifest_id} for key in pack_keys])
+            rows = [{"region": region, "digest": one, "manifest_id": manifest_id} for one in sorted(set(samples))]
+            self._insert_all(t.samples, rows)
+        return manifest_id
+
+    def hold_manifest(self, action_id: int, manifest_id: int) -> None:
+        """Hold a manifest that is named now, and with it all that it needs."""
+        self._hold(action_id, [manifest_id])
+
+    def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
+        have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
+        self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+
+
+def _named() -> ColumnElement[bool]:
+    """A replica or a Droplet names this manifest."""
+    return or_(
+        exists().where(t.replicas.c.manifest_id == t.objects.c.id),
+        exists().where(t.droplets.c.manifest_id == t.objects.c.id),
+    )
+
+
+def _unheld() -> ColumnElement[bool]:
+    """Nobody needs it: the one question that decides what may be removed. No clock and no listing has a say in it.
+
+    A pack is needed through a manifest; a manifest by itself needs nothing unless somebody names or holds it.
+    """
+    r = t.refs.c
+    needed_through = or_(
+        exists().where(t.replicas.c.manifest_id == r.manifest_id),
+        exists().where(t.droplets.c.manifest_id == r.manifest_id),
+        exists().where(t.holds.c.object_id == r.manifest_id),
+    )
+    return and_(
+        ~exists().where(t.holds.c.object_id == t.objects.c.id),
+        ~_named(),
+        ~exists().where(r.object_id == t.objects.c.id, needed_through),
+    )
+
+
+def _seen_by(account_id: int) -> ColumnElement[bool]:
+    """The account may see an image or a Droplet that names this manifest."""
+    image = exists().where(
+        t.replicas.c.manifest_id == t.objects.c.id, t.images.c.id == t.replicas.c.image_id,
+        or_(t.images.c.account_id == account_id, t.images.c.public),
+    )  # fmt: skip
+    own = exists().where(t.droplets.c.manifest_id == t.objects.c.id, t.droplets.c.account_id == account_id)
+    return or_(image, own)
+
+
+def _objects() -> Select[Any]:
+    o = t.objects.c
+    return select(o.id, o.region, o.kind, o.key, o.bytes, o.action_id, o.number)
+
+
+def _manifests() -> Select[Any]:
+    return select(t.objects.c.id, t.objects.c.region, t.objects.c.key)

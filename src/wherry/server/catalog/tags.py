@@ -1,0 +1,114 @@
+"""Tags, and what has them. A tag's first spelling is the one that counts, whoever writes it how later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, select
+
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import Asker, Changer
+from wherry.server.catalog.records import TagRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import ColumnElement, Select
+
+    from wherry.server.catalog.records import ResourceKind
+
+
+class TagReader(Asker):
+    """Questions about tags."""
+
+    def tag(self, account_id: int, name: str) -> TagRecord:
+        """The account's tag of this name, in its own spelling. Raises NotFound."""
+        row = self._one(select(t.tags).where(t.tags.c.account_id == account_id, t.tags.c.name == name))
+        return self._with_counts([(row.id, row.name)])[0]
+
+    def tags(self, account_id: int, *, limit: int, offset: int) -> tuple[list[TagRecord], int]:
+        """A page of the account's tags by their names, and how many there are in all."""
+        own = t.tags.c.account_id == account_id
+        query = select(t.tags.c.id, t.tags.c.name).where(own).order_by(t.tags.c.folded).limit(limit).offset(offset)
+        total = self.connection.scalar(select(func.count()).select_from(t.tags).where(own))
+        return self._with_counts([(row.id, row.name) for row in self.connection.execute(query)]), total or 0
+
+    def tagged(self, account_id: int, kind: ResourceKind, name: str) -> list[int]:
+        """The ids of the resources of one kind with a tag, in any case; none for a tag that there is not."""
+        query = (
+            select(t.taggings.c.resource_id)
+            .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
+            .where(
+                t.tags.c.account_id == account_id, t.tags.c.folded == name.lower(), t.taggings.c.resource_type == kind
+            )
+        )
+        return list(self.connection.scalars(query.order_by(t.taggings.c.resource_id)))
+
+    def _with_counts(self, tags: Sequence[tuple[int, str]]) -> list[TagRecord]:
+        g = t.taggings.c
+        query = select(g.tag_id, g.resource_type, func.count(), func.max(g.id)).where(
+            g.tag_id.in_([tag_id for tag_id, _ in tags])
+        )
+        counts: dict[int, dict[str, int]] = {}
+        newest: dict[int, dict[str, int]] = {}
+        for tag_id, kind, count, last in self.connection.execute(query.group_by(g.tag_id, g.resource_type)):
+            counts.setdefault(tag_id, {})[kind] = count
+            newest.setdefault(tag_id, {})[kind] = last
+        lasts = [last for by_kind in newest.values() for last in by_kind.values()]
+        rows = self.connection.execute(select(g.id, g.resource_id).where(g.id.in_(lasts)))
+        resources = {row.id: row.resource_id for row in rows}
+        found = []
+        for tag_id, name in tags:
+            in_order = sorted(newest.get(tag_id, {}).items(), key=lambda one: one[1])
+            last = {kind: resources[tagging] for kind, tagging in in_order}
+            found.append(TagRecord(tag_id, name, counts.get(tag_id, {}), last))
+        return found
+
+
+class TagWriter(Changer, TagReader):
+    """Changes of tags."""
+
+    def add_tag(self, account_id: int, name: str) -> int:
+        """The tag of this name, in any case; it is added where there is none. Answers its id."""
+        folded = name.lower()
+        query = select(t.tags.c.id).where(t.tags.c.account_id == account_id, t.tags.c.folded == folded)
+        found: int | None = self.connection.scalar(query)
+        return self._insert(t.tags, account_id=account_id, name=name, folded=folded) if found is None else found
+
+    def remove_tag(self, tag_id: int) -> None:
+        """Drop a tag; whatever had it loses it."""
+        self.connection.execute(delete(t.taggings).where(t.taggings.c.tag_id == tag_id))
+        self.connection.execute(delete(t.tags).where(t.tags.c.id == tag_id))
+
+    def assign_tag(self, tag_id: int, kind: ResourceKind, resource_id: int) -> None:
+        """Tag a resource; a second time does nothing."""
+        this = (t.taggings.c.tag_id == tag_id, *_of(kind, resource_id))
+        if not self._exists(*this):
+            self._insert(t.taggings, tag_id=tag_id, resource_type=kind, resource_id=resource_id)
+
+    def unassign_tag(self, tag_id: int, kind: ResourceKind, resource_id: int) -> None:
+        """Take a tag from a resource; one that it does not have is fine."""
+        self.connection.execute(delete(t.taggings).where(t.taggings.c.tag_id == tag_id, *_of(kind, resource_id)))
+
+    def tag_resource(self, account_id: int, kind: ResourceKind, resource_id: int, names: Iterable[str]) -> None:
+        """Give a resource all these tags; those that there are not yet are made."""
+        for name in names:
+            self.assign_tag(self.add_tag(account_id, name), kind, resource_id)
+
+    def untag(self, kind: ResourceKind, resource_id: int) -> None:
+        """Take all tags from a resource."""
+        self.connection.execute(delete(t.taggings).where(*_of(kind, resource_id)))
+
+
+def names_of(kind: ResourceKind) -> Select[tuple[int, str]]:
+    """The tags' names by the ids of the resources of one kind."""
+    return (
+        select(t.taggings.c.resource_id, t.tags.c.name)
+        .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
+        .where(t.taggings.c.resource_type == kind)
+        .order_by(t.tags.c.folded)
+    )
+
+
+def _of(kind: ResourceKind, resource_id: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return t.taggings.c.resource_type == kind, t.taggings.c.resource_id == resource_id

@@ -1,0 +1,213 @@
+"""Droplets: create, list, read, delete; their actions, backups and disks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from wherry import calls as c
+from wherry import models as m
+from wherry.errors import MutuallyExclusive, NotFound, Unprocessable
+from wherry.server.backup_policy import DAYS, HOURS, RETENTION, WINDOW
+from wherry.server.catalog import GONE
+from wherry.server.http import transfers, wire
+from wherry.server.http.edge import reply
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from wherry.server.catalog import Reader
+    from wherry.server.catalog.records import DropletRecord
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+
+def list_droplets(service: Service, x: Exchange) -> m.DropletPage:
+    """Answer droplets.list."""
+    limit, offset = x.window()
+    tag, name, kind = x.query("tag_name"), x.query("name"), x.query("type")
+    if tag is not None and (name is not None or kind is not None):
+        raise MutuallyExclusive("mutually exclusive query parameters")
+    is_gpu = None if tag is not None else kind == "gpus"
+    with service.catalog.read() as reader:
+        found, total = reader.droplets(x.account_id, tag=tag, name=name, is_gpu=is_gpu, limit=limit, offset=offset)
+    return m.DropletPage(droplets=[service.wire.droplet(one, x.token) for one in found], **x.page(total))
+
+
+def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
+    """Answer droplets.create."""
+    if x.body.ssh_keys:
+        x.require("ssh_key:read")
+    if x.body.tags:
+        x.require("tag:create")
+    begun = service.actions.create_droplets(x.account_id, x.body, x.idempotency_key)
+    with service.catalog.read() as reader:
+        made = [service.wire.droplet(reader.droplet(one.droplet_id, deleted=True), x.token) for one in begun]
+    base = x.base_url
+    links = m.CreatedLinks(
+        actions=[
+            m.ActionLink(id=one.id, rel="create", href=base + c.ACTIONS_GET.url(action_id=one.id)) for one in begun
+        ]
+    )
+    if x.body.names is not None:
+        return m.DropletCreatedReply(droplets=made, links=links)
+    return m.DropletCreatedReply(droplet=made[0], links=links)
+
+
+def get_droplet(service: Service, x: Exchange) -> m.DropletReply:
+    """Answer droplets.get."""
+    with service.catalog.read() as reader:
+        return m.DropletReply(droplet=service.wire.droplet(_droplet(reader, x), x.token))
+
+
+def delete_droplet(service: Service, x: Exchange) -> None:
+    """Answer droplets.delete."""
+    service.actions.delete_droplet(x.account_id, x.number("droplet_id"))
+
+
+def delete_tagged(service: Service, x: Exchange) -> None:
+    """Answer droplets.delete_tagged. Without a tag it deletes nothing, rather than all."""
+    service.actions.delete_tagged(x.account_id, _tag_name(x))
+
+
+def list_snapshots(service: Service, x: Exchange) -> m.DropletSnapshotPage:
+    """Answer droplets.snapshots."""
+    found, total = _images_of(service, x, "snapshot")
+    return m.DropletSnapshotPage(snapshots=found, **x.page(total))
+
+
+def list_backups(service: Service, x: Exchange) -> m.DropletBackupPage:
+    """Answer droplets.backups."""
+    found, total = _images_of(service, x, "backup")
+    return m.DropletBackupPage(backups=found, **x.page(total))
+
+
+# ---------------------------------------------------------------------------------------------------------- actions
+
+
+def create_action(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer droplet_actions.create."""
+    _require(x)
+    action = service.actions.act_on_droplet(x.account_id, x.number("droplet_id"), x.body, x.idempotency_key)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def create_tagged_actions(service: Service, x: Exchange) -> m.ActionsReply:
+    """Answer droplet_actions.create_tagged."""
+    _require(x)
+    begun = service.actions.act_on_tagged(x.account_id, _tag_name(x), x.body)
+    return m.ActionsReply(actions=[service.wire.action(one, x.token) for one in begun])
+
+
+def list_actions(service: Service, x: Exchange) -> m.ActionPage:
+    """Answer droplet_actions.list."""
+    limit, offset = x.window()
+    with service.catalog.read() as reader:
+        droplet = _droplet(reader, x)
+        found, total = reader.actions(x.account_id, droplet_id=droplet.id, limit=limit, offset=offset)
+    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+
+
+def get_action(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer droplet_actions.get."""
+    with service.catalog.read() as reader:
+        action = reader.action(x.number("action_id"), x.account_id)
+    if action.resource_type != "droplet" or action.resource_id != x.number("droplet_id"):
+        raise NotFound(GONE)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+# --------------------------------------------------------------------------------------------------- backup policies
+
+
+def get_policy(service: Service, x: Exchange) -> m.BackupPolicyReply:
+    """Answer backup_policies.get."""
+    with service.catalog.read() as reader:
+        return m.BackupPolicyReply(policy=wire.policy_record(_droplet(reader, x)))
+
+
+def list_policies(service: Service, x: Exchange) -> m.BackupPolicyPage:
+    """Answer backup_policies.list: a map by the Droplets' ids."""
+    limit, offset = x.window()
+    with service.catalog.read() as reader:
+        found, total = reader.droplets(x.account_id, with_backups=True, limit=limit, offset=offset)
+    return m.BackupPolicyPage(policies={str(one.id): wire.policy_record(one) for one in found}, **x.page(total))
+
+
+def list_supported_policies(_service: Service, _x: Exchange) -> m.SupportedPoliciesReply:
+    """Answer backup_policies.supported."""
+    return m.SupportedPoliciesReply(
+        supported_policies=[
+            m.SupportedBackupPolicy(
+                name=plan, possible_window_starts=list(HOURS), window_length_hours=WINDOW.seconds // 3600,
+                retention_period_days=kept.days, possible_days=list(DAYS),
+            )
+            for plan, kept in RETENTION.items()
+        ]
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ disks
+
+
+async def export_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer disks.export: any range of the disk as a file, made as it is sent and checked block by block."""
+    return await transfers.send_file(x, headers, await run_in_threadpool(_find_disk, service, x))
+
+
+async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer disks.import: take the bytes of the body, or those of an upload that came before."""
+    upload_id = x.query("upload_id")
+    if upload_id is None:
+        asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"))
+        upload_id = (await run_in_threadpool(service.actions.uploads.begin, x.account_id, asked)).id
+        try:
+            await transfers.take_in(service, x, upload_id, 0)
+            return reply(201, await run_in_threadpool(_begin_import, service, x, upload_id), headers)
+        except BaseException:
+            await run_in_threadpool(service.actions.uploads.give_up, x.account_id, upload_id)
+            raise
+    return reply(201, await run_in_threadpool(_begin_import, service, x, upload_id), headers)
+
+
+def _begin_import(service: Service, x: Exchange, upload_id: str) -> m.ActionReply:
+    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def _find_disk(service: Service, x: Exchange) -> transfers.File:
+    with service.catalog.read() as reader:
+        droplet = _droplet(reader, x)
+    store = service.regions.store(droplet.region)
+    manifest = store.read_manifest(droplet.manifest_key)
+    return transfers.File(f"droplet-{droplet.id}", droplet.fingerprint, store, manifest)
+
+
+# ----------------------------------------------------------------------------------------------------------- inside
+
+
+def _droplet(reader: Reader, x: Exchange) -> DropletRecord:
+    return reader.droplet(x.number("droplet_id"), x.account_id)
+
+
+def _images_of(service: Service, x: Exchange, kind: str) -> tuple[list[m.Image], int]:
+    limit, offset = x.window()
+    with service.catalog.read() as reader:
+        droplet = _droplet(reader, x)
+        found, total = reader.images(x.account_id, types=(kind,), droplet_id=droplet.id, limit=limit, offset=offset)
+    return [wire.image(one, x.token) for one in found], total
+
+
+def _require(x: Exchange) -> None:
+    """Some types of actions need more than the scope of the call."""
+    if x.body.type == "snapshot":
+        x.require("image:create")
+    if x.body.type in {"restore", "rebuild"}:
+        x.require("droplet:admin")
+
+
+def _tag_name(x: Exchange) -> str:
+    if (tag := x.query("tag_name")) is None:
+        raise Unprocessable("Tag name can't be blank")
+    return tag
