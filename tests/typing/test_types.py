@@ -16,7 +16,7 @@ a = client.gpu_droplets.images.actions.create(62137902, type="convert")
 b = client.gpu_droplets.images.actions.create(62137902, type="transfer", region="ams3")
 c = client.gpu_droplets.create(name="web", size="s-1vcpu-1gb", image="debian-13-x64", region="nyc3", ssh_keys=[1])
 d = client.gpu_droplets.actions.initiate(c.droplet.id, type="snapshot", name="s")
-e = client.gpu_droplets.images.upload("disk.img", name="disk", slug="debian-13-x64")
+e = client.gpu_droplets.images.upload("disk.img", name="disk", region="nyc3", slug="debian-13-x64")
 print(a.id + 1, a.status.upper(), b.region.slug if b.region else None)
 """
 BAD = """
@@ -25,7 +25,7 @@ gpu_droplets = Client("t").gpu_droplets
 gpu_droplets.images.actions.create(62137902, type="transfer")
 gpu_droplets.create(name="web", size="s-1vcpu-1gb", image=1, regoin="nyc3")
 gpu_droplets.actions.initiate(5, type="explode")
-gpu_droplets.images.upload("disk.img", name="disk")
+gpu_droplets.images.upload("disk.img", name="disk", slug="debian-13-x64")
 """
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "--no-incremental"],

@@ -195,7 +195,7 @@ def public_image() -> None:
 @click.option("--distribution", required=True, help="Its distribution, such as Debian.")
 @click.option("--name", help="Its name; the slug unless told.")
 @click.option("--description", help="What it is.")
-@click.option("--region", help="The region that it is imported in; it is kept in all of them.")
+@click.option("--region", help="Where it is imported first; the service's first region unless told.")
 @click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
 @asks
 def publish_image(
@@ -204,6 +204,7 @@ def publish_image(
 ) -> int:  # fmt: skip
     """Publish the disk image in FILE, for all accounts and in all regions. It takes the operator's token."""
     images = session.client.gpu_droplets.images
+    region = region or next(one.slug for one in session.client.regions.list() if one.available)
     upload = partial(
         images.upload, file, name=name or slug, slug=slug, region=region, distribution=distribution,
         description=description, resume=resume,

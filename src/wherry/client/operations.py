@@ -214,9 +214,7 @@ def answer_offer(call: c.Call, image_id: int, transfer_id: int, recipient: str |
 
 
 def create_upload(request: m.UploadCreateRequest) -> Request[m.Upload]:
-    """Begin an upload. Raises TypeError where nothing says which regions the image is for."""
-    if request.region is None and request.slug is None and request.droplet_id is None:
-        raise TypeError("an upload takes a region, unless it is published under a slug")
+    """Begin an upload."""
     return _ask(c.UPLOADS_CREATE, "upload", body=request)
 
 

@@ -144,32 +144,17 @@ class Images(Resource):
             lambda offset, etag: ops.export_image(image_id, format, offset, etag), Path(path), format, on_progress
         )
 
-    @overload
     def upload(
-        self, path: str | Path, *, name: str, region: str, distribution: str | None = ...,
-        description: str | None = ..., tags: Sequence[str] | None = ..., resume: str | None = ...,
-        on_begin: Callable[[str], object] | None = ..., on_progress: Callable[[int, int], object] | None = ...,
-    ) -> m.Action: ...  # fmt: skip
-
-    @overload
-    def upload(
-        self, path: str | Path, *, name: str, slug: str, region: str | None = ..., distribution: str | None = ...,
-        description: str | None = ..., tags: Sequence[str] | None = ..., resume: str | None = ...,
-        on_begin: Callable[[str], object] | None = ..., on_progress: Callable[[int, int], object] | None = ...,
-    ) -> m.Action: ...  # fmt: skip
-
-    def upload(
-        self, path: str | Path, *, name: str, region: str | None = None, slug: str | None = None,
-        distribution: str | None = None, description: str | None = None, tags: Sequence[str] | None = None,
-        resume: str | None = None, on_begin: Callable[[str], object] | None = None,
-        on_progress: Callable[[int, int], object] | None = None,
+        self, path: str | Path, *, name: str, region: str, slug: str | None = None, distribution: str | None = None,
+        description: str | None = None, tags: Sequence[str] | None = None, resume: str | None = None,
+        on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
     ) -> m.Action:  # fmt: skip
         """Send a disk image's bytes and begin its import (wherry only); the action's ``resource_id`` is the image.
 
-        It becomes a custom image of the account in one region or, with ``slug``, a public image for all accounts in all
-        regions, which the operator's account alone may publish. ``resume`` is the id of an upload that broke off, which
-        ``on_begin`` was told. ``on_progress`` hears the bytes that are safely kept and the bytes in all. Raises
-        TypeError where neither region nor slug is given, RequestError, ConnectionFailed.
+        It becomes a custom image of the account in that region or, with ``slug``, a public image for all accounts,
+        which is brought to all other regions as well, and which the operator's account alone may publish. ``resume`` is
+        the id of an upload that broke off, which ``on_begin`` was told. ``on_progress`` hears the bytes that are safely
+        kept and the bytes in all. Raises RequestError, ConnectionFailed.
         """
         request = m.UploadCreateRequest(
             name=name, region=region, slug=slug, distribution=distribution, description=description,

@@ -72,6 +72,7 @@ REPLIES: dict[str, Any] = {
     "PUT /v2/droplets/5/disk": {"action": ACTION},
     "GET /v2/actions/9": {"action": ACTION},
     "GET /v2/images/7": {"image": IMAGE},
+    "GET /v2/regions": page(regions=[{"name": "A", "slug": "ams3", "available": False}, {"name": "N", "slug": "nyc3"}]),
     "GET /v2/tags": page(tags=[TAG]),
     "POST /v2/tags": {"tag": TAG},
     "GET /v2/tags/web": {"tag": TAG},
@@ -259,12 +260,13 @@ def test_an_offer_is_accepted_for_ones_own_team(run: Callable[..., str], service
 
 
 def test_a_disk_image_is_published(run: Callable[..., str], service: Service, tmp_path: Path) -> None:
-    """It is uploaded under its slug, waited for, and shown."""
+    """It is uploaded under its slug, in the first region that is available, waited for, and shown."""
     (tmp_path / "d.img").write_bytes(b"disk")
     printed = run(
         "image publish --slug debian-13-x64 --distribution Debian --format ID --no-header", tmp_path / "d.img"
     )
-    assert service.bodies[0] == {"name": "debian-13-x64", "distribution": "Debian", "slug": "debian-13-x64"}
+    expected = {"name": "debian-13-x64", "region": "nyc3", "distribution": "Debian", "slug": "debian-13-x64"}
+    assert service.bodies[1] == expected
     assert service.sent[-2:] == ["GET /v2/actions/9", "GET /v2/images/7"]
     assert printed == "7\n"
 

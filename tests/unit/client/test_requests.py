@@ -238,7 +238,6 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("gpu_droplets.images.account_transfers.create", (7,), {}, "recipient_email or recipient_uuid"),
     ("gpu_droplets.images.account_transfers.create", (7,), {"recipient_email": "a@b.c", "recipient_uuid": "u"},
      "not both"),
-    ("gpu_droplets.images.upload", (__file__,), {"name": "n"}, "takes a region"),
 ]  # fmt: skip
 
 

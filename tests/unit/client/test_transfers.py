@@ -161,10 +161,10 @@ def test_an_upload_of_which_nothing_came_is_given_up(face: Any, disk: Path) -> N
 
 
 def test_a_public_image_is_uploaded_under_its_slug(face: Any, disk: Path) -> None:
-    """With a slug, no region is needed."""
+    """The slug says that it is for all accounts."""
     service = Service()
-    action = face(service).upload(disk, slug="debian-13-x64", distribution="Debian")
-    assert service.bodies[0] == b'{"name":"disk","distribution":"Debian","slug":"debian-13-x64"}'
+    action = face(service).upload(disk, slug="debian-13-x64", region="nyc3", distribution="Debian")
+    assert service.bodies[0] == b'{"name":"disk","region":"nyc3","distribution":"Debian","slug":"debian-13-x64"}'
     assert action.resource_id == 7
 
 
