@@ -46,6 +46,10 @@ types: $(READY) ## check the types
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest
 
+.PHONY: clients
+clients: $(READY) ## install DigitalOcean's clients and others, and run them against the service
+	@$(BIN)/python -m pytest tests/clients
+
 .PHONY: fault
 fault: $(READY) ## kill the service at every crash point
 	@WHERRY_FAULTS=all $(BIN)/python -m pytest tests/fault
