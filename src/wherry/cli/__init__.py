@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
-from wherry.cli.compute import account, collect, compute
+from wherry.cli.account import account
+from wherry.cli.compute import compute
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
+from wherry.cli.images import public_image
+from wherry.cli.store import collect, expire
 from wherry.errors import WherryError
 
 _SERVER_COMMANDS = ("check", "serve", "token")
@@ -42,9 +45,8 @@ def wherry() -> None:
     """Keep disk images in regions, convert them and transfer them."""
 
 
-wherry.add_command(compute)
-wherry.add_command(collect)
-wherry.add_command(account)
+for _command in (account, collect, compute, expire, public_image):
+    wherry.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> Any:
