@@ -54,7 +54,8 @@ TARGETS = {
     "peak_rss_mib": "below 200", "get_vs_moto": "at least 5", "accepted_transfers_per_s": "at least 1000",
     "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
     "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
-    "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "",
+    "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15",
+    "droplets_listed_per_s": "", "page_of_droplets_vs_get": "",
 }  # fmt: skip
 
 
