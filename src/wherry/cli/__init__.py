@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wherry.cli.compute import account, collect, compute
+from wherry.cli.account import account
+from wherry.cli.compute import compute
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
+from wherry.cli.images import public_image
+from wherry.cli.store import collect, expire
 from wherry.errors import WherryError
 
 if TYPE_CHECKING:
@@ -63,14 +66,12 @@ def wherry() -> None:
     """Keep disk images in regions, convert them and transfer them."""
 
 
-wherry.add_command(compute)
-wherry.add_command(collect)
-wherry.add_command(
-    _Commands(
-        "account", commands=account.commands, help="Whose the token is; and on the service, all accounts.",
-        served={"create": "create_account", "list": "list_accounts"},
-    )
-)  # fmt: skip
+_SERVED_ACCOUNTS = {"create": "create_account", "list": "list_accounts"}
+
+for _command in (collect, compute, expire, public_image):
+    wherry.add_command(_command)
+# Beside what an account's own token may ask stands what an operator does with all of them.
+wherry.add_command(_Commands("account", commands=account.commands, help=account.help, served=_SERVED_ACCOUNTS))
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -266,6 +266,12 @@ def check_rebuild(image: ImageRecord, region: str, size: Size | None) -> None:
         check_fits(image, size)
 
 
+def check_not_busy(droplet: DropletRecord) -> None:
+    """Whether an action of a Droplet could begin now; what excludes them for good is an index."""
+    if droplet.is_busy:
+        raise Unprocessable("Droplet already has a pending event.")
+
+
 def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:
     """Whether a Droplet may go back to an image."""
     if image is None or image.type != "backup" or image.resource_id != droplet.id:

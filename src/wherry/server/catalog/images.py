@@ -111,11 +111,6 @@ class ImageReader(TagReader):
         query = select(func.max(t.images.c.created_at)).where(t.images.c.resource_id == droplet_id)
         return moment_or_none(self.connection.scalar(query))
 
-    def backups_of(self, droplet_id: int) -> list[int]:
-        """The ids of a Droplet's backups."""
-        own = (t.images.c.resource_id == droplet_id, t.images.c.type == "backup", t.images.c.deleted_at.is_(None))
-        return list(self.connection.scalars(select(t.images.c.id).where(*own).order_by(t.images.c.id)))
-
     def expired(self, moment: datetime, *, account_id: int | None = None, limit: int = 1000) -> list[ImageRecord]:
         """Backups whose time is over, the oldest first. The newest backup of a Droplet is never among them."""
         newer = t.images.alias("newer")
@@ -141,10 +136,15 @@ class ImageReader(TagReader):
         return {one.id: one for one in self._with_places(rows)}
 
     def images_of(self, droplet_ids: Sequence[int], kind: str) -> dict[int, list[int]]:
-        """The ids of the snapshots or backups of Droplets, by the Droplet's."""
-        own = (t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES))
-        query = select(t.images.c.resource_id, t.images.c.id).where(*own).order_by(t.images.c.id)
-        return self._grouped(query, droplet_ids)
+        """The ids of the snapshots or backups of Droplets, by the Droplet's; but for those that were given away."""
+        own = (
+            t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES),
+            t.images.c.account_id == t.droplets.c.account_id,
+        )  # fmt: skip
+        query = select(t.images.c.resource_id, t.images.c.id).join(
+            t.droplets, t.droplets.c.id == t.images.c.resource_id
+        )
+        return self._grouped(query.where(*own).order_by(t.images.c.id), droplet_ids)
 
     # ------------------------------------------------------------------------------------------------ account transfers
 

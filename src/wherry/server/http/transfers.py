@@ -215,7 +215,7 @@ def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
     request = m.UploadCreateRequest(
         name=x.query("name"), region=x.query("region"), distribution=x.query("distribution")
     )
-    return service.actions.uploads.begin(x.account_id, request)
+    return service.actions.uploads.begin(x.account_id, request, in_one_go=True)
 
 
 def _finish_test_image(service: Service, x: Exchange, upload_id: str) -> ActionRecord:
