@@ -175,6 +175,17 @@ def test_an_image_is_offered_to_one_account_at_a_time(catalog: Catalog) -> None:
         assert [tx.account_transfer(one, image_id).status for one in (first, second)] == ["declined", "pending"]
 
 
+def test_an_offer_ends_once(catalog: Catalog) -> None:
+    """However an offer ended first, it stays so."""
+    with catalog.begin() as tx:
+        image_id = add_image(tx)
+        number = tx.offer_image(image_id, OWNER, OTHER)
+        tx.end_offer(number, "cancelled")
+        with pytest.raises(NotFound):
+            tx.end_offer(number, "accepted")
+        assert tx.account_transfer(number, image_id).status == "cancelled"
+
+
 def test_an_offer_is_of_its_image_alone(catalog: Catalog) -> None:
     """An offer's number names nothing together with another image, and no number is too large to be asked for."""
     with catalog.begin() as tx:

@@ -42,8 +42,8 @@ def accept(tx: Writer, account_id: int, image_id: int, transfer_id: int, uuid: s
         raise NotFound(GONE)
     image = tx.lock_image(image_id, found.sender_id)
     lifecycle.check_accept(tx.running(image_id=image_id))
-    tx.give_image(image_id, account_id)
     tx.end_offer(transfer_id, "accepted")
+    tx.give_image(image_id, account_id)
     home = image.regions[0] if image.regions else None
     tx.add_action(KIND, account_id=account_id, image_id=image_id, region=home, completed=True)
 

@@ -253,9 +253,10 @@ class ImageWriter(TagWriter, ImageReader):
         )  # fmt: skip
 
     def end_offer(self, transfer_id: int, status: str) -> None:
-        """Say how an offer ended."""
-        row = t.account_transfers.c.id == transfer_id
-        self.connection.execute(update(t.account_transfers).where(row).values(status=status))
+        """Say how an offer ended. Raises NotFound if it had ended before: of two who answer it at once, one is late."""
+        pending = (t.account_transfers.c.id == transfer_id, t.account_transfers.c.status == "pending")
+        if not self.connection.execute(update(t.account_transfers).where(*pending).values(status=status)).rowcount:
+            raise NotFound(GONE)
 
     def withdraw_offers(self, image_id: int) -> None:
         """End the offer of an image as cancelled, if there is one."""
