@@ -112,7 +112,7 @@ _EXPOSED = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-requ
 def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) -> ASGIApp:
     """The web face of a service, as an ASGI application."""
     gate = edge.Gate(service.catalog, rate_limit)
-    served = [call for call in c.CALLS if (test_mode or not call.test_mode) and call.name in HANDLERS]
+    served = [call for call in c.CALLS if test_mode or not call.test_mode]
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for call in served:
         by_path[call.path][call.method] = _endpoint(call, service, gate)

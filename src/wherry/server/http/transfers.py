@@ -39,6 +39,8 @@ _FARTHEST_S = 50 * 366 * 86400
 
 def create_upload(service: Service, x: Exchange) -> m.UploadReply:
     """Answer uploads.create."""
+    if x.body.tags:
+        x.require("tag:create")
     return m.UploadReply(upload=wire.upload(service.actions.uploads.begin(x.account_id, x.body)))
 
 
