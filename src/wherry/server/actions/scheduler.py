@@ -60,9 +60,10 @@ class Scheduler:
                     self._expire.accept(tx)
 
     def set_clock(self, moment: datetime) -> None:
-        """Let it be another time at once, as after a time in which the service was off; then begin what is due."""
+        """Let it be another time at once, as after a time in which the service was off, and let happen what is due."""
         self._move_clock(moment)
         self.tick()
+        self._wait_until_idle()
 
     def advance_clock(self, by: timedelta) -> None:
         """Move the clock ahead, and let all that falls due on the way happen at its time."""
