@@ -43,6 +43,23 @@ def test_a_life(cloud: Cloud, install: Callable[[str], Installed]) -> None:
     assert cloud.get("/v2/account/keys")["ssh_keys"] == []
 
 
+def test_it_does_not_see_a_snapshot_fail(cloud: Cloud, install: Callable[[str], Installed]) -> None:
+    """Its module waits on for a snapshot that errored, past its own timeout."""
+    image_id, ansible = cloud.make("custom"), install("ansible")
+    asked = {"name": "web-01", "region": "nyc3", "size": "s-1vcpu-1gb", "image": image_id}
+    droplet_id = cloud.post("/v2/droplets", json=asked)["droplet"]["id"]
+    cloud.ended(cloud.get(f"/v2/droplets/{droplet_id}/actions")["actions"][0]["id"])
+    cloud.fail_next("snapshot", "nyc3")
+    module = "community.digitalocean.digital_ocean_snapshot"
+    arguments = f"baseurl={cloud.http_url}/v2 droplet_id={droplet_id} wait_timeout=1"
+
+    done = ansible.run("timeout", 14, "ansible", "localhost", "-m", module, "-a", arguments, DO_API_TOKEN=TOKEN)
+
+    assert done.returncode == 124, done.stdout + done.stderr  # that of timeout, after the module's first ten seconds
+    action = cloud.get(f"/v2/droplets/{droplet_id}/actions")["actions"][0]
+    assert (action["type"], action["status"]) == ("snapshot", "errored")
+
+
 def test_the_inventory(cloud: Cloud, install: Callable[[str], Installed]) -> None:
     """It has the Droplets, grouped by region and by tag, each at its public address."""
     ansible = install("ansible")

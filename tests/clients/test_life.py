@@ -53,7 +53,7 @@ SDKS = {
         types=("number", "string", "number", "string"),
     ),
     "pydo": Sdk(
-        "pydo", "pydo_life.py", lambda cloud: cloud.https_url, ("WHERRY_URL", "WHERRY_TOKEN"), "REQUESTS_CA_BUNDLE",
+        "pydo", "pydo_life.py", lambda cloud: cloud.https_url, ("WHERRY_URL", "WHERRY_TOKEN"), "WHERRY_CA_FILE",
         refusal="HttpResponseError", gone="not_found",
     ),
     "python-digitalocean": Sdk(

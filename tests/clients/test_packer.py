@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 GOLDEN = """\
 source "digitalocean" "golden" {
+  api_url          = "WHERRY_URL"
+  api_token        = "WHERRY_TOKEN"
   image            = "ubuntu-24-04-x64"
   region           = "nyc3"
   size             = "s-1vcpu-1gb"
@@ -33,9 +35,9 @@ build {
 
 def build(packer: Installed, url: str, **trust: str) -> subprocess.CompletedProcess[str]:
     """Build it; answers how Packer ended."""
-    (packer.work / "golden.pkr.hcl").write_text(GOLDEN)
-    at = {"DIGITALOCEAN_API_URL": url, "DIGITALOCEAN_API_TOKEN": TOKEN}
-    return packer.run("packer", "build", "-color=false", "golden.pkr.hcl", **at, **trust)
+    template = GOLDEN.replace("WHERRY_URL", url).replace("WHERRY_TOKEN", TOKEN)
+    (packer.work / "golden.pkr.hcl").write_text(template)
+    return packer.run("packer", "build", "-color=false", "golden.pkr.hcl", **trust)
 
 
 def test_a_build(cloud: Cloud, install: Callable[[str], Installed]) -> None:

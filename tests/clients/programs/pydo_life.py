@@ -13,7 +13,9 @@ from azure.core.exceptions import HttpResponseError
 from pydo import Client
 
 image_id, public_key = int(sys.argv[1]), sys.argv[2]
-client = Client(os.environ["WHERRY_TOKEN"], endpoint=os.environ["WHERRY_URL"])
+client = Client(
+    os.environ["WHERRY_TOKEN"], endpoint=os.environ["WHERRY_URL"], connection_verify=os.environ["WHERRY_CA_FILE"]
+)
 droplets, images = client.droplets, client.images
 
 
