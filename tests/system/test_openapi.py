@@ -16,7 +16,7 @@ from schemathesis import Case
 from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
-from wherry.calls import CALLS
+from wherry.calls import CALLS, UNSERVED
 from wherry.server.app import open_accounts
 from wherry.server.http import openapi
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -100,6 +100,8 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
     case: Case[Any], service: ServiceProcess, present: dict[str, list[Any]]
 ) -> None:
     """Each reply to what was generated has a status, content type, headers and body that the document names."""
+    if (case.method, case.path) in UNSERVED:
+        return  # another method of the path is served; this one answers 501 (test_conventions)
     aim(case, present)
     case.call_and_validate(base_url=service.url, checks=CHECKED)
 
