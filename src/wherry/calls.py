@@ -9,7 +9,7 @@ Paths, scopes, statuses and shapes of the rows that are not ``ours`` are Digital
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wherry import models as m
@@ -35,7 +35,8 @@ class Call:
 
     ``replies`` maps each success status to the type of its JSON body (None: empty); the first one is the usual one.
     ``body`` is the type of a JSON request body. ``body_media`` and ``reply_media`` name a body that is bytes.
-    ``errors`` are the statuses that the call may answer besides those that every call may (``COMMON_ERRORS``).
+    ``errors`` are the statuses that the call may answer besides those that every call may (``COMMON_ERRORS``);
+    ``refusals`` has the type of an error's body for a status where that is more than an ``ErrorReply``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Call:
     body: Any = None
     params: tuple[Param, ...] = ()
     errors: tuple[int, ...] = ()
+    refusals: dict[int, Any] = field(default_factory=dict[int, Any])
     ours: bool = False
     test_mode: bool = False
     body_media: str | None = None
@@ -208,7 +210,7 @@ BACKUP_POLICIES_SUPPORTED = Call("backup_policies.supported", "GET", "/v2/drople
 TAGS_LIST = Call("tags.list", "GET", "/v2/tags", "List the tags.", ("tag:read",), {200: m.TagPage},
                  params=PAGING)  # fmt: skip
 TAGS_CREATE = Call("tags.create", "POST", "/v2/tags", "Create a tag.", ("tag:create",), {201: m.TagReply},
-                   body=m.TagCreateRequest, errors=(422,))  # fmt: skip
+                   body=m.TagCreateRequest, errors=(422,), refusals={400: m.TagErrorReply})  # fmt: skip
 TAGS_GET = Call("tags.get", "GET", "/v2/tags/{tag}", "Read a tag.", ("tag:read",), {200: m.TagReply})
 TAGS_DELETE = Call("tags.delete", "DELETE", "/v2/tags/{tag}", "Delete a tag; what had it loses it.", ("tag:delete",),
                    {204: None})  # fmt: skip

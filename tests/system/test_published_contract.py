@@ -14,11 +14,13 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from wherry.server.app import open_accounts
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
@@ -139,7 +141,76 @@ def test_an_import_is_answered_as_described(http: httpx.Client, contract: Contra
     assert ("post", "/v2/images", 202) in contract.checked
 
 
-@pytest.mark.parametrize("name", ["account", "regions", "sizes", "images", "actions", "snapshots"])
+def test_a_tag_lives_as_described(http: httpx.Client, contract: Contract) -> None:
+    """Making, reading, giving, taking and deleting a tag is answered as described, and so is a name that can't be."""
+    image_id = make(http, "snapshot")
+    for name in ("web", "WEB", "здорово", ""):
+        http.post("/v2/tags", json={"name": name})
+    http.post("/v2/tags", content=b"{")
+    for method in ("POST", "DELETE"):
+        for resource_id in (image_id, 1):
+            body = {"resources": [{"resource_id": str(resource_id), "resource_type": "image"}]}
+            http.request(method, "/v2/tags/web/resources", json=body)
+            http.get("/v2/tags/web")
+            http.get("/v2/tags")
+        http.request(method, "/v2/tags/web/resources", json={})
+    for _ in range(2):
+        http.delete("/v2/tags/web")
+    http.get("/v2/tags/web")
+
+    described = {("post", "/v2/tags", 201), ("post", "/v2/tags", 400), ("get", "/v2/tags/{tag_id}", 200)}
+    described |= {
+        (method, "/v2/tags/{tag_id}/resources", status) for method in ("post", "delete") for status in (204, 404)
+    }
+    assert described | {("delete", "/v2/tags/{tag_id}", 204)} <= contract.checked
+
+
+def test_an_ssh_key_lives_as_described(http: httpx.Client, contract: Contract) -> None:
+    """Keeping, reading, renaming and deleting a key is answered as described, by its id and by its fingerprint."""
+    body = {"name": "mine", "public_key": f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43} me"}
+    key = http.post("/v2/account/keys", json=body).json()["ssh_key"]
+    http.post("/v2/account/keys", json=body)
+    for word in (key["fingerprint"], key["id"]):
+        http.get(f"/v2/account/keys/{word}")
+        http.put(f"/v2/account/keys/{word}", json={"name": "renamed"})
+        http.put(f"/v2/account/keys/{word}", json={"name": ""})
+    for _ in range(2):
+        http.delete(f"/v2/account/keys/{key['id']}")
+    http.get(f"/v2/account/keys/{key['id']}")
+
+    path = "/v2/account/keys/{ssh_key_identifier}"
+    described = {
+        (method, path, status) for method, status in (("get", 200), ("put", 200), ("delete", 204), ("get", 404))
+    }
+    assert described | {("post", "/v2/account/keys", 201), ("post", "/v2/account/keys", 422)} <= contract.checked
+
+
+def test_an_account_transfer_is_answered_as_described(
+    http: httpx.Client, contract: Contract, service: ServiceProcess
+) -> None:
+    """Offering an image, and each of the ways in which that ends, is answered as described."""
+    with open_accounts(service.data) as accounts:
+        account, token = accounts.create(f"{uuid4()}@example.invalid")
+    theirs = {"authorization": f"Bearer {token}"}
+    path = f"/v2/images/{make(http, 'snapshot')}/account_transfer"
+    for body in ({}, {"recipient_uuid": str(uuid4())}):
+        http.post(path, json=body)
+    for answer, headers in (("cancel", {}), ("decline", theirs), ("accept", theirs)):
+        number = http.post(path, json={"recipient_email": account.email}).json()["transfer_id"]
+        http.post(path, json={"recipient_uuid": account.uuid})
+        for body in ({"transfer_id": number, "recipient_uuid": account.uuid}, {}):
+            for _ in range(2):
+                http.post(f"{path}/{answer}", json=body, headers=headers)
+
+    root = "/v2/images/{image_id}/account_transfer"
+    statuses = {("", 201), ("/cancel", 204), ("/decline", 204), ("/accept", 201)}
+    statuses |= {(name, status) for name in ("", "/cancel", "/decline", "/accept") for status in (400, 404)}
+    assert {("post", root + name, status) for name, status in statuses} <= contract.checked
+
+
+@pytest.mark.parametrize(
+    "name", ["account", "account/keys", "actions", "images", "regions", "sizes", "snapshots", "tags"]
+)
 def test_what_is_read_is_answered_as_described(http: httpx.Client, contract: Contract, name: str) -> None:
     """Lists are answered as described, on any page, and to a caller without a token."""
     path = f"/v2/{name}"

@@ -9,7 +9,7 @@ import re
 from math import ceil
 from typing import TYPE_CHECKING
 
-from wherry.errors import Forbidden, Unprocessable
+from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from wherry.models import Region, Size
     from wherry.server.catalog.records import AccountRecord, ActionRecord, DropletRecord, ImageRecord
 
+BUSY = "Image already has a pending event."
 NO_ACCESS = "You do not have access for the attempted action."
 LONGEST_NAME = 255
+_TAG = re.compile(r"[a-zA-Z0-9_\-:]+")
 DISTRIBUTIONS = frozenset({
     "Arch Linux", "CentOS", "CoreOS", "Debian", "Fedora", "Fedora Atomic", "FreeBSD", "Gentoo", "openSUSE", "RancherOS",
     "Rocky Linux", "Ubuntu", "Unknown",
@@ -112,10 +114,48 @@ def distribution(name: str | None) -> str:
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """Whether these may be tags: letters, digits, colons, dashes and underscores, at most 255 of them each."""
+    """Whether these may be tags of something new."""
     for tag in tags:
-        if not tag or len(tag) > LONGEST_NAME or not all(letter.isalnum() or letter in ":-_" for letter in tag):
+        if not tag or _fault_of_tag(tag) is not None:
             raise Unprocessable(f"Tag {tag[:40]!r} is invalid: letters, digits, colons, dashes and underscores only")
+
+
+def check_new_tag(name: str | None) -> str:
+    """Whether a tag may have this name; answers it. Raises TagRefused."""
+    if (fault := _fault_of_tag(name or "")) is not None:
+        raise TagRefused(f'Error validating resource tag: "tag-name {fault}"')
+    return name or ""
+
+
+def check_tagging(image: ImageRecord) -> None:
+    """Whether an image may be tagged, or lose a tag."""
+    _check_writable(image)
+
+
+def check_account_transfer(image: ImageRecord) -> None:
+    """Whether an image is of the kind that may become another account's."""
+    _check_writable(image)
+    if image.type != "snapshot":
+        raise BadRequest("the resource is not a snapshot")
+    _check_available(image)
+
+
+def check_offer(running: Collection[ActionRecord], *, is_offered: bool) -> None:
+    """Whether an image may be offered to another account now."""
+    _check_idle(running)
+    if is_offered:
+        raise Unprocessable(BUSY)
+
+
+def check_accept(running: Collection[ActionRecord]) -> None:
+    """Whether an image may change its account now."""
+    _check_idle(running)
+
+
+def check_key_name(name: str | None) -> str:
+    """Whether an SSH key may have this name; answers it."""
+    check_name(name or "")
+    return name or ""
 
 
 def _check_writable(image: ImageRecord) -> None:
@@ -130,7 +170,16 @@ def _check_available(image: ImageRecord) -> None:
 
 def _check_idle(running: Collection[ActionRecord]) -> None:
     if running:
-        raise Unprocessable("Image already has a pending event.")
+        raise Unprocessable(BUSY)
+
+
+def _fault_of_tag(name: str) -> str | None:
+    """What is wrong with a tag: it has letters, digits, colons, dashes and underscores, of ASCII, 255 at the most."""
+    if not name:
+        return "is empty"
+    if len(name) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} characters"
+    return None if _TAG.fullmatch(name) else f'"{name}" contains invalid characters'
 
 
 # ----------------------------------------------------------------------------------------------------------- Droplets
@@ -215,6 +264,12 @@ def check_rebuild(image: ImageRecord, region: str, disk_gib: int | None) -> None
         raise Unprocessable("You specified an invalid image for Droplet rebuild.")
     if disk_gib is not None and (needed := min_disk_gib(image)) > disk_gib:
         raise Unprocessable(f"The image needs a disk of {needed} GB; the Droplet has one of {disk_gib} GB")
+
+
+def check_not_busy(droplet: DropletRecord) -> None:
+    """Whether an action of a Droplet could begin now; what excludes them for good is an index."""
+    if droplet.is_busy:
+        raise Unprocessable("Droplet already has a pending event.")
 
 
 def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:

@@ -228,6 +228,22 @@ def scoped(running_service: ServiceProcess) -> Iterator[Callable[..., Api]]:
 
 
 @pytest.fixture(scope="session")
+def others_token(running_service: ServiceProcess) -> str:
+    """The token of a second account, made by the command line as an operator would."""
+    command = [sys.executable, "-m", "wherry", "account", "create", "--data", str(running_service.data)]
+    command += ["--email", "other@example.invalid", "--name", "Other"]
+    made = subprocess.run(command, check=True, capture_output=True, text=True)
+    return made.stdout.split()[1]
+
+
+@pytest.fixture
+def other(service: ServiceProcess, others_token: str) -> Iterator[Api]:
+    """The shared service, empty, as a second account sees it."""
+    with Api(service.url, others_token) as other:
+        yield other
+
+
+@pytest.fixture(scope="session")
 def token_for(running_service: ServiceProcess) -> dict[str, str]:
     """A token for each call, with the scopes of that call and no other."""
     with open_tokens(running_service.data) as tokens:

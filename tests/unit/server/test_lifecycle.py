@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wherry.errors import Forbidden, Unprocessable
+from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 from wherry.models import Region
 from wherry.server import lifecycle
 from wherry.server.catalog.records import ActionRecord, ImageRecord
@@ -126,7 +126,7 @@ def test_unknown_distributions_are_kept_as_unknown() -> None:
     assert lifecycle.distribution("Unkown") == lifecycle.distribution(None) == "Unknown"
 
 
-@pytest.mark.parametrize("tag", ["", "a b", "x" * 256, "umläut!"])
+@pytest.mark.parametrize("tag", ["", "a b", "x" * 256, "umläut", "a\n", "\u0661"])
 def test_bad_tags_are_refused(tag: str) -> None:
     """A tag has letters, digits, colons, dashes and underscores."""
     lifecycle.check_tags(["ok", "a:b-c_9"])
@@ -139,3 +139,50 @@ def test_only_a_running_action_can_be_cancelled() -> None:
     lifecycle.check_cancel(RUNNING[0])
     with pytest.raises(Unprocessable, match="already ended"):
         lifecycle.check_cancel(replace(RUNNING[0], status="completed"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (None, "is empty"),
+        ("", "is empty"),
+        ("здорово", '"здорово" contains invalid characters'),
+        ("a b", '"a b" contains invalid characters'),
+        ("a\n", '"a\n" contains invalid characters'),
+        ("x" * 256, "is longer than 255 characters"),
+    ],
+)
+def test_a_tag_that_can_not_be_is_refused_in_words_of_its_own(name: str | None, fault: str) -> None:
+    """What is wrong with a tag's name is said in DigitalOcean's words."""
+    with pytest.raises(TagRefused) as refused:
+        lifecycle.check_new_tag(name)
+
+    assert refused.value.message == f'Error validating resource tag: "tag-name {fault}"'
+
+
+@pytest.mark.parametrize("name", ["a", "A:b-c_9", "x" * 255])
+def test_a_tag_that_may_be_is_answered(name: str) -> None:
+    """Letters, digits, colons, dashes and underscores make a tag, up to 255 of them."""
+    assert lifecycle.check_new_tag(name) == name
+
+
+@pytest.mark.parametrize("kind", ["backup", "custom", "admin", "base"])
+def test_only_a_snapshot_may_become_another_accounts(kind: str) -> None:
+    """An image of any other type, or a public one, stays where it is."""
+    lifecycle.check_account_transfer(SNAPSHOT)
+    with pytest.raises(BadRequest, match="the resource is not a snapshot"):
+        lifecycle.check_account_transfer(replace(SNAPSHOT, type=kind))
+    with pytest.raises(Forbidden):
+        lifecycle.check_account_transfer(replace(SNAPSHOT, public=True))
+
+
+def test_what_is_in_progress_or_offered_can_not_be_offered() -> None:
+    """An image is offered to one account at a time, and neither offered nor taken over while an action works on it."""
+    lifecycle.check_offer([], is_offered=False)
+    lifecycle.check_accept([])
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+        lifecycle.check_offer(RUNNING, is_offered=False)
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+        lifecycle.check_offer([], is_offered=True)
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+        lifecycle.check_accept(RUNNING)

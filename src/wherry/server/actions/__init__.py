@@ -120,6 +120,7 @@ class Actions:
             for action_id in self._engine.unattended(running):
                 action = running[action_id]
                 self._engine.enqueue(tx.connection, action.type, action.id, attempt=action.attempts + 1)
+        self.uploads.give_up_broken()
         self.uploads.sweep()
 
     # -------------------------------------------------------------------------------------------------- beginning

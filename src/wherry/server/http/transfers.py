@@ -39,6 +39,8 @@ _FARTHEST_S = 50 * 366 * 86400
 
 def create_upload(service: Service, x: Exchange) -> m.UploadReply:
     """Answer uploads.create."""
+    if x.body.tags:
+        x.require("tag:create")
     return m.UploadReply(upload=wire.upload(service.actions.uploads.begin(x.account_id, x.body)))
 
 
@@ -215,7 +217,7 @@ def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
     request = m.UploadCreateRequest(
         name=x.query("name"), region=x.query("region"), distribution=x.query("distribution")
     )
-    return service.actions.uploads.begin(x.account_id, request)
+    return service.actions.uploads.begin(x.account_id, request, in_one_go=True)
 
 
 def _finish_test_image(service: Service, x: Exchange, upload_id: str) -> ActionRecord:
