@@ -304,7 +304,7 @@ def check_backups_offered(region: Region | None) -> None:
 def check_slug(slug: str, holder: ImageRecord | None) -> None:
     """Whether an image may be published under a slug that another one has, or none."""
     if not _SLUG.fullmatch(slug):
-        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits and dashes, not digits alone")
+        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits, dots and dashes, not digits alone")
     if holder is not None:
         raise Unprocessable("Slug is already in use")
 

@@ -43,7 +43,7 @@ def put_disk(api: Api, droplet_id: int, disk: bytes) -> None:
 
 
 def test_an_action_is_wrapped_and_can_be_read_at_once(api: Api, occupy: Callable[[], None]) -> None:
-    """An action of a Droplet is under ``action`` alone; both paths answer it at once, in progress and without an end."""
+    """An action of a Droplet is under ``action`` alone; both paths answer it at once, in progress, without an end."""
     droplet = api.droplet()["id"]
     occupy()
 
