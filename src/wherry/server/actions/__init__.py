@@ -104,13 +104,13 @@ class Actions:
             catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
         )
         self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
-        self.faults = Faults()
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
                 engine.workflow(name, self._runner(kind))
+        self.faults = Faults({name for kind in kinds for name in kind.kinds}, regions.by_slug)
 
     def start(self) -> None:
         """Run what was accepted, also by a process that died."""
