@@ -205,10 +205,16 @@ class Actions:
         with self._catalog.begin() as tx:
             return self._droplets.back_up(tx, tx.lock_droplet(droplet_id, account_id), is_scheduled=False)
 
-    def import_disk(self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None) -> ActionRecord:
-        """Replace a Droplet's disk by what was uploaded for it."""
+    def import_disk(
+        self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None, content: str | None = None
+    ) -> ActionRecord:
+        """Replace a Droplet's disk by what was uploaded for it.
+
+        ``content`` is the digest of bytes that came with the request: a repeat comes with an upload of its own, and is
+        known by its bytes.
+        """
         return self._once(
-            account_id, key, ("disk_import", droplet_id, upload_id),
+            account_id, key, ("disk_import", droplet_id, content or upload_id),
             lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
         )[0]  # fmt: skip
 
