@@ -274,6 +274,7 @@ class Actions:
             time.sleep(_GLANCE_S)
         with self._catalog.begin() as tx:
             tx.empty()
+            _give_slugs_back(tx)
         self.faults.forget()
         self.scheduler.reset_clock()
         self.uploads.sweep()
@@ -372,6 +373,14 @@ class Actions:
         kind.failed(tx, action, reason.message)
         if kind is not self._collect:
             self._collect.accept(tx)
+
+
+def _give_slugs_back(tx: Writer) -> None:
+    """Let the first public images have their slugs again that others, which are gone now, took over."""
+    slugs = {FIRST_PUBLIC_IMAGE_ID + number: one.slug for number, one in enumerate(PUBLIC_IMAGES)}
+    for image in tx.images_by_id(slugs).values():
+        if image.status == "retired":
+            tx.update_image(image.id, status="available", slug=slugs[image.id])
 
 
 class _Unforeseen(WherryError):
