@@ -113,6 +113,8 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
     case: Case[Any], service: ServiceProcess, present: dict[str, list[Any]]
 ) -> None:
     """Each reply to what was generated has a status, content type, headers and body that the document names."""
+    if (case.method, case.path) in UNSERVED:
+        return  # another method of the path is served; this one answers 501 (test_conventions)
     aim(case, present)
     if (case.method, case.path) not in UNSERVED:
         case.call_and_validate(base_url=service.url, checks=CHECKED)
