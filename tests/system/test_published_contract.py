@@ -227,7 +227,13 @@ def test_what_is_done_to_a_droplet_is_answered_as_described(
         http.get("/v2/droplets/backups/policies")
     http.get(f"/v2/droplets/{droplet}/actions")
     path = f"/v2/droplets/{droplet}/actions"
-    for content in (b'{"type": "fly"}', b"{}", b"{", b'{"type": "restore", "image": 1}', b'{"type": "reboot", "name": 7}'):
+    for content in (
+        b'{"type": "fly"}',
+        b"{}",
+        b"{",
+        b'{"type": "restore", "image": 1}',
+        b'{"type": "reboot", "name": 7}',
+    ):
         http.post(path, content=content)
         http.post("/v2/droplets/actions?tag_name=none", json={"type": "power_off"})
     http.get(f"{path}/1")
