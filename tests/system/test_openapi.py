@@ -32,8 +32,8 @@ SETTINGS = {
 }
 DROPLET = {"name": "web", "size": "s-1vcpu-1gb", "region": "nyc3", "tags": ["web"]}
 KINDS = [
-    "snapshot", "transfer", "convert", "reboot", "power_off", "enable_backups", "disable_backups", "change_backup_policy",
-    "restore", "rebuild", "resize", "rename", "enable_ipv6", "base",
+    "snapshot", "transfer", "convert", "reboot", "power_off", "enable_backups", "disable_backups",
+    "change_backup_policy", "restore", "rebuild", "resize", "rename", "enable_ipv6", "base",
 ]  # fmt: skip
 LEFT_OUT = {
     "negative_data_rejection": "the contract asks for leniency: junk page numbers and unknown filters are taken",
@@ -66,7 +66,7 @@ def second_account(running_service: ServiceProcess) -> str:
 
 @pytest.fixture
 def present(service: ServiceProcess, second_account: str) -> Iterator[dict[str, list[Any]]]:
-    """What is there to be named: images of three types, their actions, an upload, a Droplet, a tag, a key, and an offer."""
+    """What is there to be named: images of three types, actions, an upload, a Droplet, a tag, a key, and an offer."""
     with httpx.Client(base_url=service.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
         types = ("snapshot", "backup", "custom")
         made = [
