@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from zlib import crc32
@@ -29,6 +30,11 @@ SETTINGS = {
     "auth": {"openapi": {"token": {"bearer": TOKEN}}},
     "generation": {"max-examples": 40, "deterministic": True, "database": "none"},
 }
+DROPLET = {"name": "web", "size": "s-1vcpu-1gb", "region": "nyc3", "tags": ["web"]}
+KINDS = [
+    "snapshot", "transfer", "convert", "reboot", "power_off", "enable_backups", "disable_backups",
+    "change_backup_policy", "restore", "rebuild", "resize", "rename", "enable_ipv6", "base",
+]  # fmt: skip
 LEFT_OUT = {
     "negative_data_rejection": "the contract asks for leniency: junk page numbers and unknown filters are taken",
     "positive_data_acceptance": "what is well formed may still name nothing, or break a rule that no schema can say",
@@ -60,7 +66,7 @@ def second_account(running_service: ServiceProcess) -> str:
 
 @pytest.fixture
 def present(service: ServiceProcess, second_account: str) -> Iterator[dict[str, list[Any]]]:
-    """What is there to be named: images of three types, their actions, an upload, a tag, a key, and an offer."""
+    """What is there to be named: images of three types, actions, an upload, a Droplet, a tag, a key, and an offer."""
     with httpx.Client(base_url=service.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
         types = ("snapshot", "backup", "custom")
         made = [
@@ -73,10 +79,17 @@ def present(service: ServiceProcess, second_account: str) -> Iterator[dict[str, 
         http.post("/v2/tags", json={"name": "web"}).raise_for_status()
         public_key = f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43}"
         key = http.post("/v2/account/keys", json={"name": "mine", "public_key": public_key}).json()["ssh_key"]
+        droplet = http.post("/v2/droplets", json={**DROPLET, "image": images[0]}).raise_for_status().json()
+        created = str(droplet["links"]["actions"][0]["id"])
+        while http.get(f"/v2/actions/{created}").json()["action"]["status"] == "in-progress":
+            threading.Event().wait(0.01)
+        droplets = [str(droplet["droplet"]["id"])]
         offered = f"/v2/images/{images[0]}/account_transfer"
         offer = http.post(offered, json={"recipient_email": second_account}).raise_for_status().json()
         yield {
-            "image_id": images, "snapshot_id": images, "action_id": actions, "upload_id": [upload["id"]],
+            "droplet_id": droplets, "tag_name": ["web"], "size": ["s-1vcpu-1gb", "s-1vcpu-2gb"],
+            "image": ["debian-12-x64", *images], "type": KINDS,
+            "image_id": images, "snapshot_id": images, "action_id": [*actions, created], "upload_id": [upload["id"]],
             "tag": ["web"], "key": [str(key["id"]), key["fingerprint"]], "transfer_id": [offer["transfer_id"]],
             "slug": ["nyc3", "ams3"], "region": ["nyc3", "ams3", "sgp1"], "url": ["http://127.0.0.1:9/nobody-listens"],
             "recipient_email": [second_account],

@@ -225,10 +225,10 @@ def check_user_data(user_data: str | None) -> None:
         raise Unprocessable(f"User data is too long (maximum is {LARGEST_USER_DATA} bytes)")
 
 
-def check_size(slug: str | None, sizes: Mapping[str, Size]) -> Size:
+def check_size(slug: str | None, sizes: Mapping[str, Size], purpose: str = "creation") -> Size:
     """Whether there is such a size; answers it."""
     if not slug or slug not in sizes:
-        raise Unprocessable("You specified an invalid size for Droplet creation.")
+        raise Unprocessable(f"You specified an invalid size for Droplet {purpose}.")
     return sizes[slug]
 
 
@@ -258,12 +258,12 @@ def check_fits(image: ImageRecord, size: Size) -> None:
         raise Unprocessable(f"The image needs a disk of {needed} GB; the size {size.slug} has one of {size.disk} GB")
 
 
-def check_rebuild(image: ImageRecord, region: str, size: Size | None) -> None:
-    """Whether a Droplet in a region may be made anew from an image."""
+def check_rebuild(image: ImageRecord, region: str, disk_gib: int | None) -> None:
+    """Whether a Droplet in a region, with a disk of this size, may be made anew from an image."""
     if image.status not in {"available", "retired"} or region not in image.regions:
         raise Unprocessable("You specified an invalid image for Droplet rebuild.")
-    if size is not None:
-        check_fits(image, size)
+    if disk_gib is not None and (needed := min_disk_gib(image)) > disk_gib:
+        raise Unprocessable(f"The image needs a disk of {needed} GB; the Droplet has one of {disk_gib} GB")
 
 
 def check_not_busy(droplet: DropletRecord) -> None:
@@ -278,12 +278,21 @@ def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:
         raise Unprocessable("The image must be a backup of this Droplet.")
 
 
-def check_resize(old: Size | None, new: Size, region: str) -> None:
-    """Whether a Droplet may have another size. Its disk is never made smaller."""
+def check_resize(disk_gib: int | None, new: Size, region: str) -> None:
+    """Whether a Droplet with a disk of this size may have another size. Its disk is never made smaller."""
     if not new.available or region not in new.regions:
         raise Unprocessable("Size is not available in this region")
-    if old is not None and new.disk < old.disk:
+    if disk_gib is not None and new.disk < disk_gib:
         raise Unprocessable("This size is not available because it has a smaller disk.")
+
+
+def disk_gib(droplet: DropletRecord, size: Size | None) -> int | None:
+    """How large a Droplet's disk may be: as its size says, unless it was resized without the disk.
+
+    None where its size is no longer offered.
+    """
+    kept: int | None = droplet.facts.get("disk_gib")
+    return size.disk if kept is None and size is not None else kept
 
 
 def check_backups_offered(region: Region | None) -> None:
@@ -295,7 +304,7 @@ def check_backups_offered(region: Region | None) -> None:
 def check_slug(slug: str, holder: ImageRecord | None) -> None:
     """Whether an image may be published under a slug that another one has, or none."""
     if not _SLUG.fullmatch(slug):
-        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits and dashes, not digits alone")
+        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits, dots and dashes, not digits alone")
     if holder is not None:
         raise Unprocessable("Slug is already in use")
 

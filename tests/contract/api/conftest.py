@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,39 @@ class Api(httpx.Client):
         return self.waited(
             f"/v2/images/{image_id}", lambda found: found["image"]["status"] in {"available", "deleted"}
         )["image"]
+
+    def create(self, **body: Any) -> httpx.Response:
+        """Ask for a Droplet from a public image."""
+        asked = {"name": "web", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
+        return self.post("/v2/droplets", json=asked)
+
+    def do(self, droplet_id: int, kind: str, **body: Any) -> httpx.Response:
+        """Ask for an action on a Droplet."""
+        return self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind, **body})
+
+    def done(self, droplet_id: int, kind: str, **body: Any) -> Any:
+        """Do something to a Droplet, wait until that has ended, and answer the action."""
+        reply = self.do(droplet_id, kind, **body)
+        assert reply.status_code == 201, reply.text
+        return self.ended(reply.json()["action"]["id"])
+
+    def seen(self, droplet_id: int) -> Any:
+        """A Droplet as it is now."""
+        return self.get(f"/v2/droplets/{droplet_id}").raise_for_status().json()["droplet"]
+
+    def back_up(self, droplet_id: int) -> Any:
+        """Take a backup of a Droplet, wait for it, and answer its image."""
+        begun = self.post(f"/_wherry/droplets/{droplet_id}/backup")
+        assert begun.status_code == 201, begun.text
+        assert self.ended(begun.json()["action"]["id"])["status"] == "completed"
+        return self.get(f"/v2/droplets/{droplet_id}/backups").json()["backups"][0]
+
+    def advance(self, **by: float) -> str:
+        """Move the service's clock ahead (days=1, hours=2); answers the time that it is then."""
+        reply = self.post("/_wherry/clock", json={"advance_s": timedelta(**by).total_seconds()})
+        assert reply.status_code == 200, reply.text
+        now: str = reply.json()["now"]
+        return now
 
     def waited(self, path: str, met: Callable[[Any], bool]) -> Any:
         """Read a path until a condition is met."""

@@ -51,15 +51,18 @@ class Uploads:
         self._largest_bytes = largest_bytes
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def begin(self, account_id: int, request: UploadCreateRequest, *, in_one_go: bool = False) -> UploadRecord:
+    def begin(
+        self, account_id: int, request: UploadCreateRequest, *, in_one_go: bool = False, may_repeat: bool = False
+    ) -> UploadRecord:
         """Begin an upload. What can be refused is refused before a byte is sent.
 
         One that comes ``in_one_go`` is the body of the request that begins it, and ends with it, whatever happens.
+        It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes are known.
         """
         with self._catalog.begin() as tx:
             if request.droplet_id is not None:
                 droplet = tx.droplet(request.droplet_id, account_id)
-                if in_one_go:
+                if in_one_go and not may_repeat:
                     lifecycle.check_not_busy(droplet)
                 request = UploadCreateRequest(name=droplet.name, region=droplet.region, droplet_id=droplet.id)
             lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -165,20 +166,21 @@ async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) ->
 
 
 async def _upload(service: Service, x: Exchange) -> m.ActionReply:
-    """Take the bytes of the body; where they do not all come, nothing stays of them."""
+    """Take the bytes of the body; where no import comes of them, nothing stays of them."""
     asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"))
     uploads = service.actions.uploads
-    upload_id = (await run_in_threadpool(lambda: uploads.begin(x.account_id, asked, in_one_go=True))).id
+    may_repeat = x.idempotency_key is not None
+    begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)
+    upload_id = (await run_in_threadpool(begin)).id
     try:
-        await transfers.take_in(service, x, upload_id, 0)
-        return await run_in_threadpool(_begin_import, service, x, upload_id)
-    except BaseException:
+        content = await transfers.take_in(service, x, upload_id, 0)
+        return await run_in_threadpool(_begin_import, service, x, upload_id, content)
+    finally:  # a repeat under a key was answered with the first one's action, and needs its own bytes no longer
         await run_in_threadpool(uploads.give_up, x.account_id, upload_id)
-        raise
 
 
-def _begin_import(service: Service, x: Exchange, upload_id: str) -> m.ActionReply:
-    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id, x.idempotency_key)
+def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | None = None) -> m.ActionReply:
+    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id, x.idempotency_key, content)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 

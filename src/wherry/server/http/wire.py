@@ -11,6 +11,7 @@ import msgspec
 from wherry import calls as c
 from wherry import models as m
 from wherry.server.backup_policy import WINDOW
+from wherry.server.lifecycle import disk_gib as disk_gib_of
 from wherry.server.lifecycle import min_disk_gib
 
 if TYPE_CHECKING:
@@ -60,18 +61,19 @@ class Wire:
     def droplet(self, record: DropletRecord, token: TokenRecord) -> m.Droplet:
         """A Droplet. It has addresses once it is no longer new; what the token may not read is left out."""
         size = self._sizes.get(record.size) or _unknown_size(record.size)
+        disk_gib = disk_gib_of(record, size) or 0
         region = self.region(record.region, token) or m.Region(name=record.region, slug=record.region, available=False)
         reads_images = token.may("image:read")
         is_new = record.status == "new"
         return m.Droplet(
-            id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=size.disk,
+            id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=disk_gib,
             locked=record.is_busy and not is_new, status=record.status, created_at=_second(record.created_at),
             image=image(_as_known_to(record, record.image), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
             volume_ids=list(record.facts.get("volumes", [])),
             networks=m.Networks() if is_new else networks(record.id, ipv6=record.facts.get("ipv6", False)),
-            tags=list(record.tags) if token.may("tag:read") else [], disk_info=size.disk_info,
+            tags=list(record.tags) if token.may("tag:read") else [], disk_info=_disk_info(size, disk_gib),
             vpc_uuid=record.facts.get("vpc_uuid", msgspec.UNSET), gpu_info=size.gpu_info,
         )  # fmt: skip
 
@@ -196,6 +198,13 @@ def _window(record: DropletRecord) -> m.BackupWindow | None:
     if record.backup_due_at is None:
         return None
     return m.BackupWindow(start=_second(record.backup_due_at), end=_second(record.backup_due_at + WINDOW))
+
+
+def _disk_info(size: m.Size, disk_gib: int) -> list[m.DiskInfo]:
+    """The size's disks, unless the Droplet was resized without its own."""
+    if disk_gib == size.disk:
+        return size.disk_info
+    return [m.DiskInfo(type="local", size=m.Amount(amount=disk_gib, unit="gib"))]
 
 
 def _unknown_size(slug: str) -> m.Size:
