@@ -61,15 +61,17 @@ def check_update(image: ImageRecord, name: str | None) -> None:
         check_name(name)
 
 
-def check_delete(image: ImageRecord, running: Collection[ActionRecord]) -> None:
-    """Whether an image may be deleted."""
-    _check_writable(image)
+def check_delete(image: ImageRecord, account_id: int, running: Collection[ActionRecord]) -> None:
+    """Whether an image may be deleted. A public one may, by whoever published it, once another one has its slug."""
+    if image.status != "retired" or image.account_id != account_id:
+        _check_writable(image)
     _check_idle(running)
 
 
 def check_remove_replica(image: ImageRecord, region: str, running: Collection[ActionRecord]) -> None:
     """Whether an image may be removed from one region."""
-    check_delete(image, running)
+    _check_writable(image)
+    _check_idle(running)
     if region not in image.regions:
         raise Unprocessable("Image is not in that region")
     if len(image.regions) == 1:

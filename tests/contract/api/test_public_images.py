@@ -140,6 +140,19 @@ def test_a_slug_is_taken_over(api: Api) -> None:
     assert api.get(f"/v2/droplets/{made['id']}/disk").content.startswith(b"new bytes")
 
 
+def test_a_retired_image_can_be_deleted_by_its_publisher(api: Api, other: Api) -> None:
+    """Once another image has its slug, whoever published an image may delete it; before that nobody may."""
+    old = publish(api, b"old bytes")
+    droplet = api.droplet(image="ours-1")
+
+    assert api.delete(f"/v2/images/{old['id']}").status_code == 403
+    publish(api, b"new bytes")
+    assert other.delete(f"/v2/images/{old['id']}").status_code == 403
+    assert api.delete(f"/v2/images/{old['id']}").status_code == 204
+    assert api.get(f"/v2/images/{old['id']}").status_code == 404
+    assert api.get(f"/v2/droplets/{droplet['id']}/disk").content.startswith(b"old bytes")
+
+
 def test_a_public_image_that_errors_publishes_nothing(api: Api) -> None:
     """An import that fails leaves the slug to whoever has it."""
     old = publish(api, b"old bytes")

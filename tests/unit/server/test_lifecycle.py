@@ -65,7 +65,7 @@ def test_snapshots_and_custom_images_may_be_transferred(kind: str) -> None:
     [
         lambda image: lifecycle.check_transfer(image, "ams3", REGIONS),
         lambda image: lifecycle.check_convert(image, []),
-        lambda image: lifecycle.check_delete(image, []),
+        lambda image: lifecycle.check_delete(image, 1, []),
         lambda image: lifecycle.check_update(image, "name"),
         lambda image: lifecycle.check_remove_replica(image, "nyc3", []),
     ],
@@ -89,9 +89,9 @@ def test_only_an_idle_backup_may_be_converted() -> None:
 
 def test_a_busy_image_is_not_deleted() -> None:
     """Deleting excludes every action in progress."""
-    lifecycle.check_delete(SNAPSHOT, [])
+    lifecycle.check_delete(SNAPSHOT, 1, [])
     with pytest.raises(Unprocessable, match="Image already has a pending event."):
-        lifecycle.check_delete(SNAPSHOT, RUNNING)
+        lifecycle.check_delete(SNAPSHOT, 1, RUNNING)
 
 
 def test_the_last_replica_stays() -> None:
