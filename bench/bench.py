@@ -52,7 +52,10 @@ TARGETS = {
     "changed_vs_cp": "at most 0.2", "changed_bytes_share": "at most 0.06", "changed_vs_first_bytes": "",
     "export_vs_cp": "at most 1.5", "verify_vs_cp": "", "convert_ms_1mib": "under 20", "convert_ms_1tib": "under 20",
     "peak_rss_mib": "below 200", "get_vs_moto": "at least 5", "accepted_transfers_per_s": "at least 1000",
-    "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "",
+    "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
+    "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
+    "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15",
+    "droplets_listed_per_s": "", "page_of_droplets_vs_get": "",
 }  # fmt: skip
 
 
@@ -66,10 +69,11 @@ class Scale:
     changed: int
     small_images: int
     reads: int
+    droplets: int
 
 
-FULL = Scale(rounds=5, disk=2048 * MIB, data=1800 * MIB, changed=60 * MIB, small_images=400, reads=4000)
-QUICK = Scale(rounds=1, disk=48 * MIB, data=24 * MIB, changed=2 * MIB, small_images=6, reads=50)
+FULL = Scale(rounds=5, disk=2048 * MIB, data=1800 * MIB, changed=60 * MIB, small_images=400, reads=4000, droplets=1000)
+QUICK = Scale(rounds=1, disk=48 * MIB, data=24 * MIB, changed=2 * MIB, small_images=6, reads=50, droplets=30)
 
 
 @dataclass
@@ -150,6 +154,65 @@ class DataPlane:
         return answers[0]
 
 
+class Machines:
+    """Droplets: what creating one and taking a snapshot cost beside cp, and how fast many are listed."""
+
+    def __init__(self, folder: Path, scale: Scale, runs: Runs) -> None:
+        self._folder = folder
+        self._scale = scale
+        self._runs = runs
+        self._image = folder / "disk.img"
+        self._new_disk = folder / "one-percent.img"
+
+    def measure(self) -> None:
+        """Run all rounds against one service."""
+        folder = self._folder
+        arguments = ("--test-mode", "--no-public-images", "--log-level", "warning")
+        with (
+            _file_server(folder) as url,
+            ServiceProcess(folder / "machines", arguments=arguments) as service,
+            service.client() as client,
+            httpx.Client(base_url=service.url, headers=HEADERS, timeout=600) as http,
+        ):
+            small = _make_image(service, "small", _small(0))
+            large = _import(client, f"{url}/{self._image.name}")
+            for number in range(self._scale.rounds):
+                self._round(client, http, small, large)
+                print(f"machines {number + 1} of {self._scale.rounds} done", file=sys.stderr)
+            self._list(client, http, small)
+
+    def _round(self, client: Client, http: httpx.Client, small: int, large: int) -> None:
+        _change_one_percent(self._image, self._new_disk)
+        subprocess.run(["sync"], check=True)
+        cp, _ = _seconds(lambda: _copy(self._image, self._folder / "out.img"))
+        (self._folder / "out.img").unlink()
+        first, of_small = _seconds(lambda: _create_droplet(client, http, small))
+        then, of_large = _seconds(lambda: _create_droplet(client, http, large))
+        self._runs.add("create_droplet_ms_1mib", first * 1000)
+        self._runs.add("create_droplet_ms", then * 1000)
+        self._runs.add("create_droplet_vs_1mib", then / first)
+        stored, action = _seconds(lambda: _import_disk(client, http, of_large, self._new_disk))
+        assert action.progress is not None
+        self._runs.add("disk_import_vs_cp", stored / cp)
+        self._runs.add("disk_import_bytes_share", action.progress.bytes_sent / self._new_disk.stat().st_size)
+        taken, _ = _seconds(lambda: _act(client, http, of_large, "snapshot"))
+        self._runs.add("snapshot_vs_cp", taken / cp)
+        for droplet_id in (of_small, of_large):
+            http.delete(f"/v2/droplets/{droplet_id}").raise_for_status()
+
+    def _list(self, client: Client, http: httpx.Client, image_id: int) -> None:
+        names = [f"web-{number}" for number in range(self._scale.droplets)]
+        for start in range(0, len(names), 10):
+            asked = {"names": names[start : start + 10], "size": "s-1vcpu-1gb", "image": image_id, "region": "nyc3"}
+            last = http.post("/v2/droplets", json=asked).raise_for_status().json()
+        _wait(client, client.actions.retrieve(last["links"]["actions"][-1]["id"]))
+        for _ in range(self._scale.rounds):
+            seconds, pages = _seconds(lambda: _pages(http))
+            self._runs.add("droplets_listed_per_s", len(names) / seconds)
+            one, _ = _seconds(lambda: [http.get(f"/v2/droplets/{last['droplets'][0]['id']}") for _ in range(20)])
+            self._runs.add("page_of_droplets_vs_get", seconds / pages / (one / 20))
+
+
 class Rates:
     """How many requests are answered a second, beside moto, and how long a convert takes."""
 
@@ -205,6 +268,43 @@ class Rates:
 
 
 # ------------------------------------------------------------------------------------------------- what is measured
+
+
+def _seconds(work: Callable[[], T]) -> tuple[float, T]:
+    began = time.perf_counter()
+    answer = work()
+    return time.perf_counter() - began, answer
+
+
+def _create_droplet(client: Client, http: httpx.Client, image_id: int) -> int:
+    asked = {"name": "web", "size": "s-1vcpu-1gb", "image": image_id, "region": "nyc3"}
+    made = http.post("/v2/droplets", json=asked).raise_for_status().json()
+    _wait(client, client.actions.retrieve(made["links"]["actions"][0]["id"]))
+    droplet_id: int = made["droplet"]["id"]
+    return droplet_id
+
+
+def _act(client: Client, http: httpx.Client, droplet_id: int, kind: str) -> Action:
+    begun = http.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind}).raise_for_status().json()
+    return _wait(client, client.actions.retrieve(begun["action"]["id"]))
+
+
+def _import_disk(client: Client, http: httpx.Client, droplet_id: int, disk: Path) -> Action:
+    with disk.open("rb") as file:
+        reply = http.put(
+            f"/v2/droplets/{droplet_id}/disk", content=iter(lambda: file.read(MIB), b""),
+            headers={"content-type": "application/octet-stream"},
+        )  # fmt: skip
+    return _wait(client, client.actions.retrieve(reply.raise_for_status().json()["action"]["id"]))
+
+
+def _pages(http: httpx.Client) -> int:
+    """Read the list of all Droplets, page by page; answers how many pages it has."""
+    url, pages = "/v2/droplets?per_page=200", 0
+    while url:
+        found = http.get(url).raise_for_status().json()
+        url, pages = found["links"].get("pages", {}).get("next", ""), pages + 1
+    return pages
 
 
 def _import(client: Client, url: str) -> int:
@@ -276,6 +376,16 @@ def _inputs(folder: Path, scale: Scale) -> tuple[Path, Path]:
     change_disk(first, second, files, scale.changed, staging)
     shutil.rmtree(staging)
     return first, second
+
+
+def _change_one_percent(disk: Path, changed: Path) -> None:
+    """Copy a disk, and write something else over one block of it in a hundred."""
+    subprocess.run(["cp", "--sparse=always", disk, changed], check=True)
+    blocks = disk.stat().st_size // BLOCK_SIZE
+    with changed.open("r+b") as file:
+        for number in range(0, blocks, 100):
+            file.seek(number * BLOCK_SIZE)
+            file.write(os.urandom(BLOCK_SIZE))
 
 
 def _data_bytes(disk: Path) -> int:
@@ -400,6 +510,7 @@ def main() -> None:
     scale, runs = (QUICK if options.quick else FULL), Runs()
     with tempfile.TemporaryDirectory(prefix="wherry-bench-", dir=os.environ.get("BENCH_DIR")) as folder:
         DataPlane(Path(folder), scale, runs).measure()
+        Machines(Path(folder), scale, runs).measure()
         Rates(Path(folder), scale, runs).measure()
     report(runs, options.output)
 

@@ -9,7 +9,7 @@
 Without arguments, ``WHERRY_TOKEN`` and ``WHERRY_URL`` are read from the environment, then DigitalOcean's variables.
 """
 
-from wherry.client import AsyncClient, Client, RequestOptions
+from wherry.client import AsyncClient, Client, CreatedDroplet, RequestOptions
 from wherry.errors import (
     ActionErrored,
     ActionTimeout,
@@ -34,11 +34,19 @@ from wherry.models import (
     Account,
     Action,
     ActionError,
+    BackupPolicyRecord,
+    BackupPolicyRequest,
+    CollectPlan,
+    Droplet,
+    ExpiryPlan,
     Image,
     Progress,
     Region,
     Size,
     Snapshot,
+    SshKey,
+    SupportedBackupPolicy,
+    Tag,
     TransferPlan,
 )
 
@@ -49,11 +57,17 @@ __all__ = [
     "ActionErrored",
     "ActionTimeout",
     "AsyncClient",
+    "BackupPolicyRecord",
+    "BackupPolicyRequest",
     "BadRequest",
     "CertificateNotTrusted",
     "Client",
+    "CollectPlan",
     "Conflict",
     "ConnectionFailed",
+    "CreatedDroplet",
+    "Droplet",
+    "ExpiryPlan",
     "Forbidden",
     "Image",
     "MethodNotAllowed",
@@ -68,6 +82,9 @@ __all__ = [
     "ServerFault",
     "Size",
     "Snapshot",
+    "SshKey",
+    "SupportedBackupPolicy",
+    "Tag",
     "TransferPlan",
     "Unauthorized",
     "Unavailable",

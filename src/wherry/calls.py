@@ -9,7 +9,7 @@ Paths, scopes, statuses and shapes of the rows that are not ``ours`` are Digital
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wherry import models as m
@@ -35,7 +35,8 @@ class Call:
 
     ``replies`` maps each success status to the type of its JSON body (None: empty); the first one is the usual one.
     ``body`` is the type of a JSON request body. ``body_media`` and ``reply_media`` name a body that is bytes.
-    ``errors`` are the statuses that the call may answer besides those that every call may (``COMMON_ERRORS``).
+    ``errors`` are the statuses that the call may answer besides those that every call may (``COMMON_ERRORS``);
+    ``refusals`` has the type of an error's body for a status where that is more than an ``ErrorReply``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Call:
     body: Any = None
     params: tuple[Param, ...] = ()
     errors: tuple[int, ...] = ()
+    refusals: dict[int, Any] = field(default_factory=dict[int, Any])
     ours: bool = False
     test_mode: bool = False
     body_media: str | None = None
@@ -208,7 +210,7 @@ BACKUP_POLICIES_SUPPORTED = Call("backup_policies.supported", "GET", "/v2/drople
 TAGS_LIST = Call("tags.list", "GET", "/v2/tags", "List the tags.", ("tag:read",), {200: m.TagPage},
                  params=PAGING)  # fmt: skip
 TAGS_CREATE = Call("tags.create", "POST", "/v2/tags", "Create a tag.", ("tag:create",), {201: m.TagReply},
-                   body=m.TagCreateRequest, errors=(422,))  # fmt: skip
+                   body=m.TagCreateRequest, errors=(422,), refusals={400: m.TagErrorReply})  # fmt: skip
 TAGS_GET = Call("tags.get", "GET", "/v2/tags/{tag}", "Read a tag.", ("tag:read",), {200: m.TagReply})
 TAGS_DELETE = Call("tags.delete", "DELETE", "/v2/tags/{tag}", "Delete a tag; what had it loses it.", ("tag:delete",),
                    {204: None})  # fmt: skip
@@ -229,6 +231,9 @@ SSH_KEYS_UPDATE = Call("ssh_keys.update", "PUT", "/v2/account/keys/{key}", "Rena
                        {200: m.SshKeyReply}, body=m.SshKeyUpdateRequest, errors=(422,))  # fmt: skip
 SSH_KEYS_DELETE = Call("ssh_keys.delete", "DELETE", "/v2/account/keys/{key}", "Forget a key.", ("ssh_key:delete",),
                        {204: None})  # fmt: skip
+
+FIREWALLS_LIST = Call("firewalls.list", "GET", "/v2/firewalls", "List the firewalls, of which there are none.",
+                      ("firewall:read",), {200: m.FirewallPage}, params=PAGING)  # fmt: skip
 
 ACCOUNT_TRANSFERS_CREATE = Call(
     "account_transfers.create", "POST", "/v2/images/{image_id}/account_transfer",
@@ -339,6 +344,7 @@ CALLS: tuple[Call, ...] = (
     DROPLET_ACTIONS_LIST, DROPLET_ACTIONS_CREATE, DROPLET_ACTIONS_GET,
     TAGS_LIST, TAGS_CREATE, TAGS_GET, TAGS_DELETE, TAGS_ASSIGN, TAGS_UNASSIGN,
     SSH_KEYS_LIST, SSH_KEYS_CREATE, SSH_KEYS_GET, SSH_KEYS_UPDATE, SSH_KEYS_DELETE,
+    FIREWALLS_LIST,
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
@@ -351,6 +357,7 @@ SCOPES: tuple[str, ...] = tuple(sorted({scope for call in CALLS for scope in cal
 """Every scope that a token may be given. Some calls need more for a part of what may be asked of them."""
 
 UNSERVED: tuple[tuple[str, str], ...] = (
+    ("POST", "/v2/firewalls"),
     ("GET", "/v2/droplets/{droplet_id}/kernels"),
     ("GET", "/v2/droplets/{droplet_id}/firewalls"),
     ("GET", "/v2/droplets/{droplet_id}/neighbors"),
@@ -361,9 +368,9 @@ UNSERVED: tuple[tuple[str, str], ...] = (
 
 UNSERVED_COLLECTIONS: frozenset[str] = frozenset({
     "1-clicks", "add-ons", "apps", "billing", "byoip_prefixes", "cdn", "certificates", "customers", "databases",
-    "dedicated-inferences", "domains", "firewalls", "floating_ips", "functions", "gen-ai", "kubernetes",
-    "load_balancers", "monitoring", "nfs", "partner_network_connect", "projects", "registries", "registry", "reports",
-    "reserved_ips", "reserved_ipv6", "security", "spaces", "uptime", "vector-databases", "volumes",
-    "vpc_nat_gateways", "vpc_peerings", "vpcs",
+    "dedicated-inferences", "domains", "floating_ips", "functions", "gen-ai", "kubernetes", "load_balancers",
+    "monitoring", "nfs", "partner_network_connect", "projects", "registries", "registry", "reports", "reserved_ips",
+    "reserved_ipv6", "security", "spaces", "uptime", "vector-databases", "volumes", "vpc_nat_gateways",
+    "vpc_peerings", "vpcs",
 })  # fmt: skip
 """DigitalOcean's collections (the first part of the path below ``/v2``) of which wherry serves nothing."""

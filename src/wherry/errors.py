@@ -2,8 +2,9 @@
 
     WherryError                    id, message, retryable, hint
       RequestError                 the caller can do something
-        BadRequest · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict · RangeNotSatisfiable
-        Unprocessable (MutuallyExclusive) · RateLimited · NotServed · Unavailable (retryable) · ServerFault
+        BadRequest (TagRefused) · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict
+        RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
+        Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
         BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
@@ -56,6 +57,13 @@ class BadRequest(RequestError):
     """The request can't be read."""
 
     id = "bad_request"
+
+
+class TagRefused(BadRequest):
+    """No tag can be made of this.
+
+    On the wire it has an older shape beside the usual one; the client raises it as BadRequest.
+    """
 
 
 class Unauthorized(RequestError):

@@ -635,6 +635,12 @@ class SshKeyPage(Page, frozen=True, kw_only=True):
     ssh_keys: list[SshKey]
 
 
+class FirewallPage(Page, frozen=True, kw_only=True):
+    """A page of firewalls: there are none, which Ansible asks before it creates a Droplet."""
+
+    firewalls: list[str] = field(default_factory=list[str])
+
+
 class ImageReply(Model, frozen=True, kw_only=True):
     """An image, wrapped."""
 

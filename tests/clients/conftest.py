@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,13 @@ HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
 CACHE = Path(os.environ.get("WHERRY_CLIENTS_CACHE") or HERE.parent.parent / ".cache" / "clients").absolute()
 MIB = 1 << 20
-SERVED = ("--test-mode", "--tls", "--tls-listen", "127.0.0.1:0")
-NOT_FOR_CLIENTS = ("ANSIBLE_", "DIGITALOCEAN_", "DO_", "GRADIENT_", "PACKER_", "PYTHON", "WHERRY_")
+DAY_S = 86400
+FIRST, SECOND = 1, 2  # days
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDcDU6R6pkziKnW0Vw2kEoBfh2ZQiy3XQegJfmNtcETq me@example.org"
+NOT_FOR_CLIENTS = (
+    "ANSIBLE_", "CURL_CA_", "DIGITALOCEAN_", "DO_", "GRADIENT_", "NODE_EXTRA_CA_", "PACKER_", "PYTHON", "REQUESTS_CA_",
+    "SSL_CERT_", "WHERRY_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,35 +74,35 @@ class Cloud:
     @property
     def https_url(self) -> str:
         """Its address with TLS, the certificate being by a CA of its own."""
-        found = re.search(r"with TLS, on (\S+)", self.service.log.read_text())
-        assert found, "the service told no address with TLS"
-        return found[1]
+        return self.service.tls_url
 
     @property
-    def ca_file(self) -> Path:
+    def ca_file(self) -> str:
         """That CA's certificate."""
-        return self.service.data / "tls" / "ca.pem"
+        return str(self.service.ca_file)
 
-    @property
-    def trust(self) -> dict[str, str]:
-        """The variables by which OpenSSL's and Go's programs, requests and node trust that CA."""
-        names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-        return dict.fromkeys(names, str(self.ca_file))
-
-    def make(self, kind: str, *, region: str = "nyc3", name: str = "made by a test", size_mib: int = 3) -> int:
-        """Make an image of a type; answers its id."""
-        asked = {"type": kind, "name": name, "region": region, "distribution": "Debian"}
-        disk = random.Random(size_mib).randbytes(size_mib * MIB)
-        made: int = self.post("/_wherry/images", params=asked, content=disk)["image"]["id"]
+    def make(self, kind: str, content: bytes | None = None) -> int:
+        """Make an image of a type in nyc3; answers its id."""
+        asked = {"type": kind, "name": "made by a test", "region": "nyc3", "distribution": "Debian"}
+        made: int = self.post("/_wherry/images", params=asked, content=content or disk())["image"]["id"]
         return made
+
+    def fail_next(self, action: str, region: str) -> None:
+        """Let the next action of a type find the store full."""
+        asked = {"action": action, "region": region, "error": "store_full", "times": 1}
+        self.http.post("/_wherry/faults", json=asked).raise_for_status()
 
     def post(self, path: str, **request: Any) -> Any:
         """Post, and answer what was decoded."""
         return self.http.post(path, **request).raise_for_status().json()
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, **query: Any) -> Any:
         """Get, and answer what was decoded."""
-        return self.http.get(path).raise_for_status().json()
+        return self.http.get(path, params=query).raise_for_status().json()
+
+    def bytes_of(self, path: str, **query: Any) -> bytes:
+        """Get what is no JSON."""
+        return self.http.get(path, params=query).raise_for_status().content
 
     def ended(self, action_id: int) -> Any:
         """Wait until an action has ended, and answer the reply that says so."""
@@ -106,6 +111,26 @@ class Cloud:
             assert time.monotonic() < deadline, reply
             time.sleep(0.05)
         return reply
+
+    def live(self, program: Callable[[], Any], tag: str) -> Any:
+        """Let a program run, and two days pass once it has tagged its Droplet; answers what the program does.
+
+        Each day other bytes are written to the Droplet's disk, and a backup of them is taken by its schedule.
+        """
+        with ThreadPoolExecutor(1) as other:
+            running = other.submit(program)
+            while not (droplets := self._ready(tag)) and not running.done():
+                time.sleep(0.05)
+            for day in (FIRST, SECOND) if droplets else ():
+                path = f"/v2/droplets/{droplets[0]['id']}/disk"
+                written = self.http.put(path, content=disk(day)).raise_for_status().json()
+                assert self.ended(written["action"]["id"])["action"]["status"] == "completed"
+                self.post("/_wherry/clock", json={"advance_s": DAY_S})
+            return running.result()
+
+    def _ready(self, tag: str) -> Any:
+        found = self.get("/v2/droplets", tag_name=tag)["droplets"]
+        return [one for one in found if one["status"] == "active" and not one["locked"]]
 
     def damage(self, region: str) -> None:
         """Turn a bit in every stored pack of a region: what is transferred from there ends as errored."""
@@ -117,12 +142,19 @@ class Cloud:
             pack.write_bytes(stored)
 
 
+def disk(day: int = 0) -> bytes:
+    """What a disk holds: an image's, or after each of two days."""
+    return random.Random(day).randbytes(3 * MIB)
+
+
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    """A new service in test mode, with TLS beside http."""
+def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cloud]:
+    """A new service in test mode, with TLS beside http. It has public images for Packer alone: they take their time."""
+    is_for_packer = "packer" in request.node.nodeid.lower()
+    arguments = ["--test-mode"] if is_for_packer else ["--test-mode", "--no-public-images"]
     headers = {"authorization": f"Bearer {TOKEN}"}
     with (
-        ServiceProcess(tmp_path / "data", arguments=SERVED) as service,
+        ServiceProcess(tmp_path / "data", arguments=arguments, tls=True) as service,
         httpx.Client(base_url=service.url, headers=headers, timeout=60) as http,
     ):
         yield Cloud(service, http)

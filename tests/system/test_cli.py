@@ -60,6 +60,49 @@ def test_several_regions_and_a_dry_run(wherry: Run, tmp_path: Path, disk: bytes)
     assert kinds.stdout.split() == ["transfer", "sgp1", "transfer", "ams3", "import", "nyc3"]
 
 
+def test_the_life_of_a_droplet_in_commands(wherry: Run, tmp_path: Path, disk: bytes) -> None:
+    """Create, write its disk, take a snapshot, rebuild, and rebuild from the snapshot: the disk is what was written."""
+    (tmp_path / "disk.img").write_bytes(disk)
+    made = wherry(
+        "compute", "droplet", "create", "web", "--size", "s-1vcpu-1gb", "--image", "ubuntu-24-04-x64", "--region",
+        "nyc3", "--wait", "--format", "ID,Status", "--no-header",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    droplet_id, status = made.stdout.split()
+    assert status == "active"
+    action = ("compute", "droplet-action")
+    written = wherry("compute", "droplet", "disk", "import", droplet_id, tmp_path / "disk.img", "--wait")
+    assert written.returncode == 0, written.stderr
+    assert wherry(*action, "snapshot", droplet_id, "--snapshot-name", "before", "--wait").returncode == 0
+    listed = wherry("compute", "droplet", "snapshots", droplet_id, "--format", "ID,Name", "--no-header")
+    snapshot_id, name = listed.stdout.split()
+    assert name == "before"
+    for image in ("debian-13-x64", snapshot_id):
+        assert wherry(*action, "rebuild", droplet_id, "--image", image, "--wait").returncode == 0
+    exported = wherry("compute", "droplet", "disk", "export", droplet_id, tmp_path / "out.img")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "out.img").read_bytes()[: len(disk)] == disk
+    assert wherry("compute", "droplet", "delete", droplet_id, "--force").returncode == 0
+    assert wherry("compute", "image", "get", snapshot_id).returncode == 0
+
+
+def test_a_published_image_makes_droplets(wherry: Run, tmp_path: Path, disk: bytes) -> None:
+    """It is found by its slug in every region, and several Droplets are made of it at once."""
+    (tmp_path / "disk.img").write_bytes(disk)
+    published = wherry(
+        "image", "publish", tmp_path / "disk.img", "--slug", "ours-x64", "--distribution", "Debian", "-o", "json"
+    )
+    assert published.returncode == 0, published.stderr
+    (image,) = json.loads(published.stdout)
+    assert (image["public"], image["slug"]) == (True, "ours-x64")
+    assert {"nyc3", "ams3"} < set(image["regions"])
+    made = wherry(
+        "compute", "droplet", "create", "a", "b", "--size", "s-1vcpu-1gb", "--image", "ours-x64", "--region", "ams3",
+        "--wait", "--format", "Name,Status", "--no-header",
+    )  # fmt: skip
+    assert made.stdout.split() == ["a", "active", "b", "active"], made.stderr
+
+
 def test_errors_are_one_line_and_exit_1(wherry: Run) -> None:
     """A refusal, a wrong option and an unknown command: a sentence on stderr, no traceback, status 1."""
     for arguments in (

@@ -4,47 +4,74 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wherry.cli.compute import account, collect, compute
+from wherry.cli.account import account
+from wherry.cli.compute import compute
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
+from wherry.cli.images import public_image
+from wherry.cli.store import collect, expire
 from wherry.errors import WherryError
 
-_SERVER_COMMANDS = ("check", "serve", "token")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class _Commands(click.Group):
-    """The client's commands, and the service's where ``wherry[server]`` is installed."""
+    """The client's commands, and the service's where ``wherry[server]`` is installed.
+
+    ``served`` has the names of the latter, and what each is called in ``cli/serve.py``.
+    """
+
+    def __init__(self, *arguments: Any, served: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._served = served
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_SERVER_COMMANDS])
+        return sorted([*super().list_commands(ctx), *self._served])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _SERVER_COMMANDS:
-            return _server_command(cmd_name)
+        if cmd_name in self._served:
+            return _server_command(cmd_name, self._served[cmd_name])
         return super().get_command(ctx, cmd_name)
 
 
-def _server_command(name: str) -> click.Command:
+def _server_command(name: str, called: str) -> click.Command:
     try:
         from wherry.cli import serve  # noqa: PLC0415  the client must work where the service is not installed
     except ImportError as error:
-        raise click.ClickException(f"'{name}' needs the service: pip install 'wherry[server]' ({error})") from error
-    command: click.Command = getattr(serve, name)
+        return _missing(f"'{name}' needs the service: pip install 'wherry[server]' ({error})")
+    command: click.Command = getattr(serve, called)
     return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def _missing(reason: str) -> click.Command:
+    """A command that is not installed: help lists it, and whoever gives it is told what is lacking."""
+
+    def refuse() -> None:
+        raise click.ClickException(reason)
+
+    lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(None, callback=refuse, help="Needs the service.", context_settings=lenient)
+
+
+@click.group(
+    cls=_Commands, served={name: name for name in ("check", "serve", "token")},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.version_option(package_name="wherry")
 def wherry() -> None:
     """Keep disk images in regions, convert them and transfer them."""
 
 
-wherry.add_command(compute)
-wherry.add_command(collect)
-wherry.add_command(account)
+_SERVED_ACCOUNTS = {"create": "create_account", "list": "list_accounts"}
+
+for _command in (collect, compute, expire, public_image):
+    wherry.add_command(_command)
+# Beside what an account's own token may ask stands what an operator does with all of them.
+wherry.add_command(_Commands("account", commands=account.commands, help=account.help, served=_SERVED_ACCOUNTS))
 
 
 def main(arguments: list[str] | None = None) -> Any:

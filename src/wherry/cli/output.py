@@ -82,6 +82,66 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("User UUID", lambda one: one.uuid),
         ("Status", lambda one: one.status),
     ),
+    m.Droplet: (
+        ("ID", lambda one: one.id),
+        ("Name", lambda one: one.name),
+        ("Public IPv4", lambda one: address(one.networks.v4, "public")),
+        ("Private IPv4", lambda one: address(one.networks.v4, "private")),
+        ("Public IPv6", lambda one: address(one.networks.v6, "public")),
+        ("Memory", lambda one: one.memory),
+        ("VCPUs", lambda one: one.vcpus),
+        ("Disk", lambda one: one.disk),
+        ("Region", lambda one: one.region.slug),
+        ("Image", lambda one: f"{one.image.distribution} {one.image.name}"),
+        ("VPC UUID", lambda one: one.vpc_uuid or ""),
+        ("Status", lambda one: one.status),
+        ("Tags", lambda one: ",".join(one.tags)),
+        ("Features", lambda one: ",".join(one.features)),
+        ("Volumes", lambda one: ",".join(one.volume_ids)),
+        ("Size Slug", lambda one: one.size_slug),
+    ),
+    m.BackupPolicyRecord: (
+        ("Droplet ID", lambda one: one.droplet_id),
+        ("Backup Enabled", lambda one: str(one.backup_enabled).lower()),
+        ("Backup Policy Plan", lambda one: one.backup_policy.plan if one.backup_policy else ""),
+        ("Backup Policy Weekday", lambda one: (one.backup_policy.weekday or "") if one.backup_policy else ""),
+        ("Backup Policy Hour", lambda one: one.backup_policy.hour if one.backup_policy else ""),
+        (
+            "Backup Policy Window Length Hours",
+            lambda one: one.backup_policy.window_length_hours if one.backup_policy else "",
+        ),
+        (
+            "Backup Policy Retention Period Days",
+            lambda one: one.backup_policy.retention_period_days if one.backup_policy else "",
+        ),
+        ("Next Backup Window Start", lambda one: moment(one.next_backup_window and one.next_backup_window.start)),
+        ("Next Backup Window End", lambda one: moment(one.next_backup_window and one.next_backup_window.end)),
+    ),
+    m.SupportedBackupPolicy: (
+        ("Name", lambda one: one.name),
+        ("Possible Window Starts", lambda one: ",".join(map(str, one.possible_window_starts))),
+        ("Window Length Hours", lambda one: one.window_length_hours),
+        ("Retention Period Days", lambda one: one.retention_period_days),
+        ("Possible Days", lambda one: ",".join(one.possible_days)),
+    ),
+    m.SshKey: (
+        ("ID", lambda one: one.id),
+        ("Name", lambda one: one.name),
+        ("FingerPrint", lambda one: one.fingerprint),
+    ),
+    m.Tag: (
+        ("Name", lambda one: one.name),
+        ("Droplet Count", lambda one: one.resources.droplets.count),
+        ("Image Count", lambda one: one.resources.images.count),
+    ),
+    m.AccountTransferReply: (("Transfer ID", lambda one: one.transfer_id),),
+    m.ExpiryPlan: (
+        ("Image ID", lambda one: one.image_id),
+        ("Name", lambda one: one.name),
+        ("Droplet ID", lambda one: one.droplet_id),
+        ("Created At", lambda one: moment(one.created_at)),
+        ("Expires At", lambda one: moment(one.expires_at)),
+    ),
     m.TransferPlan: (
         ("Region", lambda one: one.region),
         ("Blocks", lambda one: one.blocks_total),
@@ -100,6 +160,11 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
 def moment(when: Any) -> str:
     """A time as the API writes it."""
     return when.strftime("%Y-%m-%dT%H:%M:%SZ") if when else ""
+
+
+def address(networks: Sequence[m.NetworkV4 | m.NetworkV6], kind: str) -> str:
+    """The first address of a kind; none while a Droplet is new."""
+    return next((one.ip_address for one in networks if one.type == kind), "")
 
 
 @dataclass(frozen=True)

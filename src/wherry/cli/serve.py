@@ -1,4 +1,4 @@
-"""Commands that need the service's own parts: serve, check, token."""
+"""Commands that need the service's own parts: serve, check, token, and what makes and lists accounts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from wherry.server.app import Finding, Ready, Settings, Tls, check_data, open_tokens
+from wherry.server.app import Finding, Ready, Settings, Tls, check_data, open_accounts, open_tokens
 from wherry.server.app import serve as run_service
 from wherry.server.settings import Network
 
@@ -148,10 +148,11 @@ def token() -> None:
 @data_option
 @click.option("--name", default="unnamed", show_default=True, help="What it is for.")
 @click.option("--scope", "scopes", multiple=True, help="A scope it has, such as image:read; none is full access.")
-def create_token(data: Path, name: str, scopes: tuple[str, ...]) -> None:
+@click.option("--account", metavar="EMAIL_OR_UUID", help="Whose it is; the operator's unless told.")
+def create_token(data: Path, name: str, scopes: tuple[str, ...], account: str | None) -> None:
     """Make a token. Its secret is shown this once."""
     with open_tokens(data) as tokens:
-        click.echo(tokens.create(name, scopes))
+        click.echo(tokens.create(name, scopes, account))
 
 
 @token.command("list")
@@ -159,10 +160,11 @@ def create_token(data: Path, name: str, scopes: tuple[str, ...]) -> None:
 def list_tokens(data: Path) -> None:
     """List all tokens."""
     with open_tokens(data) as tokens:
-        for one in tokens.list():
+        for one, account in tokens.list():
             state = "revoked" if one.revoked_at else "valid"
             scopes = "full access" if one.scopes is None else " ".join(sorted(one.scopes))
-            click.echo(f"{one.id:>5}  {state:8}  {one.created_at:%Y-%m-%dT%H:%M:%SZ}  {one.name:20}  {scopes}")
+            made = f"{one.created_at:%Y-%m-%dT%H:%M:%SZ}"
+            click.echo(f"{one.id:>5}  {state:8}  {made}  {account.email:24}  {one.name:20}  {scopes}")
 
 
 @token.command("revoke")
@@ -172,3 +174,23 @@ def revoke_token(data: Path, token_id: int) -> None:
     """End a token's validity."""
     with open_tokens(data) as tokens:
         tokens.revoke(token_id)
+
+
+@click.command("create")
+@data_option
+@click.option("--email", required=True, help="The address of its owner.")
+@click.option("--name", help="What it is called; the part before the @ unless told.")
+def create_account(data: Path, email: str, name: str | None) -> None:
+    """Make an account, and its first token. The secret is shown this once."""
+    with open_accounts(data) as accounts:
+        account, secret = accounts.create(email, name)
+    click.echo(f"{account.uuid}  {secret}")
+
+
+@click.command("list")
+@data_option
+def list_accounts(data: Path) -> None:
+    """List all accounts; the first one is the operator's."""
+    with open_accounts(data) as accounts:
+        for one in accounts.list():
+            click.echo(f"{one.uuid}  {one.email:24}  {one.name}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,7 +14,8 @@ from wherry import models as m
 from wherry.client.transport import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
 T = TypeVar("T")
 
@@ -40,28 +42,59 @@ class _Each(msgspec.Struct):
     actions: list[m.Action]
 
 
-def _list(call: c.Call, items: str, page: int, path: str | None = None, **query: Any) -> Request[Batch[Any]]:
+def _ask(
+    call: c.Call, field: str = "", *, body: Any = None, query: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None, **path: object,
+) -> Request[Any]:  # fmt: skip
+    """A request whose value stands in the reply under ``field``; without one, its reply is empty."""
+
+    def decode(raw: bytes) -> Any:
+        return getattr(msgspec.json.decode(raw, type=call.reply), field) if field else None
+
+    return _request(call, decode, body=body, query=query, idempotency_key=idempotency_key, **path)
+
+
+def _request(
+    call: c.Call, decode: Callable[[bytes], T], *, body: Any = None, query: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None, **path: object,
+) -> Request[T]:  # fmt: skip
+    """A request with a key of our own where the call knows keys: so it is safe to send again. Others ignore it."""
+    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())} if c.IDEMPOTENCY_KEY in call.params else {}
+    return Request(call, _url(call, path), decode, query=query or {}, body=_sent(body), headers=headers)
+
+
+def _list(call: c.Call, items: str, page: int, query: Mapping[str, Any] | None = None, **path: object) -> Request[Any]:
     def decode(raw: bytes) -> Batch[Any]:
         reply = msgspec.json.decode(raw, type=call.reply)
-        found = getattr(reply, items)
-        return Batch(found, reply.meta.total if reply.meta else len(found))
+        found: Any = getattr(reply, items)
+        values: list[Any] = list(found.values()) if hasattr(found, "values") else found
+        return Batch(values, reply.meta.total if reply.meta else len(values))
 
-    return Request(call, path or call.path, decode, query={**query, "page": page, "per_page": PER_PAGE})
-
-
-def _decode(kind: type[T]) -> Callable[[bytes], T]:
-    return msgspec.json.Decoder(kind).decode
+    asked = {**(query or {}), "page": page, "per_page": PER_PAGE}
+    return Request(call, _url(call, path), decode, query=asked)
 
 
-def _nothing(_raw: bytes) -> None:
-    return None
+def _url(call: c.Call, path: Mapping[str, object]) -> str:
+    return call.url(**{name: quote(str(value), safe=":") for name, value in path.items()})
+
+
+def _sent(body: Any) -> Any:
+    """A body as it goes out: what is None is left out."""
+    return None if body is None else _without_none(msgspec.to_builtins(body))
+
+
+def _without_none(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, Any]", value)
+    return {name: _without_none(one) for name, one in fields.items() if one is not None}
 
 
 # ------------------------------------------------------------------------------------------------- images' actions
 
 
 def image_action(raw: bytes) -> m.Action:
-    """An image's action, from a reply in either shape or in both."""
+    """An action, from a reply in either shape or in both."""
     wrapped = msgspec.json.decode(raw, type=_Wrapped)
     return wrapped.action or msgspec.json.decode(raw, type=m.Action)
 
@@ -79,40 +112,35 @@ def create_image_action(image_id: int, kind: str, region: str | None, key: str |
         body = m.ConvertRequest()
     else:
         raise TypeError(f"type is {kind!r}; it may be 'transfer' or 'convert'")
-    return _action_request(image_id, body, key, image_action)
+    return _image_action(image_id, body, key, image_action)
 
 
 def create_transfers(image_id: int, regions: Sequence[str], key: str | None) -> Request[list[m.Action]]:
     """Ask for a transfer to each of several regions."""
     body = m.TransferRequest(regions=list(regions))
-    return _action_request(image_id, body, key, lambda raw: msgspec.json.decode(raw, type=_Each).actions)
+    return _image_action(image_id, body, key, lambda raw: msgspec.json.decode(raw, type=_Each).actions)
 
 
 def plan_transfer(image_id: int, region: str) -> Request[m.TransferPlan]:
     """Ask what a transfer would move."""
     body = m.TransferRequest(region=region, dry_run=True)
-    return _action_request(image_id, body, None, lambda raw: _decode(m.TransferPlanReply)(raw).plan)
+    return _image_action(image_id, body, None, lambda raw: msgspec.json.decode(raw, type=m.TransferPlanReply).plan)
 
 
-def _action_request(
+def _image_action(
     image_id: int, body: m.ImageActionRequest, key: str | None, decode: Callable[[bytes], T]
 ) -> Request[T]:
-    """A key of our own makes it safe to send again, where the service knows such keys; others ignore it."""
-    path = c.IMAGE_ACTIONS_CREATE.url(image_id=image_id)
-    sent = {key: value for key, value in msgspec.to_builtins(body).items() if value is not None}
-    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-    return Request(c.IMAGE_ACTIONS_CREATE, path, decode, body=sent, headers=headers)
+    return _request(c.IMAGE_ACTIONS_CREATE, decode, body=body, idempotency_key=key, image_id=image_id)
 
 
 def get_image_action(image_id: int, action_id: int) -> Request[m.Action]:
     """Read an action of an image."""
-    path = c.IMAGE_ACTIONS_GET.url(image_id=image_id, action_id=action_id)
-    return Request(c.IMAGE_ACTIONS_GET, path, image_action)
+    return _request(c.IMAGE_ACTIONS_GET, image_action, image_id=image_id, action_id=action_id)
 
 
 def list_image_actions(image_id: int, page: int) -> Request[Batch[m.Action]]:
     """List an image's actions."""
-    return _list(c.IMAGE_ACTIONS_LIST, "actions", page, c.IMAGE_ACTIONS_LIST.url(image_id=image_id))
+    return _list(c.IMAGE_ACTIONS_LIST, "actions", page, image_id=image_id)
 
 
 # ---------------------------------------------------------------------------------------------------------- images
@@ -121,46 +149,65 @@ def list_image_actions(image_id: int, page: int) -> Request[Batch[m.Action]]:
 def list_images(page: int, kind: str | None, private: bool | None, tag: str | None) -> Request[Batch[m.Image]]:  # noqa: FBT001
     """List images."""
     flag = None if private is None else str(private).lower()
-    return _list(c.IMAGES_LIST, "images", page, type=kind, private=flag, tag_name=tag)
+    return _list(c.IMAGES_LIST, "images", page, {"type": kind, "private": flag, "tag_name": tag})
 
 
 def get_image(image: int | str) -> Request[m.Image]:
     """Read an image by its id or its slug."""
-    return Request(c.IMAGES_GET, c.IMAGES_GET.url(image_id=image), lambda raw: _decode(m.ImageReply)(raw).image)
+    return _ask(c.IMAGES_GET, "image", image_id=image)
 
 
 def create_image(request: m.ImageCreateRequest, key: str | None) -> Request[m.Image]:
     """Import an image from a URL."""
-    body = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
-    headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-    decode = _decode(m.ImageReply)
-    return Request(c.IMAGES_CREATE, c.IMAGES_CREATE.path, lambda raw: decode(raw).image, body=body, headers=headers)
+    return _request(
+        c.IMAGES_CREATE, lambda raw: msgspec.json.decode(raw, type=m.ImageReply).image, body=request,
+        idempotency_key=key,
+    )  # fmt: skip
 
 
 def update_image(image_id: int, request: m.ImageUpdateRequest) -> Request[m.Image]:
     """Change an image's facts."""
-    body = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
-    path = c.IMAGES_UPDATE.url(image_id=image_id)
-    return Request(c.IMAGES_UPDATE, path, lambda raw: _decode(m.ImageReply)(raw).image, body=body)
+    return _ask(c.IMAGES_UPDATE, "image", body=request, image_id=image_id)
 
 
 def delete_image(image_id: int) -> Request[None]:
     """Delete an image."""
-    return Request(c.IMAGES_DELETE, c.IMAGES_DELETE.url(image_id=image_id), _nothing)
+    return _ask(c.IMAGES_DELETE, image_id=image_id)
 
 
 def delete_replica(image_id: int, region: str) -> Request[None]:
     """Remove an image from one region."""
-    return Request(c.REPLICAS_DELETE, c.REPLICAS_DELETE.url(image_id=image_id, slug=region), _nothing)
+    return _ask(c.REPLICAS_DELETE, image_id=image_id, slug=region)
 
 
 def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
     """Read an image's bytes from an offset on, if it is still the same export."""
+    return _export(c.IMAGES_EXPORT, kind, offset, etag, image_id=image_id)
+
+
+def _export(call: c.Call, kind: str, offset: int, etag: str | None, **path: object) -> Request[None]:
     headers = {"accept-encoding": "identity"}
     if offset:
         headers |= {"range": f"bytes={offset}-"} | ({"if-range": etag} if etag else {})
-    path = c.IMAGES_EXPORT.url(image_id=image_id)
-    return Request(c.IMAGES_EXPORT, path, _nothing, query={"format": kind}, headers=headers)
+    return Request(call, _url(call, path), _nothing, query={"format": kind}, headers=headers)
+
+
+def _nothing(_raw: bytes) -> None:
+    return None
+
+
+def offer_image(image_id: int, email: str | None, recipient: str | None) -> Request[int]:
+    """Offer an image to another account."""
+    if (email is None) == (recipient is None):
+        raise TypeError("an offer takes recipient_email or recipient_uuid, and not both")
+    body = m.AccountTransferRequest(recipient_email=email, recipient_uuid=recipient)
+    return _ask(c.ACCOUNT_TRANSFERS_CREATE, "transfer_id", body=body, image_id=image_id)
+
+
+def answer_offer(call: c.Call, image_id: int, transfer_id: int, recipient: str | None = None) -> Request[None]:
+    """Accept, cancel or decline an offer."""
+    body = m.AccountTransferAnswer(transfer_id=transfer_id, recipient_uuid=recipient)
+    return _ask(call, body=body, image_id=image_id)
 
 
 # --------------------------------------------------------------------------------------------------------- uploads
@@ -168,30 +215,258 @@ def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Req
 
 def create_upload(request: m.UploadCreateRequest) -> Request[m.Upload]:
     """Begin an upload."""
-    body = {name: value for name, value in msgspec.to_builtins(request).items() if value is not None}
-    return Request(c.UPLOADS_CREATE, c.UPLOADS_CREATE.path, _upload, body=body)
+    return _ask(c.UPLOADS_CREATE, "upload", body=request)
 
 
 def get_upload(upload_id: str) -> Request[m.Upload]:
     """Read how much of an upload is kept."""
-    return Request(c.UPLOADS_GET, c.UPLOADS_GET.url(upload_id=upload_id), _upload)
+    return _ask(c.UPLOADS_GET, "upload", upload_id=upload_id)
 
 
 def append_upload(upload_id: str, offset: int, content: Any) -> Request[m.Upload]:
     """Send the next bytes of an upload."""
     headers = {"Upload-Offset": str(offset), "content-type": c.BYTES}
-    path = c.UPLOADS_APPEND.url(upload_id=upload_id)
-    return Request(c.UPLOADS_APPEND, path, _upload, headers=headers, content=content)
+    path = _url(c.UPLOADS_APPEND, {"upload_id": upload_id})
+    return Request(c.UPLOADS_APPEND, path, get_upload(upload_id).decode, headers=headers, content=content)
 
 
 def finish_upload(upload_id: str) -> Request[m.ImageCreatedReply]:
     """Import what was uploaded."""
-    path = c.UPLOADS_FINISH.url(upload_id=upload_id)
-    return Request(c.UPLOADS_FINISH, path, _decode(m.ImageCreatedReply))
+    return _request(
+        c.UPLOADS_FINISH, lambda raw: msgspec.json.decode(raw, type=m.ImageCreatedReply), upload_id=upload_id
+    )
 
 
-def _upload(raw: bytes) -> m.Upload:
-    return _decode(m.UploadReply)(raw).upload
+# -------------------------------------------------------------------------------------------------------- Droplets
+
+
+@dataclass(frozen=True)
+class CreatedDroplet:
+    """A Droplet that is being created, and the action that creates it: ``client.actions.wait(created.action)``.
+
+    The action is as the reply tells it, in progress and with its id; nothing was asked for it.
+    """
+
+    droplet: m.Droplet
+    action: m.Action
+
+
+class DropletOptions(TypedDict, total=False):
+    """What may be said of a Droplet beside its name, size and image; what is None counts as not said.
+
+    ``region`` is a slug, or the beginning of one; the service chooses where it is left out. ``ssh_keys`` are ids or
+    fingerprints. ``backup_policy`` says when ``backups`` are taken; daily unless told. ``user_data`` may have 64 KiB.
+    """
+
+    region: str | None
+    ssh_keys: Sequence[int | str] | None
+    backups: bool | None
+    backup_policy: m.BackupPolicyRequest | None
+    ipv6: bool | None
+    monitoring: bool | None
+    tags: Sequence[str] | None
+    user_data: str | None
+    vpc_uuid: str | None
+    volumes: Sequence[str] | None
+    private_networking: bool | None
+    public_networking: bool | None
+    with_droplet_agent: bool | None
+
+
+DropletActionType = Literal[
+    "snapshot", "enable_backups", "change_backup_policy", "disable_backups", "restore", "rebuild", "power_on",
+    "power_off", "shutdown", "reboot", "power_cycle", "resize", "rename", "password_reset", "enable_ipv6",
+    "change_kernel", "enable_private_networking",
+]  # fmt: skip
+
+_NEEDED = {
+    "change_backup_policy": ("backup_policy",), "restore": ("image",), "rebuild": ("image",), "resize": ("size",),
+    "rename": ("name",), "change_kernel": ("kernel",),
+}  # fmt: skip
+_TAKEN = {"snapshot": ("name",), "enable_backups": ("backup_policy",), "resize": ("size", "disk")}
+
+
+def list_droplets(page: int, tag: str | None, name: str | None, kind: str | None) -> Request[Batch[m.Droplet]]:
+    """List Droplets."""
+    return _list(c.DROPLETS_LIST, "droplets", page, {"tag_name": tag, "name": name, "type": kind})
+
+
+def create_droplet(
+    name: str, size: str, image: int | str, options: DropletOptions, key: str | None
+) -> Request[CreatedDroplet]:
+    """Ask for a Droplet. Raises TypeError for an option that there is not."""
+    further: dict[str, Any] = {**options}
+    body = m.DropletCreateRequest(name=name, size=size, image=image, **further)
+    return _request(c.DROPLETS_CREATE, lambda raw: _created(raw)[0], body=body, idempotency_key=key)
+
+
+def create_droplets(
+    names: Sequence[str], size: str, image: int | str, options: DropletOptions, key: str | None
+) -> Request[list[CreatedDroplet]]:
+    """Ask for several Droplets that are alike. Raises TypeError for an option that there is not."""
+    further: dict[str, Any] = {**options}
+    body = m.DropletCreateRequest(names=list(names), size=size, image=image, **further)
+    return _request(c.DROPLETS_CREATE, _created, body=body, idempotency_key=key)
+
+
+def _created(raw: bytes) -> list[CreatedDroplet]:
+    reply = msgspec.json.decode(raw, type=m.DropletCreatedReply)
+    droplets = reply.droplets or ([reply.droplet] if reply.droplet else [])
+    links = [link for link in reply.links.actions if link.rel == "create"]
+    if not droplets or len(droplets) != len(links):
+        raise msgspec.ValidationError(f"{len(droplets)} Droplets and {len(links)} actions that create them")
+    return [CreatedDroplet(one, _creation(one, link.id)) for one, link in zip(droplets, links, strict=True)]
+
+
+def _creation(droplet: m.Droplet, action_id: int) -> m.Action:
+    return m.Action(
+        id=action_id, status="in-progress", type="create", resource_id=droplet.id, resource_type="droplet",
+        region=droplet.region, region_slug=droplet.region.slug,
+    )  # fmt: skip
+
+
+def get_droplet(droplet_id: int) -> Request[m.Droplet]:
+    """Read a Droplet."""
+    return _ask(c.DROPLETS_GET, "droplet", droplet_id=droplet_id)
+
+
+def delete_droplet(droplet_id: int) -> Request[None]:
+    """Delete a Droplet."""
+    return _ask(c.DROPLETS_DELETE, droplet_id=droplet_id)
+
+
+def delete_tagged_droplets(tag: str) -> Request[None]:
+    """Delete all Droplets with a tag. Raises TypeError for an empty one."""
+    if not tag:
+        raise TypeError("deleting by tag takes a tag")
+    return _ask(c.DROPLETS_DELETE_TAGGED, query={"tag_name": tag})
+
+
+def list_droplet_snapshots(droplet_id: int, page: int) -> Request[Batch[m.Image]]:
+    """List a Droplet's snapshots."""
+    return _list(c.DROPLET_SNAPSHOTS, "snapshots", page, droplet_id=droplet_id)
+
+
+def list_droplet_backups(droplet_id: int, page: int) -> Request[Batch[m.Image]]:
+    """List a Droplet's backups."""
+    return _list(c.DROPLET_BACKUPS, "backups", page, droplet_id=droplet_id)
+
+
+def create_droplet_action(droplet_id: int, request: m.DropletActionRequest, key: str | None) -> Request[m.Action]:
+    """Ask that something be done to a Droplet. Raises TypeError where the type and the other fields do not fit."""
+    _check_fields(request)
+    call = c.DROPLET_ACTIONS_CREATE
+    return _ask(call, "action", body=request, idempotency_key=key, droplet_id=droplet_id)
+
+
+def create_tagged_droplet_actions(tag: str, request: m.DropletActionRequest) -> Request[list[m.Action]]:
+    """Ask that something be done to all Droplets with a tag. Raises TypeError as ``create_droplet_action`` does."""
+    if not tag:
+        raise TypeError("doing something by tag takes a tag")
+    _check_fields(request)
+    return _ask(c.DROPLET_ACTIONS_CREATE_TAGGED, "actions", body=request, query={"tag_name": tag})
+
+
+def _check_fields(request: m.DropletActionRequest) -> None:
+    kind = request.type
+    needed = _NEEDED.get(kind, ())
+    given = {name for name, value in msgspec.structs.asdict(request).items() if value is not None} - {"type"}
+    if missing := set(needed) - given:
+        raise TypeError(f"{kind} takes {', '.join(sorted(missing))}")
+    if superfluous := given - set(_TAKEN.get(kind, needed)):
+        raise TypeError(f"{kind} takes no {', '.join(sorted(superfluous))}")
+
+
+def list_droplet_actions(droplet_id: int, page: int) -> Request[Batch[m.Action]]:
+    """List a Droplet's actions."""
+    return _list(c.DROPLET_ACTIONS_LIST, "actions", page, droplet_id=droplet_id)
+
+
+def get_droplet_action(droplet_id: int, action_id: int) -> Request[m.Action]:
+    """Read an action of a Droplet."""
+    return _ask(c.DROPLET_ACTIONS_GET, "action", droplet_id=droplet_id, action_id=action_id)
+
+
+def list_backup_policies(page: int) -> Request[Batch[m.BackupPolicyRecord]]:
+    """List the backup policies of all Droplets that have one."""
+    return _list(c.BACKUP_POLICIES_LIST, "policies", page)
+
+
+def get_backup_policy(droplet_id: int) -> Request[m.BackupPolicyRecord]:
+    """Read a Droplet's backup policy."""
+    return _ask(c.BACKUP_POLICY_GET, "policy", droplet_id=droplet_id)
+
+
+def list_supported_policies() -> Request[list[m.SupportedBackupPolicy]]:
+    """List the backup plans that there are."""
+    return _ask(c.BACKUP_POLICIES_SUPPORTED, "supported_policies")
+
+
+def export_disk(droplet_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
+    """Read a Droplet's disk from an offset on, if it is still the same export."""
+    return _export(c.DISK_EXPORT, kind, offset, etag, droplet_id=droplet_id)
+
+
+def import_disk(droplet_id: int, upload_id: str) -> Request[m.Action]:
+    """Replace a Droplet's disk by what was uploaded."""
+    return _ask(c.DISK_IMPORT, "action", query={"upload_id": upload_id}, droplet_id=droplet_id)
+
+
+# -------------------------------------------------------------------------------------------------- tags and keys
+
+
+def list_tags(page: int) -> Request[Batch[m.Tag]]:
+    """List the tags."""
+    return _list(c.TAGS_LIST, "tags", page)
+
+
+def create_tag(name: str) -> Request[m.Tag]:
+    """Create a tag."""
+    return _ask(c.TAGS_CREATE, "tag", body=m.TagCreateRequest(name=name))
+
+
+def get_tag(name: str) -> Request[m.Tag]:
+    """Read a tag."""
+    return _ask(c.TAGS_GET, "tag", tag=name)
+
+
+def delete_tag(name: str) -> Request[None]:
+    """Delete a tag."""
+    return _ask(c.TAGS_DELETE, tag=name)
+
+
+def tag_resources(call: c.Call, name: str, droplets: Iterable[int], images: Iterable[int]) -> Request[None]:
+    """Give a tag to Droplets and images, or take it from them. Raises TypeError where there are none."""
+    kinds = {"droplet": droplets, "image": images}
+    resources = [m.TagResource(resource_id=str(one), resource_type=kind) for kind, ids in kinds.items() for one in ids]
+    if not resources:
+        raise TypeError("a tag is assigned to droplets or images")
+    return _ask(call, body=m.TagResourcesRequest(resources=resources), tag=name)
+
+
+def list_ssh_keys(page: int) -> Request[Batch[m.SshKey]]:
+    """List the SSH keys."""
+    return _list(c.SSH_KEYS_LIST, "ssh_keys", page)
+
+
+def create_ssh_key(name: str, public_key: str) -> Request[m.SshKey]:
+    """Keep a public key."""
+    return _ask(c.SSH_KEYS_CREATE, "ssh_key", body=m.SshKeyCreateRequest(name=name, public_key=public_key))
+
+
+def get_ssh_key(key: int | str) -> Request[m.SshKey]:
+    """Read a key."""
+    return _ask(c.SSH_KEYS_GET, "ssh_key", key=key)
+
+
+def update_ssh_key(key: int | str, name: str) -> Request[m.SshKey]:
+    """Rename a key."""
+    return _ask(c.SSH_KEYS_UPDATE, "ssh_key", body=m.SshKeyUpdateRequest(name=name), key=key)
+
+
+def delete_ssh_key(key: int | str) -> Request[None]:
+    """Forget a key."""
+    return _ask(c.SSH_KEYS_DELETE, key=key)
 
 
 # --------------------------------------------------------------------------------------------------- everything else
@@ -204,12 +479,12 @@ def list_actions(page: int) -> Request[Batch[m.Action]]:
 
 def get_action(action_id: int) -> Request[m.Action]:
     """Read an action."""
-    return Request(c.ACTIONS_GET, c.ACTIONS_GET.url(action_id=action_id), image_action)
+    return _request(c.ACTIONS_GET, image_action, action_id=action_id)
 
 
 def cancel_action(action_id: int) -> Request[m.Action]:
     """Ask that an action stop."""
-    return Request(c.ACTIONS_CANCEL, c.ACTIONS_CANCEL.url(action_id=action_id), image_action)
+    return _request(c.ACTIONS_CANCEL, image_action, action_id=action_id)
 
 
 def list_regions(page: int) -> Request[Batch[m.Region]]:
@@ -224,32 +499,59 @@ def list_sizes(page: int) -> Request[Batch[m.Size]]:
 
 def list_snapshots(page: int, resource_type: str | None) -> Request[Batch[m.Snapshot]]:
     """List snapshots."""
-    return _list(c.SNAPSHOTS_LIST, "snapshots", page, resource_type=resource_type)
+    return _list(c.SNAPSHOTS_LIST, "snapshots", page, {"resource_type": resource_type})
 
 
 def get_snapshot(snapshot_id: int | str) -> Request[m.Snapshot]:
     """Read a snapshot."""
-    path = c.SNAPSHOTS_GET.url(snapshot_id=snapshot_id)
-    return Request(c.SNAPSHOTS_GET, path, lambda raw: _decode(m.SnapshotReply)(raw).snapshot)
+    return _ask(c.SNAPSHOTS_GET, "snapshot", snapshot_id=snapshot_id)
 
 
 def delete_snapshot(snapshot_id: int | str) -> Request[None]:
     """Delete a snapshot."""
-    return Request(c.SNAPSHOTS_DELETE, c.SNAPSHOTS_DELETE.url(snapshot_id=snapshot_id), _nothing)
+    return _ask(c.SNAPSHOTS_DELETE, snapshot_id=snapshot_id)
 
 
 def get_account() -> Request[m.Account]:
     """Read whose the token is."""
-    return Request(c.ACCOUNT_GET, c.ACCOUNT_GET.path, lambda raw: _decode(m.AccountReply)(raw).account)
+    return _ask(c.ACCOUNT_GET, "account")
 
 
 def collect(region: str | None) -> Request[m.Action]:
     """Ask that what nobody holds be removed."""
-    body = {} if region is None else {"region": region}
-    return Request(c.COLLECT, c.COLLECT.path, image_action, body=body)
+    return _ask(c.COLLECT, "action", body=m.CollectRequest(region=region))
 
 
 def plan_collect(region: str | None) -> Request[list[m.CollectPlan]]:
     """Ask what ``collect`` would remove."""
-    body = {"dry_run": True} | ({} if region is None else {"region": region})
-    return Request(c.COLLECT, c.COLLECT.path, lambda raw: _decode(m.CollectPlanReply)(raw).plan, body=body)
+    decode = msgspec.json.Decoder(m.CollectPlanReply).decode
+    return _request(c.COLLECT, lambda raw: decode(raw).plan, body=m.CollectRequest(region=region, dry_run=True))
+
+
+def expire() -> Request[m.Action]:
+    """Ask that backups be let go whose time is over."""
+    return _ask(c.EXPIRE, "action", body=m.ExpireRequest())
+
+
+def plan_expire() -> Request[list[m.ExpiryPlan]]:
+    """Ask which backups ``expire`` would let go."""
+    decode = msgspec.json.Decoder(m.ExpiryPlanReply).decode
+    return _request(c.EXPIRE, lambda raw: decode(raw).plan, body=m.ExpireRequest(dry_run=True))
+
+
+# ------------------------------------------------------------------------------------------------ controls for tests
+
+
+def move_clock(now: datetime | None, advance_s: float | None) -> Request[datetime]:
+    """Set the service's clock, or move it ahead."""
+    return _ask(c.TEST_CLOCK, "now", body=m.ClockRequest(now=now, advance_s=advance_s))
+
+
+def take_backup(droplet_id: int) -> Request[m.Action]:
+    """Take a backup of a Droplet now."""
+    return _ask(c.TEST_BACKUP, "action", droplet_id=droplet_id)
+
+
+def let_fail(request: m.FaultRequest) -> Request[None]:
+    """Let the next actions of a type fail."""
+    return _ask(c.TEST_FAULTS, body=request)

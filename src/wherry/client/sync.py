@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar, overload
-
-import httpx
+from typing import TYPE_CHECKING, Self
 
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.transport import Connection, RequestOptions, Transport, connection_failed, error_of
+from wherry.client.sync_droplets import GpuDroplets
+from wherry.client.sync_resource import Pages, Resource
+from wherry.client.sync_tags import Tags
+from wherry.client.transport import Connection, RequestOptions, Transport
 from wherry.client.watch import STALL_TIMEOUT_S, Watch
 from wherry.errors import ConnectionFailed, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
 
-T = TypeVar("T")
-
-
-class Pages(Generic[T]):
-    """A list that is fetched page by page while it is gone through."""
-
-    def __init__(self, fetch: Callable[[int], ops.Batch[T]]) -> None:
-        self._fetch = fetch
-
-    def __iter__(self) -> Iterator[T]:
-        page, seen = 1, 0
-        while True:
-            batch = self._fetch(page)
-            yield from batch.items
-            page, seen = page + 1, seen + len(batch.items)
-            if not batch.items or seen >= batch.total:
-                return
-
-    def all(self) -> list[T]:
-        """Every item of every page."""
-        return list(self)
-
-    def total(self) -> int:
-        """How many items all pages have."""
-        return self._fetch(1).total
+    import httpx
 
 
 class Client:
@@ -65,6 +42,8 @@ class Client:
         self.sizes = Sizes(self._transport)
         self.store = StoreResource(self._transport)
         self.gpu_droplets = GpuDroplets(self._transport)
+        self.tags = Tags(self._transport)
+        self.testing = Testing(self._transport)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -77,197 +56,7 @@ class Client:
         self.close()
 
 
-class _Resource:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-
-class GpuDroplets(_Resource):
-    """What belongs to Droplets, under the name that DigitalOcean's SDK gives it."""
-
-    def __init__(self, transport: Transport) -> None:
-        super().__init__(transport)
-        self.images = Images(transport)
-        self.snapshots = Snapshots(transport)
-
-
-class ImageActions(_Resource):
-    """Actions of an image."""
-
-    @overload
-    def create(
-        self, image_id: int, *, type: Literal["transfer"], region: str, idempotency_key: str | None = ...,
-        options: RequestOptions | None = ...,
-    ) -> m.Action: ...  # fmt: skip
-
-    @overload
-    def create(
-        self, image_id: int, *, type: Literal["convert"], idempotency_key: str | None = ...,
-        options: RequestOptions | None = ...,
-    ) -> m.Action: ...  # fmt: skip
-
-    def create(
-        self, image_id: int, *, type: str, region: str | None = None, idempotency_key: str | None = None,  # noqa: A002  the wire's word
-        options: RequestOptions | None = None,
-    ) -> m.Action:  # fmt: skip
-        """Transfer an image to a region, or convert a backup to a snapshot. Raises TypeError, RequestError."""
-        return self._transport.send(ops.create_image_action(image_id, type, region, idempotency_key), options)
-
-    def create_many(
-        self, image_id: int, *, regions: Sequence[str], idempotency_key: str | None = None,
-        options: RequestOptions | None = None,
-    ) -> list[m.Action]:  # fmt: skip
-        """Transfer an image to several regions, one action each: all of them or none (wherry only)."""
-        return self._transport.send(ops.create_transfers(image_id, regions, idempotency_key), options)
-
-    def plan(self, image_id: int, *, region: str, options: RequestOptions | None = None) -> m.TransferPlan:
-        """What a transfer would move (wherry only)."""
-        return self._transport.send(ops.plan_transfer(image_id, region), options)
-
-    def retrieve(self, action_id: int, *, image_id: int, options: RequestOptions | None = None) -> m.Action:
-        """Read an action of an image."""
-        return self._transport.send(ops.get_image_action(image_id, action_id), options)
-
-    def list(self, image_id: int, *, options: RequestOptions | None = None) -> Pages[m.Action]:
-        """An image's actions, newest first."""
-        return Pages(lambda page: self._transport.send(ops.list_image_actions(image_id, page), options))
-
-
-class Images(_Resource):
-    """Images."""
-
-    def __init__(self, transport: Transport) -> None:
-        super().__init__(transport)
-        self.actions = ImageActions(transport)
-
-    def list(
-        self, *, type: str | None = None, private: bool | None = None, tag_name: str | None = None,  # noqa: A002  the wire's word
-        options: RequestOptions | None = None,
-    ) -> Pages[m.Image]:  # fmt: skip
-        """Images, newest first: of one origin, only private ones, with one tag."""
-        return Pages(lambda page: self._transport.send(ops.list_images(page, type, private, tag_name), options))
-
-    def retrieve(self, image: int | str, *, options: RequestOptions | None = None) -> m.Image:
-        """Read an image by its id, or a public one by its slug."""
-        return self._transport.send(ops.get_image(image), options)
-
-    def create(
-        self, *, name: str, url: str, region: str, distribution: str | None = None, description: str | None = None,
-        tags: Sequence[str] | None = None, idempotency_key: str | None = None, options: RequestOptions | None = None,
-    ) -> m.Image:  # fmt: skip
-        """Import a custom image from a URL; ``actions.list(image.id)`` has the import's action."""
-        request = m.ImageCreateRequest(
-            name=name, url=url, region=region, distribution=distribution, description=description,
-            tags=None if tags is None else [*tags],
-        )  # fmt: skip
-        return self._transport.send(ops.create_image(request, idempotency_key), options)
-
-    def update(
-        self, image_id: int, *, name: str | None = None, distribution: str | None = None,
-        description: str | None = None, options: RequestOptions | None = None,
-    ) -> m.Image:  # fmt: skip
-        """Change an image's facts; what is None stays."""
-        request = m.ImageUpdateRequest(name=name, distribution=distribution, description=description)
-        return self._transport.send(ops.update_image(image_id, request), options)
-
-    def delete(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> None:
-        """Delete an image everywhere, or remove it from one region (wherry only)."""
-        request = ops.delete_image(image_id) if region is None else ops.delete_replica(image_id, region)
-        self._transport.send(request, options)
-
-    def export(
-        self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
-        on_progress: Callable[[int, int | None], object] | None = None,
-    ) -> None:  # fmt: skip
-        """Write an image to a file (wherry only), checked against the image's fingerprint where it is raw.
-
-        A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
-        all. Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
-        """
-        file = ExportFile(Path(path), format)
-        try:
-            while not self._export_on(file, image_id, format, on_progress):
-                pass
-            file.finish()
-        finally:
-            file.close()
-
-    def _export_on(
-        self, file: ExportFile, image_id: int, kind: str, on_progress: Callable[[int, int | None], object] | None
-    ) -> bool:
-        """Fetch on from where the file ends; answers whether all came."""
-        before = file.offset
-        built = self._transport.connection.build(ops.export_image(image_id, kind, before, file.etag), RequestOptions())
-        try:
-            with self._transport.http.stream(**built) as response:
-                if response.is_error:
-                    response.read()
-                    raise error_of(response)
-                file.begin(response.status_code, response.headers)
-                for data in response.iter_raw():
-                    file.write(data)
-                    if on_progress is not None:
-                        on_progress(file.offset, file.size)
-        except httpx.HTTPError as error:
-            if file.offset == before:
-                raise connection_failed(error) from error
-        return file.offset == file.size
-
-    def upload(
-        self, path: str | Path, *, name: str, region: str, distribution: str | None = None,
-        description: str | None = None, tags: Sequence[str] | None = None, resume: str | None = None,
-        on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
-    ) -> m.Action:  # fmt: skip
-        """Send a disk image's bytes and begin its import (wherry only); the action's ``resource_id`` is the image.
-
-        ``resume`` is the id of an upload that broke off, which ``on_begin`` was told. ``on_progress`` hears the bytes
-        that are safely kept and the bytes in all.
-        """
-        path = Path(path)
-        size = path.stat().st_size
-        request = m.UploadCreateRequest(
-            name=name, region=region, distribution=distribution, description=description,
-            tags=None if tags is None else [*tags],
-        )  # fmt: skip
-        upload = self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
-        if on_begin is not None:
-            on_begin(upload.id)
-        while upload.offset < size:
-            upload = self._send_piece(upload, path)
-            if on_progress is not None:
-                on_progress(upload.offset, size)
-        created = self._transport.send(ops.finish_upload(upload.id))
-        return self._transport.send(ops.get_action(created.links.actions[0].id))
-
-    def _send_piece(self, upload: m.Upload, path: Path) -> m.Upload:
-        """Send the next piece; where the connection breaks, what came of it counts."""
-        piece = Piece(path, upload.offset, UPLOAD_PIECE)
-        try:
-            return self._transport.send(ops.append_upload(upload.id, upload.offset, iter(piece)))
-        except ConnectionFailed:
-            kept = self._transport.send(ops.get_upload(upload.id))
-            if kept.offset == upload.offset:
-                raise
-            return kept
-
-
-class Snapshots(_Resource):
-    """Snapshots."""
-
-    def list(self, *, resource_type: str | None = None, options: RequestOptions | None = None) -> Pages[m.Snapshot]:
-        """Snapshots, newest first."""
-        return Pages(lambda page: self._transport.send(ops.list_snapshots(page, resource_type), options))
-
-    def retrieve(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> m.Snapshot:
-        """Read a snapshot."""
-        return self._transport.send(ops.get_snapshot(snapshot_id), options)
-
-    def delete(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> None:
-        """Delete a snapshot."""
-        self._transport.send(ops.delete_snapshot(snapshot_id), options)
-
-
-class Actions(_Resource):
+class Actions(Resource):
     """Actions of all kinds."""
 
     def list(self, *, options: RequestOptions | None = None) -> Pages[m.Action]:
@@ -303,7 +92,7 @@ class Actions(_Resource):
         return watch.action
 
 
-class Regions(_Resource):
+class Regions(Resource):
     """Regions."""
 
     def list(self, *, options: RequestOptions | None = None) -> Pages[m.Region]:
@@ -311,7 +100,7 @@ class Regions(_Resource):
         return Pages(lambda page: self._transport.send(ops.list_regions(page), options))
 
 
-class Sizes(_Resource):
+class Sizes(Resource):
     """Sizes."""
 
     def list(self, *, options: RequestOptions | None = None) -> Pages[m.Size]:
@@ -319,7 +108,7 @@ class Sizes(_Resource):
         return Pages(lambda page: self._transport.send(ops.list_sizes(page), options))
 
 
-class AccountResource(_Resource):
+class AccountResource(Resource):
     """The account that the token belongs to."""
 
     def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
@@ -327,7 +116,7 @@ class AccountResource(_Resource):
         return self._transport.send(ops.get_account(), options)
 
 
-class StoreResource(_Resource):
+class StoreResource(Resource):
     """What the service keeps behind its images (wherry only)."""
 
     def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
@@ -337,3 +126,38 @@ class StoreResource(_Resource):
     def plan_collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> list[m.CollectPlan]:
         """What ``collect`` would remove, by region."""
         return self._transport.send(ops.plan_collect(region), options)
+
+    def expire(self, *, options: RequestOptions | None = None) -> m.Action:
+        """Let backups go whose time is over. Raises RequestError."""
+        return self._transport.send(ops.expire(), options)
+
+    def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
+        """Which backups ``expire`` would let go, and since when their time is over."""
+        return self._transport.send(ops.plan_expire(), options)
+
+
+class Testing(Resource):
+    """Controls for tests, of a service that runs in test mode; any other answers NotFound."""
+
+    def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
+        """Move the service's clock ahead; what falls due on the way happens at its time. Answers the new time."""
+        return self._transport.send(ops.move_clock(None, seconds), options)
+
+    def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
+        """Set the service's clock to a time with a time zone; answers the new time."""
+        return self._transport.send(ops.move_clock(now, None), options)
+
+    def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:
+        """Take a backup of a Droplet now, whatever its policy. Raises NotFound, and Unprocessable while it is busy."""
+        return self._transport.send(ops.take_backup(droplet_id), options)
+
+    def fail_next(
+        self, action: str, *, error: str = "store_unavailable", region: str | None = None, times: int = 1,
+        options: RequestOptions | None = None,
+    ) -> None:  # fmt: skip
+        """Let the next ``times`` actions of a type (and in a region) end as errored, with this code.
+
+        0 times takes back what was asked before. Raises RequestError for a type or a code that there is not.
+        """
+        request = m.FaultRequest(action=action, error=error, region=region, times=times)
+        self._transport.send(ops.let_fail(request), options)

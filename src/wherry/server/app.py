@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from wherry.server.catalog import Reader
     from wherry.server.catalog.records import AccountRecord, TokenRecord
 
-__all__ = ["Finding", "Ready", "Settings", "Tls", "check_data", "open_tokens", "serve"]
+__all__ = ["Finding", "Ready", "Settings", "Tls", "check_data", "open_accounts", "open_tokens", "serve"]
 
 log = logging.getLogger("wherry")
 
@@ -102,23 +103,45 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
 
 def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     """Compare the catalog in a data folder with the stores; a service may be running there."""
-    _must_exist(settings.data)
-    catalog = open_sqlite(settings.data / "catalog.db")
-    try:
+    with _opened(settings.data) as catalog:
         yield from check(catalog, _regions(settings), deep=deep)
-    finally:
-        catalog.close()
 
 
 @contextmanager
 def open_tokens(data: Path) -> Iterator[Tokens]:
     """The tokens in a data folder; a service may be running there."""
-    _must_exist(data)
-    catalog = open_sqlite(data / "catalog.db")
-    try:
+    with _opened(data) as catalog:
         yield Tokens(catalog)
-    finally:
-        catalog.close()
+
+
+@contextmanager
+def open_accounts(data: Path) -> Iterator[Accounts]:
+    """The accounts in a data folder; a service may be running there."""
+    with _opened(data) as catalog:
+        yield Accounts(catalog)
+
+
+class Accounts:
+    """Makes and lists accounts."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(self, email: str, name: str | None = None) -> tuple[AccountRecord, str]:
+        """Make an account; answers it, and the secret of its first token. Raises BadRequest or Unprocessable."""
+        local, at, domain = email.partition("@")
+        if not (local and at and domain) or "@" in domain or not email.isprintable() or " " in email:
+            raise BadRequest(f"{email!r} is no e-mail address.")
+        secret = _new_secret()
+        with self._catalog.begin() as tx:
+            account = tx.add_account(str(uuid.uuid4()), email, name or local)
+            tx.add_token(account.id, "first", token_digest(secret), None)
+        return account, secret
+
+    def list(self) -> list[AccountRecord]:
+        """All accounts, the oldest first; that is the operator's."""
+        with self._catalog.read() as reader:
+            return reader.accounts()
 
 
 class Tokens:
@@ -127,20 +150,24 @@ class Tokens:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def create(self, name: str, scopes: Iterable[str] = ()) -> str:
-        """Make a token and answer its secret, which is kept nowhere; no scopes is full access. Raises BadRequest."""
+    def create(self, name: str, scopes: Iterable[str] = (), account: str | None = None) -> str:
+        """Make a token and answer its secret, which is kept nowhere; no scopes is full access. Raises BadRequest.
+
+        ``account`` is an e-mail or a UUID; the operator's account unless told.
+        """
         wanted = sorted(set(scopes))
         if unknown := [scope for scope in wanted if scope not in SCOPES]:
             raise BadRequest(f"There is no scope {', '.join(unknown)}; the known ones are {', '.join(SCOPES)}.")
-        secret = "dop_v1_" + secrets.token_hex(32)
+        secret = _new_secret()
         with self._catalog.begin() as tx:
-            tx.add_token(_account(tx.first_account()).id, name, token_digest(secret), wanted or None)
+            tx.add_token(_account(tx, account).id, name, token_digest(secret), wanted or None)
         return secret
 
-    def list(self) -> list[TokenRecord]:
-        """All tokens, without their secrets."""
+    def list(self) -> list[tuple[TokenRecord, AccountRecord]]:
+        """All tokens, without their secrets, each with the account that it is of."""
         with self._catalog.read() as reader:
-            return reader.tokens()
+            accounts = {one.id: one for one in reader.accounts()}
+            return [(one, accounts[one.account_id]) for one in reader.tokens()]
 
     def revoke(self, token_id: int) -> None:
         """End a token's validity; a running service hears of it within a second. Raises NotFound."""
@@ -182,15 +209,34 @@ def _first_token(catalog: Catalog, settings: Settings) -> str | None:
             return None
         if found is not None:
             return None
-        secret = "dop_v1_" + secrets.token_hex(32)
+        secret = _new_secret()
         tx.add_token(account.id, "first", token_digest(secret), None)
         return secret
 
 
-def _account(found: AccountRecord | None) -> AccountRecord:
-    if found is None:
-        raise BadRequest("There is no account yet: start the service once (wherry serve).")
+def _new_secret() -> str:
+    return "dop_v1_" + secrets.token_hex(32)
+
+
+def _account(reader: Reader, word: str | None) -> AccountRecord:
+    """The account of this e-mail or UUID, or the operator's."""
+    if word is None:
+        if (first := reader.first_account()) is None:
+            raise BadRequest("There is no account yet: start the service once (wherry serve).")
+        return first
+    if (found := reader.find_account(email=word, uuid=word)) is None:
+        raise BadRequest(f"There is no account {word}; 'wherry account list' lists them.")
     return found
+
+
+@contextmanager
+def _opened(data: Path) -> Iterator[Catalog]:
+    _must_exist(data)
+    catalog = open_sqlite(data / "catalog.db")
+    try:
+        yield catalog
+    finally:
+        catalog.close()
 
 
 def _must_exist(data: Path) -> None:

@@ -9,7 +9,7 @@ import re
 from math import ceil
 from typing import TYPE_CHECKING
 
-from wherry.errors import Forbidden, Unprocessable
+from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from wherry.models import Region, Size
     from wherry.server.catalog.records import AccountRecord, ActionRecord, DropletRecord, ImageRecord
 
+BUSY = "Image already has a pending event."
 NO_ACCESS = "You do not have access for the attempted action."
 LONGEST_NAME = 255
+_TAG = re.compile(r"[a-zA-Z0-9_\-:]+")
 DISTRIBUTIONS = frozenset({
     "Arch Linux", "CentOS", "CoreOS", "Debian", "Fedora", "Fedora Atomic", "FreeBSD", "Gentoo", "openSUSE", "RancherOS",
     "Rocky Linux", "Ubuntu", "Unknown",
@@ -59,15 +61,17 @@ def check_update(image: ImageRecord, name: str | None) -> None:
         check_name(name)
 
 
-def check_delete(image: ImageRecord, running: Collection[ActionRecord]) -> None:
-    """Whether an image may be deleted."""
-    _check_writable(image)
+def check_delete(image: ImageRecord, account_id: int, running: Collection[ActionRecord]) -> None:
+    """Whether an image may be deleted. A public one may, by whoever published it, once another one has its slug."""
+    if image.status != "retired" or image.account_id != account_id:
+        _check_writable(image)
     _check_idle(running)
 
 
 def check_remove_replica(image: ImageRecord, region: str, running: Collection[ActionRecord]) -> None:
     """Whether an image may be removed from one region."""
-    check_delete(image, running)
+    _check_writable(image)
+    _check_idle(running)
     if region not in image.regions:
         raise Unprocessable("Image is not in that region")
     if len(image.regions) == 1:
@@ -112,10 +116,48 @@ def distribution(name: str | None) -> str:
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """Whether these may be tags: letters, digits, colons, dashes and underscores, at most 255 of them each."""
+    """Whether these may be tags of something new."""
     for tag in tags:
-        if not tag or len(tag) > LONGEST_NAME or not all(letter.isalnum() or letter in ":-_" for letter in tag):
+        if not tag or _fault_of_tag(tag) is not None:
             raise Unprocessable(f"Tag {tag[:40]!r} is invalid: letters, digits, colons, dashes and underscores only")
+
+
+def check_new_tag(name: str | None) -> str:
+    """Whether a tag may have this name; answers it. Raises TagRefused."""
+    if (fault := _fault_of_tag(name or "")) is not None:
+        raise TagRefused(f'Error validating resource tag: "tag-name {fault}"')
+    return name or ""
+
+
+def check_tagging(image: ImageRecord) -> None:
+    """Whether an image may be tagged, or lose a tag."""
+    _check_writable(image)
+
+
+def check_account_transfer(image: ImageRecord) -> None:
+    """Whether an image is of the kind that may become another account's."""
+    _check_writable(image)
+    if image.type != "snapshot":
+        raise BadRequest("the resource is not a snapshot")
+    _check_available(image)
+
+
+def check_offer(running: Collection[ActionRecord], *, is_offered: bool) -> None:
+    """Whether an image may be offered to another account now."""
+    _check_idle(running)
+    if is_offered:
+        raise Unprocessable(BUSY)
+
+
+def check_accept(running: Collection[ActionRecord]) -> None:
+    """Whether an image may change its account now."""
+    _check_idle(running)
+
+
+def check_key_name(name: str | None) -> str:
+    """Whether an SSH key may have this name; answers it."""
+    check_name(name or "")
+    return name or ""
 
 
 def _check_writable(image: ImageRecord) -> None:
@@ -130,7 +172,16 @@ def _check_available(image: ImageRecord) -> None:
 
 def _check_idle(running: Collection[ActionRecord]) -> None:
     if running:
-        raise Unprocessable("Image already has a pending event.")
+        raise Unprocessable(BUSY)
+
+
+def _fault_of_tag(name: str) -> str | None:
+    """What is wrong with a tag: it has letters, digits, colons, dashes and underscores, of ASCII, 255 at the most."""
+    if not name:
+        return "is empty"
+    if len(name) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} characters"
+    return None if _TAG.fullmatch(name) else f'"{name}" contains invalid characters'
 
 
 # ----------------------------------------------------------------------------------------------------------- Droplets
@@ -176,10 +227,10 @@ def check_user_data(user_data: str | None) -> None:
         raise Unprocessable(f"User data is too long (maximum is {LARGEST_USER_DATA} bytes)")
 
 
-def check_size(slug: str | None, sizes: Mapping[str, Size]) -> Size:
+def check_size(slug: str | None, sizes: Mapping[str, Size], purpose: str = "creation") -> Size:
     """Whether there is such a size; answers it."""
     if not slug or slug not in sizes:
-        raise Unprocessable("You specified an invalid size for Droplet creation.")
+        raise Unprocessable(f"You specified an invalid size for Droplet {purpose}.")
     return sizes[slug]
 
 
@@ -209,12 +260,18 @@ def check_fits(image: ImageRecord, size: Size) -> None:
         raise Unprocessable(f"The image needs a disk of {needed} GB; the size {size.slug} has one of {size.disk} GB")
 
 
-def check_rebuild(image: ImageRecord, region: str, size: Size | None) -> None:
-    """Whether a Droplet in a region may be made anew from an image."""
+def check_rebuild(image: ImageRecord, region: str, disk_gib: int | None) -> None:
+    """Whether a Droplet in a region, with a disk of this size, may be made anew from an image."""
     if image.status not in {"available", "retired"} or region not in image.regions:
         raise Unprocessable("You specified an invalid image for Droplet rebuild.")
-    if size is not None:
-        check_fits(image, size)
+    if disk_gib is not None and (needed := min_disk_gib(image)) > disk_gib:
+        raise Unprocessable(f"The image needs a disk of {needed} GB; the Droplet has one of {disk_gib} GB")
+
+
+def check_not_busy(droplet: DropletRecord) -> None:
+    """Whether an action of a Droplet could begin now; what excludes them for good is an index."""
+    if droplet.is_busy:
+        raise Unprocessable("Droplet already has a pending event.")
 
 
 def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:
@@ -223,12 +280,21 @@ def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:
         raise Unprocessable("The image must be a backup of this Droplet.")
 
 
-def check_resize(old: Size | None, new: Size, region: str) -> None:
-    """Whether a Droplet may have another size. Its disk is never made smaller."""
+def check_resize(disk_gib: int | None, new: Size, region: str) -> None:
+    """Whether a Droplet with a disk of this size may have another size. Its disk is never made smaller."""
     if not new.available or region not in new.regions:
         raise Unprocessable("Size is not available in this region")
-    if old is not None and new.disk < old.disk:
+    if disk_gib is not None and new.disk < disk_gib:
         raise Unprocessable("This size is not available because it has a smaller disk.")
+
+
+def disk_gib(droplet: DropletRecord, size: Size | None) -> int | None:
+    """How large a Droplet's disk may be: as its size says, unless it was resized without the disk.
+
+    None where its size is no longer offered.
+    """
+    kept: int | None = droplet.facts.get("disk_gib")
+    return size.disk if kept is None and size is not None else kept
 
 
 def check_backups_offered(region: Region | None) -> None:
@@ -240,7 +306,7 @@ def check_backups_offered(region: Region | None) -> None:
 def check_slug(slug: str, holder: ImageRecord | None) -> None:
     """Whether an image may be published under a slug that another one has, or none."""
     if not _SLUG.fullmatch(slug):
-        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits and dashes, not digits alone")
+        raise Unprocessable(f"Slug {slug[:40]!r} is invalid: small letters, digits, dots and dashes, not digits alone")
     if holder is not None:
         raise Unprocessable("Slug is already in use")
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,22 @@ class Api(httpx.Client):
         assert reply.status_code == 201, reply.text
         return reply.json()["image"]
 
+    def droplet(self, image_id: int | None = None, **body: Any) -> Any:
+        """Create a Droplet, from an image of its own unless one is told, wait for it, and answer it."""
+        image_id = image_id or self.make(content=b"a boot disk")["id"]
+        asked = {"name": "web-1", "size": "s-1vcpu-1gb", "region": "nyc3", "image": image_id, **body}
+        reply = self.post("/v2/droplets", json=asked)
+        assert reply.status_code == 202, reply.text
+        self.ended(reply.json()["links"]["actions"][0]["id"])
+        return self.get(f"/v2/droplets/{reply.json()['droplet']['id']}").json()["droplet"]
+
+    def snapshot(self, droplet_id: int) -> Any:
+        """Take a snapshot of a Droplet, wait for it, and answer it."""
+        begun = self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": "snapshot", "name": "snap"})
+        assert begun.status_code == 201, begun.text
+        self.ended(begun.json()["action"]["id"])
+        return self.get(f"/v2/droplets/{droplet_id}/snapshots").json()["snapshots"][0]
+
     def act(self, image_id: int, **body: Any) -> httpx.Response:
         """Ask for an action on an image."""
         return self.post(f"/v2/images/{image_id}/actions", json=body)
@@ -56,6 +73,39 @@ class Api(httpx.Client):
         return self.waited(
             f"/v2/images/{image_id}", lambda found: found["image"]["status"] in {"available", "deleted"}
         )["image"]
+
+    def create(self, **body: Any) -> httpx.Response:
+        """Ask for a Droplet from a public image."""
+        asked = {"name": "web", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
+        return self.post("/v2/droplets", json=asked)
+
+    def do(self, droplet_id: int, kind: str, **body: Any) -> httpx.Response:
+        """Ask for an action on a Droplet."""
+        return self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind, **body})
+
+    def done(self, droplet_id: int, kind: str, **body: Any) -> Any:
+        """Do something to a Droplet, wait until that has ended, and answer the action."""
+        reply = self.do(droplet_id, kind, **body)
+        assert reply.status_code == 201, reply.text
+        return self.ended(reply.json()["action"]["id"])
+
+    def seen(self, droplet_id: int) -> Any:
+        """A Droplet as it is now."""
+        return self.get(f"/v2/droplets/{droplet_id}").raise_for_status().json()["droplet"]
+
+    def back_up(self, droplet_id: int) -> Any:
+        """Take a backup of a Droplet, wait for it, and answer its image."""
+        begun = self.post(f"/_wherry/droplets/{droplet_id}/backup")
+        assert begun.status_code == 201, begun.text
+        assert self.ended(begun.json()["action"]["id"])["status"] == "completed"
+        return self.get(f"/v2/droplets/{droplet_id}/backups").json()["backups"][0]
+
+    def advance(self, **by: float) -> str:
+        """Move the service's clock ahead (days=1, hours=2); answers the time that it is then."""
+        reply = self.post("/_wherry/clock", json={"advance_s": timedelta(**by).total_seconds()})
+        assert reply.status_code == 200, reply.text
+        now: str = reply.json()["now"]
+        return now
 
     def waited(self, path: str, met: Callable[[Any], bool]) -> Any:
         """Read a path until a condition is met."""
@@ -175,6 +225,22 @@ def scoped(running_service: ServiceProcess) -> Iterator[Callable[..., Api]]:
     yield make
     for api in made.values():
         api.close()
+
+
+@pytest.fixture(scope="session")
+def others_token(running_service: ServiceProcess) -> str:
+    """The token of a second account, made by the command line as an operator would."""
+    command = [sys.executable, "-m", "wherry", "account", "create", "--data", str(running_service.data)]
+    command += ["--email", "other@example.invalid", "--name", "Other"]
+    made = subprocess.run(command, check=True, capture_output=True, text=True)
+    return made.stdout.split()[1]
+
+
+@pytest.fixture
+def other(service: ServiceProcess, others_token: str) -> Iterator[Api]:
+    """The shared service, empty, as a second account sees it."""
+    with Api(service.url, others_token) as other:
+        yield other
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,39 @@ def test_an_image_action_is_there_twice(api: Api, body: dict[str, str]) -> None:
         assert reply.keys() == NINE | OURS
 
 
+def test_old_packer_is_answered_with_the_transfer_that_it_means(api: Api, other: Api) -> None:
+    """Asked for an action under a transfer's number instead of an image's, it gets that transfer, if it is its own."""
+    image = api.make("backup")
+    converted = api.ended(api.act(image["id"], type="convert").json()["id"])
+    begun = api.act(image["id"], type="transfer", region="ams3").json()
+    api.ended(begun["id"])
+    asked = f"/v2/images/{begun['id']}/actions/{converted['id']}"
+
+    reply = api.get(asked).json()
+
+    assert (reply["id"], reply["type"], reply["status"]) == (begun["id"], "transfer", "completed")
+    assert reply["action"]["id"] == begun["id"]
+    for nothing in (
+        other.get(asked),
+        api.get(f"/v2/images/{converted['id']}/actions/{begun['id']}"),
+        api.get(f"/v2/images/{begun['id'] + 1000}/actions/{begun['id']}"),
+    ):
+        assert refusal(nothing) == (404, GONE)
+
+
+def test_old_packer_is_told_by_a_refusal_that_its_transfer_errored(api: Api) -> None:
+    """It never looks for ``errored``; a status of 422 with the reason ends its build."""
+    image = api.make("snapshot")
+    fault = {"action": "transfer", "region": "ams3", "error": "store_full", "times": 1}
+    assert api.post("/_wherry/faults", json=fault).status_code == 204
+    begun = api.act(image["id"], type="transfer", region="ams3").json()
+    api.ended(begun["id"])
+
+    reply = api.get(f"/v2/images/{begun['id']}/actions/{begun['id'] - 1}")
+
+    assert refusal(reply) == (422, "Image transfer failed: This transfer was asked to fail.")
+
+
 def test_an_action_begins_in_progress_and_can_be_read_at_once(api: Api, occupy: Callable[[], None]) -> None:
     """What POST answers is what both paths answer at once: in progress, and without an end."""
     image = api.make()

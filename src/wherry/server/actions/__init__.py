@@ -30,7 +30,7 @@ from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
-from wherry.server.catalog.tables import FIRST_PUBLIC_IMAGE_ID
+from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class Actions:
             catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
         )
         self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
-        self.faults = Faults()
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
                 engine.workflow(name, self._runner(kind))
+        self.faults = Faults({name for kind in kinds for name in kind.kinds}, regions.by_slug)
 
     def start(self) -> None:
         """Run what was accepted, also by a process that died."""
@@ -120,6 +120,7 @@ class Actions:
             for action_id in self._engine.unattended(running):
                 action = running[action_id]
                 self._engine.enqueue(tx.connection, action.type, action.id, attempt=action.attempts + 1)
+        self.uploads.give_up_broken()
         self.uploads.sweep()
 
     # -------------------------------------------------------------------------------------------------- beginning
@@ -204,10 +205,16 @@ class Actions:
         with self._catalog.begin() as tx:
             return self._droplets.back_up(tx, tx.lock_droplet(droplet_id, account_id), is_scheduled=False)
 
-    def import_disk(self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None) -> ActionRecord:
-        """Replace a Droplet's disk by what was uploaded for it."""
+    def import_disk(
+        self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None, content: str | None = None
+    ) -> ActionRecord:
+        """Replace a Droplet's disk by what was uploaded for it.
+
+        ``content`` is the digest of bytes that came with the request: a repeat comes with an upload of its own, and is
+        known by its bytes.
+        """
         return self._once(
-            account_id, key, ("disk_import", droplet_id, upload_id),
+            account_id, key, ("disk_import", droplet_id, content or upload_id),
             lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
         )[0]  # fmt: skip
 
@@ -267,6 +274,7 @@ class Actions:
             time.sleep(_GLANCE_S)
         with self._catalog.begin() as tx:
             tx.empty()
+            _give_slugs_back(tx)
         self.faults.forget()
         self.scheduler.reset_clock()
         self.uploads.sweep()
@@ -365,6 +373,14 @@ class Actions:
         kind.failed(tx, action, reason.message)
         if kind is not self._collect:
             self._collect.accept(tx)
+
+
+def _give_slugs_back(tx: Writer) -> None:
+    """Let the first public images have their slugs again that others, which are gone now, took over."""
+    slugs = {FIRST_PUBLIC_IMAGE_ID + number: one.slug for number, one in enumerate(PUBLIC_IMAGES)}
+    for image in tx.images_by_id(slugs).values():
+        if image.status == "retired":
+            tx.update_image(image.id, status="available", slug=slugs[image.id])
 
 
 class _Unforeseen(WherryError):

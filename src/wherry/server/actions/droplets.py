@@ -198,6 +198,7 @@ def find_image(tx: Writer, account_id: int, word: float | str | None) -> ImageRe
 def _facts(asked: DropletCreateRequest, account_id: int, region: str, keys: Sequence[int]) -> dict[str, Any]:
     """What is only kept: for the machine, and to be told again."""
     volumes = [one if isinstance(one, str) else one.get("id", "") for one in asked.volumes or []]
+    volumes = [one for one in volumes if one]  # godo once named them by name, which says nothing here
     return {
         "ipv6": bool(asked.ipv6), "monitoring": bool(asked.monitoring), "ssh_keys": list(keys), "volumes": volumes,
         "user_data": asked.user_data, "with_droplet_agent": bool(asked.with_droplet_agent),
@@ -256,7 +257,7 @@ def _prepare_rebuild(asked: _Asked) -> dict[str, Any]:
     image = find_image(asked.tx, asked.droplet.account_id, asked.request.image)
     if image is None:
         raise Unprocessable("You specified an invalid image for Droplet rebuild.")
-    lifecycle.check_rebuild(image, asked.droplet.region, asked.sizes.get(asked.droplet.size))
+    lifecycle.check_rebuild(image, asked.droplet.region, _disk_gib(asked))
     return _disk_of(asked, image)
 
 
@@ -280,9 +281,20 @@ def _take_disk(ending: _Ending) -> None:
 
 
 def _prepare_resize(asked: _Asked) -> dict[str, Any]:
-    size = lifecycle.check_size(asked.request.size, asked.sizes)
-    lifecycle.check_resize(asked.sizes.get(asked.droplet.size), size, asked.droplet.region)
-    return {"size": size.slug, "is_gpu": _is_gpu(size)}
+    """The disk grows where that is asked for, and never shrinks: without it, a resize can be taken back."""
+    size = lifecycle.check_size(asked.request.size, asked.sizes, "resize")
+    lifecycle.check_resize(_disk_gib(asked), size, asked.droplet.region)
+    disk = size.disk if asked.request.disk else _disk_gib(asked)
+    return {"columns": {"size": size.slug, "is_gpu": _is_gpu(size)}, "facts": {"disk_gib": disk}}
+
+
+def _disk_gib(asked: _Asked) -> int | None:
+    return lifecycle.disk_gib(asked.droplet, asked.sizes.get(asked.droplet.size))
+
+
+def _resize(ending: _Ending) -> None:
+    ending.tx.update_droplet(ending.droplet.id, **ending.action.detail["columns"])
+    ending.tx.set_facts(ending.droplet.id, ending.droplet.facts | ending.action.detail["facts"])
 
 
 def _take(ending: _Ending) -> None:
@@ -321,7 +333,7 @@ _KINDS = {
     "shutdown": _Kind(_set(status="off")),
     "reboot": _Kind(_set(status="active")),
     "power_cycle": _Kind(_set(status="active")),
-    "resize": _Kind(_change, _prepare_resize),
+    "resize": _Kind(_resize, _prepare_resize),
     "rename": _Kind(_change, lambda a: {"name": lifecycle.check_droplet_name(a.request.name)}),
     "password_reset": _Kind(_nothing),
     "change_kernel": _Kind(_nothing),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from wherry.errors import FormatError, SourceError, StorageError, Unprocessable, WherryError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from wherry.models import FaultRequest
     from wherry.server.catalog.records import ActionRecord
 
@@ -22,14 +24,20 @@ class _Fault:
 
 
 class Faults:
-    """Remembers which actions are to fail, as long as the process lives."""
+    """Remembers which actions are to fail, as long as the process lives. ``kinds`` are those that can."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Collection[str], regions: Collection[str]) -> None:
+        self._kinds = kinds
+        self._regions = regions
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
 
     def ask(self, asked: FaultRequest) -> None:
-        """Let the next actions fail. Raises Unprocessable for a code that no action errors with."""
+        """Let the next actions fail. Raises Unprocessable for a code that none fails with, or what never happens."""
+        if asked.action not in self._kinds:
+            raise Unprocessable(f"action is {asked.action[:40]!r}; it may be {', '.join(sorted(self._kinds))}")
+        if asked.region is not None and asked.region not in self._regions:
+            raise Unprocessable(f"There is no region {asked.region[:40]}")
         kinds = {kind.id: kind for base in _CAUSES for kind in (base, *base.__subclasses__())}
         if asked.error not in kinds:
             raise Unprocessable(f"error is {asked.error[:40]!r}; it may be {', '.join(sorted(kinds))}")

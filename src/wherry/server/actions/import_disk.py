@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wherry.server import lifecycle
 from wherry.server.actions.replica import end, read_published, record
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class ImportDisk:
     def _store(self, action: ActionRecord) -> None:
         with self._catalog.read() as reader:
             droplet = reader.droplet(action.droplet_id)
-        size = self._sizes.get(droplet.size)
-        largest = None if size is None else size.disk * _GIB
+        disk_gib = lifecycle.disk_gib(droplet, self._sizes.get(droplet.size))
+        largest = None if disk_gib is None else disk_gib * _GIB
         self._disks.store(action, droplet.account_id, like=droplet.manifest_id, largest_bytes=largest)
 
     def _complete(self, action: ActionRecord) -> None:

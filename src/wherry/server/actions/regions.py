@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wherry.errors import StoreUnavailable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -19,5 +21,7 @@ class Regions:
         self.stores = stores
 
     def store(self, slug: str) -> Store:
-        """The store of a region."""
-        return self.stores[slug]
+        """The store of a region. Raises StoreUnavailable for one that this set-up does not serve."""
+        if (store := self.stores.get(slug)) is None:
+            raise StoreUnavailable(f"The region {slug} is not served by this set-up.")
+        return store

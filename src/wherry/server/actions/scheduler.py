@@ -10,20 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from wherry.errors import NotFound, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.catalog import Catalog
     from wherry.server.clock import Clock
 
 log = logging.getLogger("wherry.scheduler")
+
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo=UTC)
+"""Which times the clock may be set to."""
 
 _EVERY_S = 1.0
 _GLANCE_S = 0.01
@@ -60,18 +61,23 @@ class Scheduler:
                     self._expire.accept(tx)
 
     def set_clock(self, moment: datetime) -> None:
-        """Let it be another time at once, as after a time in which the service was off; then begin what is due."""
+        """Let it be another time at once, as after a time in which the service was off, and let happen what is due.
+
+        Raises Unprocessable for a time that is so far away that dates end there.
+        """
+        _check_time(moment)
         self._move_clock(moment)
-        self.tick()
+        self._settle()
 
     def advance_clock(self, by: timedelta) -> None:
         """Move the clock ahead, and let all that falls due on the way happen at its time."""
         target = self._clock() + by
+        _check_time(target)
+        self._settle()
         while (due := self._next_due()) is not None and due <= target:
             self._move_clock(due)
-            self.tick()
-            self._wait_until_idle()
-        self.set_clock(target)
+            self._settle()
+        self.set_clock(max(target, self._clock()))  # settling takes time as well, and no moment may come twice
 
     def restore_clock(self) -> None:
         """Let the time be what it was set to before the process was restarted."""
@@ -118,10 +124,19 @@ class Scheduler:
         with self._catalog.read() as reader:
             return reader.next_due(self._catalog.now())
 
-    def _wait_until_idle(self) -> None:
-        while self._is_busy():
+    def _settle(self) -> None:
+        """Begin what is due and wait for it; what its Droplet is too busy for now is due still, and begun then."""
+        self.tick()
+        while self._is_unsettled():
             time.sleep(_GLANCE_S)
+            self.tick()
 
-    def _is_busy(self) -> bool:
+    def _is_unsettled(self) -> bool:
         with self._catalog.read() as reader:
-            return bool(reader.running(kind="backup") or reader.running(kind="expire"))
+            is_due = bool(reader.due_for_backup(self._catalog.now()))
+            return is_due or bool(reader.running(kind="backup") or reader.running(kind="expire"))
+
+
+def _check_time(moment: datetime) -> None:
+    if not EARLIEST <= moment <= LATEST:
+        raise Unprocessable(f"The clock may be set to times from {EARLIEST.year} to {LATEST.year}")

@@ -49,10 +49,10 @@ def take(tx: Writer, droplet: DropletRecord, action: ActionRecord, sizes: Mappin
     assert droplet.manifest_id is not None
     retention = action.detail.get("retention_s")
     expires = None if retention is None else action.started_at + timedelta(seconds=retention)
-    size = sizes.get(droplet.size)
     image_id = tx.add_image_of(
         droplet, action.detail["name"], action.type, created_at=micros(action.started_at),
-        expires_at=None if expires is None else micros(expires), min_disk_gib=None if size is None else size.disk,
+        expires_at=None if expires is None else micros(expires),
+        min_disk_gib=lifecycle.disk_gib(droplet, sizes.get(droplet.size)),
     )  # fmt: skip
     tx.add_replica(image_id, droplet.region, droplet.manifest_id)
 

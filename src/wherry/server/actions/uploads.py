@@ -51,18 +51,27 @@ class Uploads:
         self._largest_bytes = largest_bytes
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def begin(self, account_id: int, request: UploadCreateRequest) -> UploadRecord:
-        """Begin an upload. What can be refused is refused before a byte is sent."""
+    def begin(
+        self, account_id: int, request: UploadCreateRequest, *, in_one_go: bool = False, may_repeat: bool = False
+    ) -> UploadRecord:
+        """Begin an upload. What can be refused is refused before a byte is sent.
+
+        One that comes ``in_one_go`` is the body of the request that begins it, and ends with it, whatever happens.
+        It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes are known.
+        """
         with self._catalog.begin() as tx:
             if request.droplet_id is not None:
                 droplet = tx.droplet(request.droplet_id, account_id)
+                if in_one_go and not may_repeat:
+                    lifecycle.check_not_busy(droplet)
                 request = UploadCreateRequest(name=droplet.name, region=droplet.region, droplet_id=droplet.id)
             lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
             lifecycle.check_tags(request.tags or [])
             if request.slug is not None:
                 lifecycle.check_slug(request.slug, None)
                 lifecycle.check_operator(account_id, tx.first_account())
-            return tx.add_upload(str(uuid.uuid4()), account_id, msgspec.to_builtins(request))
+            asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go}
+            return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
     @contextmanager
     def appending(self, account_id: int, upload_id: str, offset: int) -> Iterator[_Piece]:
@@ -130,6 +139,13 @@ class Uploads:
             self.remove(account_id, upload_id)
         except (NotFound, Unprocessable):
             return
+
+    def give_up_broken(self) -> None:
+        """Give up what came in one go when the process died: nobody knows of it, so nobody will go on with it."""
+        with self._catalog.begin() as tx:
+            for upload in tx.uploads():
+                if upload.status == "open" and upload.request.get("in_one_go"):
+                    tx.remove_upload(upload.id)
 
     def sweep(self) -> None:
         """Remove the spool files that no upload and no import needs any longer.

@@ -25,6 +25,7 @@ from sqlalchemy.exc import OperationalError
 from wherry.errors import Unavailable
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.queries import Reader, Writer
+from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.crashpoint import crash_point
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["GONE", "Catalog", "Reader", "Writer", "micros", "open_sqlite"]
+__all__ = ["FIRST_ACTION_ID", "FIRST_PUBLIC_IMAGE_ID", "GONE", "Catalog", "Reader", "Writer", "micros", "open_sqlite"]
 
 _LARGEST_GROUP = 64  # how many writers share one commit at the most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, false, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import NotFound, Unprocessable
@@ -37,8 +37,12 @@ class AccountReader(Asker):
 
     def find_account(self, *, email: str | None = None, uuid: str | None = None) -> AccountRecord | None:
         """The account with this e-mail, in any case, or of the team with this UUID; None if there is no such one."""
-        wanted = or_(func.lower(t.accounts.c.email) == (email or "").lower(), t.accounts.c.uuid == (uuid or ""))
-        row = self.connection.execute(select(t.accounts).where(wanted)).first()
+        wanted: list[ColumnElement[bool]] = []
+        if email is not None:  # the database folds both, so that they are folded alike
+            wanted.append(func.lower(t.accounts.c.email) == func.lower(email))
+        if uuid is not None:
+            wanted.append(t.accounts.c.uuid == uuid)
+        row = self.connection.execute(select(t.accounts).where(or_(false(), *wanted))).first()
         return None if row is None else _account(row)
 
     def token(self, digest: str) -> TokenRecord | None:
@@ -111,7 +115,7 @@ def _named(word: int | str) -> ColumnElement[bool]:
     text = str(word)
     if text.isascii() and text.isdigit():
         return t.ssh_keys.c.id == min(int(text[:20]), LARGEST_ID)
-    return t.ssh_keys.c.fingerprint == text
+    return t.ssh_keys.c.fingerprint == text.lower()
 
 
 def _account(row: Row[Any]) -> AccountRecord:

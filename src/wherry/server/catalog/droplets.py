@@ -14,7 +14,7 @@ from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.images import ImageReader, ImageWriter
 from wherry.server.catalog.records import DropletRecord
-from wherry.server.catalog.tags import names_of
+from wherry.server.catalog.tags import ids_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class DropletReader(ImageReader):
         """A page of the account's Droplets, newest first, and how many there are in all."""
         where = [t.droplets.c.account_id == account_id, t.droplets.c.deleted_at.is_(None)]
         if tag is not None:
-            where.append(t.droplets.c.id.in_(self.tagged(account_id, "droplet", tag)))
+            where.append(t.droplets.c.id.in_(ids_of(account_id, "droplet", tag)))
         if name is not None:
             where.append(func.lower(t.droplets.c.name) == name.lower())
         if is_gpu is not None:

@@ -11,7 +11,7 @@ from wherry.server.catalog import tables as t
 from wherry.server.catalog.actions import BUSY
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
-from wherry.server.catalog.tags import TagReader, TagWriter, names_of
+from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,7 +80,7 @@ class ImageReader(TagReader):
         if droplet_id is not None:
             where += [t.images.c.resource_id == droplet_id, t.images.c.account_id == account_id]
         if tag is not None:
-            where.append(t.images.c.id.in_(self.tagged(account_id, "image", tag)))
+            where.append(t.images.c.id.in_(ids_of(account_id, "image", tag)))
         query = select(t.images).where(*where).order_by(t.images.c.id.desc()).limit(limit).offset(offset)
         rows = self.connection.execute(query).all()
         total = self.connection.scalar(select(func.count()).select_from(t.images).where(*where))
@@ -111,11 +111,6 @@ class ImageReader(TagReader):
         query = select(func.max(t.images.c.created_at)).where(t.images.c.resource_id == droplet_id)
         return moment_or_none(self.connection.scalar(query))
 
-    def backups_of(self, droplet_id: int) -> list[int]:
-        """The ids of a Droplet's backups."""
-        own = (t.images.c.resource_id == droplet_id, t.images.c.type == "backup", t.images.c.deleted_at.is_(None))
-        return list(self.connection.scalars(select(t.images.c.id).where(*own).order_by(t.images.c.id)))
-
     def expired(self, moment: datetime, *, account_id: int | None = None, limit: int = 1000) -> list[ImageRecord]:
         """Backups whose time is over, the oldest first. The newest backup of a Droplet is never among them."""
         newer = t.images.alias("newer")
@@ -141,15 +136,22 @@ class ImageReader(TagReader):
         return {one.id: one for one in self._with_places(rows)}
 
     def images_of(self, droplet_ids: Sequence[int], kind: str) -> dict[int, list[int]]:
-        """The ids of the snapshots or backups of Droplets, by the Droplet's."""
-        own = (t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES))
-        query = select(t.images.c.resource_id, t.images.c.id).where(*own).order_by(t.images.c.id)
-        return self._grouped(query, droplet_ids)
+        """The ids of the snapshots or backups of Droplets, by the Droplet's; but for those that were given away."""
+        own = (
+            t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES),
+            t.images.c.account_id == t.droplets.c.account_id,
+        )  # fmt: skip
+        query = select(t.images.c.resource_id, t.images.c.id).join(
+            t.droplets, t.droplets.c.id == t.images.c.resource_id
+        )
+        return self._grouped(query.where(*own).order_by(t.images.c.id), droplet_ids)
 
     # ------------------------------------------------------------------------------------------------ account transfers
 
     def account_transfer(self, transfer_id: int, image_id: int) -> AccountTransferRecord:
         """An offer of this image. Raises NotFound."""
+        if max(transfer_id, image_id) > LARGEST_ID or transfer_id < 0:
+            raise NotFound(GONE)
         found = (t.account_transfers.c.id == transfer_id, t.account_transfers.c.image_id == image_id)
         row = self._one(select(t.account_transfers).where(*found))
         return AccountTransferRecord(row.id, row.image_id, row.sender_id, row.recipient_id, row.status)
@@ -223,10 +225,11 @@ class ImageWriter(TagWriter, ImageReader):
         self.update_image(image_id, slug=slug, public=True)
 
     def forget_image(self, image_id: int) -> None:
-        """Delete an image: its replicas go, its row stays so that its id means something for ever."""
+        """Delete an image: its replicas, tags and offers go, its row stays so that its id means something for ever."""
         for replica in self.replicas(image_id):
             self.remove_replica(replica.id)
         self.untag("image", image_id)
+        self.withdraw_offers(image_id)
         self.update_image(image_id, status="deleted", deleted_at=micros(self.moment), slug=None, expires_at=None)
 
     def add_replica(self, image_id: int, region: str, manifest_id: int) -> None:
@@ -250,9 +253,20 @@ class ImageWriter(TagWriter, ImageReader):
         )  # fmt: skip
 
     def end_offer(self, transfer_id: int, status: str) -> None:
-        """Say how an offer ended."""
-        row = t.account_transfers.c.id == transfer_id
-        self.connection.execute(update(t.account_transfers).where(row).values(status=status))
+        """Say how an offer ended. Raises NotFound if it had ended before: of two who answer it at once, one is late."""
+        pending = (t.account_transfers.c.id == transfer_id, t.account_transfers.c.status == "pending")
+        if not self.connection.execute(update(t.account_transfers).where(*pending).values(status=status)).rowcount:
+            raise NotFound(GONE)
+
+    def withdraw_offers(self, image_id: int) -> None:
+        """End the offer of an image as cancelled, if there is one."""
+        pending = (t.account_transfers.c.image_id == image_id, t.account_transfers.c.status == "pending")
+        self.connection.execute(update(t.account_transfers).where(*pending).values(status="cancelled"))
+
+    def give_image(self, image_id: int, account_id: int) -> None:
+        """Make an image another account's, without what leads back to the one it was: its tags and its Droplet."""
+        self.untag("image", image_id)
+        self.update_image(image_id, account_id=account_id, resource_id=None)
 
 
 # What every request asks is put together once: making a statement costs more than running it.

@@ -180,8 +180,8 @@ class TagRecord:
 
     id: int
     name: str
-    counts: dict[str, int]
-    last: dict[str, int]
+    counts: dict[ResourceKind, int]
+    last: dict[ResourceKind, int]
 
 
 @dataclass(frozen=True)

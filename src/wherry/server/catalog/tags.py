@@ -23,7 +23,12 @@ class TagReader(Asker):
 
     def tag(self, account_id: int, name: str) -> TagRecord:
         """The account's tag of this name, in its own spelling. Raises NotFound."""
-        row = self._one(select(t.tags).where(t.tags.c.account_id == account_id, t.tags.c.name == name))
+        row = self._one(select(t.tags).where(*_spelled(account_id, name), t.tags.c.name == name))
+        return self._with_counts([(row.id, row.name)])[0]
+
+    def tag_by_id(self, tag_id: int) -> TagRecord:
+        """The tag with this id. Raises NotFound."""
+        row = self._one(select(t.tags).where(t.tags.c.id == tag_id))
         return self._with_counts([(row.id, row.name)])[0]
 
     def tags(self, account_id: int, *, limit: int, offset: int) -> tuple[list[TagRecord], int]:
@@ -35,22 +40,15 @@ class TagReader(Asker):
 
     def tagged(self, account_id: int, kind: ResourceKind, name: str) -> list[int]:
         """The ids of the resources of one kind with a tag, in any case; none for a tag that there is not."""
-        query = (
-            select(t.taggings.c.resource_id)
-            .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
-            .where(
-                t.tags.c.account_id == account_id, t.tags.c.folded == name.lower(), t.taggings.c.resource_type == kind
-            )
-        )
-        return list(self.connection.scalars(query.order_by(t.taggings.c.resource_id)))
+        return list(self.connection.scalars(ids_of(account_id, kind, name).order_by(t.taggings.c.resource_id)))
 
     def _with_counts(self, tags: Sequence[tuple[int, str]]) -> list[TagRecord]:
         g = t.taggings.c
         query = select(g.tag_id, g.resource_type, func.count(), func.max(g.id)).where(
             g.tag_id.in_([tag_id for tag_id, _ in tags])
         )
-        counts: dict[int, dict[str, int]] = {}
-        newest: dict[int, dict[str, int]] = {}
+        counts: dict[int, dict[ResourceKind, int]] = {}
+        newest: dict[int, dict[ResourceKind, int]] = {}
         for tag_id, kind, count, last in self.connection.execute(query.group_by(g.tag_id, g.resource_type)):
             counts.setdefault(tag_id, {})[kind] = count
             newest.setdefault(tag_id, {})[kind] = last
@@ -70,10 +68,8 @@ class TagWriter(Changer, TagReader):
 
     def add_tag(self, account_id: int, name: str) -> int:
         """The tag of this name, in any case; it is added where there is none. Answers its id."""
-        folded = name.lower()
-        query = select(t.tags.c.id).where(t.tags.c.account_id == account_id, t.tags.c.folded == folded)
-        found: int | None = self.connection.scalar(query)
-        return self._insert(t.tags, account_id=account_id, name=name, folded=folded) if found is None else found
+        found: int | None = self.connection.scalar(select(t.tags.c.id).where(*_spelled(account_id, name)))
+        return self._insert(t.tags, account_id=account_id, name=name, folded=name.lower()) if found is None else found
 
     def remove_tag(self, tag_id: int) -> None:
         """Drop a tag; whatever had it loses it."""
@@ -108,6 +104,19 @@ def names_of(kind: ResourceKind) -> Select[tuple[int, str]]:
         .where(t.taggings.c.resource_type == kind)
         .order_by(t.tags.c.folded)
     )
+
+
+def ids_of(account_id: int, kind: ResourceKind, name: str) -> Select[tuple[int]]:
+    """The ids of the resources of one kind with a tag, in any case; a part of other questions."""
+    return (
+        select(t.taggings.c.resource_id)
+        .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
+        .where(*_spelled(account_id, name), t.taggings.c.resource_type == kind)
+    )
+
+
+def _spelled(account_id: int, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return t.tags.c.account_id == account_id, t.tags.c.folded == name.lower()
 
 
 def _of(kind: ResourceKind, resource_id: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

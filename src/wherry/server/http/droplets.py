@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
@@ -159,20 +161,26 @@ async def export_disk(service: Service, x: Exchange, headers: dict[str, str]) ->
 async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer disks.import: take the bytes of the body, or those of an upload that came before."""
     upload_id = x.query("upload_id")
-    if upload_id is None:
-        asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"))
-        upload_id = (await run_in_threadpool(service.actions.uploads.begin, x.account_id, asked)).id
-        try:
-            await transfers.take_in(service, x, upload_id, 0)
-            return reply(201, await run_in_threadpool(_begin_import, service, x, upload_id), headers)
-        except BaseException:
-            await run_in_threadpool(service.actions.uploads.give_up, x.account_id, upload_id)
-            raise
-    return reply(201, await run_in_threadpool(_begin_import, service, x, upload_id), headers)
+    body = await run_in_threadpool(_begin_import, service, x, upload_id) if upload_id else await _upload(service, x)
+    return reply(HTTPStatus.CREATED, body, headers)
 
 
-def _begin_import(service: Service, x: Exchange, upload_id: str) -> m.ActionReply:
-    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id)
+async def _upload(service: Service, x: Exchange) -> m.ActionReply:
+    """Take the bytes of the body; where no import comes of them, nothing stays of them."""
+    asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"))
+    uploads = service.actions.uploads
+    may_repeat = x.idempotency_key is not None
+    begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)
+    upload_id = (await run_in_threadpool(begin)).id
+    try:
+        content = await transfers.take_in(service, x, upload_id, 0)
+        return await run_in_threadpool(_begin_import, service, x, upload_id, content)
+    finally:  # a repeat under a key was answered with the first one's action, and needs its own bytes no longer
+        await run_in_threadpool(uploads.give_up, x.account_id, upload_id)
+
+
+def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | None = None) -> m.ActionReply:
+    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id, x.idempotency_key, content)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 

@@ -219,12 +219,13 @@ def token_digest(secret: str) -> str:
 
 def decode_body(call: Call, raw: bytes) -> Any:
     """The body of a request as the call's type. Raises BadRequest or Unprocessable."""
+    unreadable = e.TagRefused if call.refusals.get(400) is m.TagErrorReply else e.BadRequest
     try:
         plain = msgspec.json.decode(raw) if raw.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise e.BadRequest(UNREADABLE) from error
+        raise unreadable(UNREADABLE) from error
     if not isinstance(plain, dict):
-        raise e.BadRequest(UNREADABLE)
+        raise unreadable(UNREADABLE)
     # A tuple, not a set: what was sent as the type may not be hashable.
     if call.body is m.ImageActionRequest and plain.get("type") not in ("transfer", "convert"):
         raise e.NotFound(NO_ACTION)
@@ -267,4 +268,6 @@ def error_reply(error: Exception, headers: dict[str, str]) -> Response:
     fallback = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
     error_id = error.id if isinstance(error, e.RequestError) else fallback
     body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
+    if isinstance(error, e.TagRefused):
+        body = m.TagErrorReply(**msgspec.structs.asdict(body), error=error.message, root_causes=[error.message])
     return reply(status, body, {**headers, **extra})

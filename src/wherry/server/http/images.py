@@ -39,6 +39,8 @@ def get_image(service: Service, x: Exchange) -> m.ImageReply:
 
 def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:
     """Answer images.create."""
+    if x.body.tags:
+        x.require("tag:create")
     return created(service, x, service.actions.import_url(x.account_id, x.body, x.idempotency_key))
 
 

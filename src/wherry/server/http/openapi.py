@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _KINDS = {"string": {"type": "string"}, "integer": {"type": "integer"}, "boolean": {"type": "boolean"}}
-_NUMBERS = frozenset({"image_id", "action_id", "snapshot_id"})
+_NUMBERS = frozenset({"image_id", "action_id", "snapshot_id", "droplet_id"})
 _HEADERS = {
     "ratelimit-limit": ("How many requests an hour the token may make.", {"type": "integer"}),
     "ratelimit-remaining": ("How many of them are left.", {"type": "integer"}),
@@ -34,7 +34,12 @@ _BYTES_HEADERS = {
 def document(calls: Iterable[Call]) -> dict[str, Any]:
     """The document, as OpenAPI 3.1 wants it."""
     served = list(calls)
-    types = [t for call in served for t in (*call.replies.values(), call.body, ErrorReply) if t is not None]
+    types = [
+        t
+        for call in served
+        for t in (*call.replies.values(), *call.refusals.values(), call.body, ErrorReply)
+        if t is not None
+    ]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(map(str, types), schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -90,7 +95,7 @@ def _responses(call: Call, schemas: dict[str, Any]) -> dict[str, Any]:
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "headers": _headers(_HEADERS),
-            "content": {"application/json": {"schema": schemas[str(ErrorReply)]}},
+            "content": {"application/json": {"schema": schemas[str(call.refusals.get(status, ErrorReply))]}},
         }
     return responses
 

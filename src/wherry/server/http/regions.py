@@ -1,4 +1,4 @@
-"""Regions, sizes, and the account."""
+"""Regions, sizes, firewalls, and the account."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def list_regions(service: Service, x: Exchange) -> m.RegionPage:
 def list_sizes(service: Service, x: Exchange) -> m.SizePage:
     """Answer sizes.list."""
     return m.SizePage(sizes=_slice(x, service.sizes), **x.page(len(service.sizes)))
+
+
+def list_firewalls(_service: Service, x: Exchange) -> m.FirewallPage:
+    """Answer firewalls.list: where no machine runs there is no firewall."""
+    return m.FirewallPage(**x.page(0))
 
 
 def get_account(service: Service, x: Exchange) -> m.AccountReply:

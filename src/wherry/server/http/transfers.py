@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
@@ -39,6 +40,8 @@ _FARTHEST_S = 50 * 366 * 86400
 
 def create_upload(service: Service, x: Exchange) -> m.UploadReply:
     """Answer uploads.create."""
+    if x.body.tags:
+        x.require("tag:create")
     return m.UploadReply(upload=wire.upload(service.actions.uploads.begin(x.account_id, x.body)))
 
 
@@ -67,25 +70,32 @@ def delete_upload(service: Service, x: Exchange) -> None:
     service.actions.uploads.remove(x.account_id, x.text("upload_id"))
 
 
-async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> None:
-    """Take the request's bytes into an upload; what came before a break counts."""
+async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> str:
+    """Take the request's bytes into an upload; what came before a break counts. Answers the digest of what came."""
     appending = service.actions.uploads.appending(x.account_id, upload_id, offset)
     piece = await run_in_threadpool(appending.__enter__)
     broken: BaseException | None = None
+    digest = blake3()
+
+    def keep(data: bytes) -> None:
+        digest.update(data)
+        piece.write(data)
+
     try:
         waiting = bytearray()
         async for chunk in x.request.stream():
             waiting += chunk
             if len(waiting) >= _PIECE:
-                await run_in_threadpool(piece.write, bytes(waiting))
+                await run_in_threadpool(keep, bytes(waiting))
                 waiting.clear()
         if waiting:
-            await run_in_threadpool(piece.write, bytes(waiting))
+            await run_in_threadpool(keep, bytes(waiting))
     except BaseException as error:
         broken = error
         raise
     finally:
         await run_in_threadpool(appending.__exit__, type(broken) if broken else None, broken, None)
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------------------------------------------- exports
@@ -198,7 +208,7 @@ def set_clock(service: Service, x: Exchange) -> m.ClockReply:
     if x.body.now is not None and x.body.advance_s is not None:
         raise Unprocessable("now and advance_s exclude each other")
     if x.body.now is not None:
-        scheduler.set_clock(x.body.now.astimezone(UTC))
+        scheduler.set_clock(x.body.now)
     if x.body.advance_s is not None:
         if not 0 <= x.body.advance_s <= _FARTHEST_S:
             raise Unprocessable(f"advance_s is {x.body.advance_s}; it may be 0 to {_FARTHEST_S}")
@@ -215,7 +225,7 @@ def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
     request = m.UploadCreateRequest(
         name=x.query("name"), region=x.query("region"), distribution=x.query("distribution")
     )
-    return service.actions.uploads.begin(x.account_id, request)
+    return service.actions.uploads.begin(x.account_id, request, in_one_go=True)
 
 
 def _finish_test_image(service: Service, x: Exchange, upload_id: str) -> ActionRecord:

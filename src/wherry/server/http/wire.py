@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from wherry import calls as c
 from wherry import models as m
 from wherry.server.backup_policy import WINDOW
+from wherry.server.lifecycle import disk_gib as disk_gib_of
 from wherry.server.lifecycle import min_disk_gib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from wherry.server.catalog.records import (
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
         ActionRecord,
         DropletRecord,
         ImageRecord,
+        ResourceKind,
+        SshKeyRecord,
+        TagRecord,
         TokenRecord,
         UploadRecord,
     )
@@ -55,18 +61,19 @@ class Wire:
     def droplet(self, record: DropletRecord, token: TokenRecord) -> m.Droplet:
         """A Droplet. It has addresses once it is no longer new; what the token may not read is left out."""
         size = self._sizes.get(record.size) or _unknown_size(record.size)
+        disk_gib = disk_gib_of(record, size) or 0
         region = self.region(record.region, token) or m.Region(name=record.region, slug=record.region, available=False)
         reads_images = token.may("image:read")
         is_new = record.status == "new"
         return m.Droplet(
-            id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=size.disk,
+            id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=disk_gib,
             locked=record.is_busy and not is_new, status=record.status, created_at=_second(record.created_at),
-            image=image(record.image, token), size=size, size_slug=record.size, region=region,
+            image=image(_as_known_to(record, record.image), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
             volume_ids=list(record.facts.get("volumes", [])),
             networks=m.Networks() if is_new else networks(record.id, ipv6=record.facts.get("ipv6", False)),
-            tags=list(record.tags) if token.may("tag:read") else [], disk_info=size.disk_info,
+            tags=list(record.tags) if token.may("tag:read") else [], disk_info=_disk_info(size, disk_gib),
             vpc_uuid=record.facts.get("vpc_uuid", msgspec.UNSET), gpu_info=size.gpu_info,
         )  # fmt: skip
 
@@ -111,6 +118,30 @@ def account(record: AccountRecord) -> m.Account:
     )  # fmt: skip
 
 
+TAGGED_AT: dict[ResourceKind, c.Call] = {"droplet": c.DROPLETS_GET, "image": c.IMAGES_GET}
+"""What can be tagged, and by which call it is read."""
+
+
+def tag(record: TagRecord, token: TokenRecord, base_url: str) -> m.Tag:
+    """A tag. What has it counts where the token may read that kind."""
+    seen = [kind for kind in record.last if token.may(f"{kind}:read")]
+    by_kind = {kind: _tagged(record, [kind], base_url) for kind in seen}
+    nothing = m.TaggedResources(count=0)
+    every = _tagged(record, seen, base_url)
+    return m.Tag(
+        name=record.name,
+        resources=m.TagResources(
+            count=every.count, last_tagged_uri=every.last_tagged_uri, droplets=by_kind.get("droplet", nothing),
+            images=by_kind.get("image", nothing), volumes=nothing, volume_snapshots=nothing, databases=nothing,
+        ),
+    )  # fmt: skip
+
+
+def ssh_key(record: SshKeyRecord) -> m.SshKey:
+    """A public key."""
+    return m.SshKey(id=record.id, fingerprint=record.fingerprint, public_key=record.public_key, name=record.name)
+
+
 def upload(record: UploadRecord) -> m.Upload:
     """An upload."""
     request = record.request
@@ -148,6 +179,13 @@ def networks(droplet_id: int, *, ipv6: bool) -> m.Networks:
     return m.Networks(v4=v4, v6=[v6] if ipv6 else [])
 
 
+def _as_known_to(droplet: DropletRecord, made_from: ImageRecord) -> ImageRecord:
+    """What a Droplet was made from. Of an image that became another account's, no more is shown than that it was."""
+    if made_from.public or made_from.account_id == droplet.account_id:
+        return made_from
+    return replace(made_from, name="", description=None, tags=(), regions=(), status="deleted")
+
+
 def _features(record: DropletRecord) -> list[str]:
     kept = ("monitoring", "ipv6")
     features = [name for name in kept if record.facts.get(name)] + ["private_networking"]
@@ -162,9 +200,25 @@ def _window(record: DropletRecord) -> m.BackupWindow | None:
     return m.BackupWindow(start=_second(record.backup_due_at), end=_second(record.backup_due_at + WINDOW))
 
 
+def _disk_info(size: m.Size, disk_gib: int) -> list[m.DiskInfo]:
+    """The size's disks, unless the Droplet was resized without its own."""
+    if disk_gib == size.disk:
+        return size.disk_info
+    return [m.DiskInfo(type="local", size=m.Amount(amount=disk_gib, unit="gib"))]
+
+
 def _unknown_size(slug: str) -> m.Size:
     """A size that is no longer offered."""
     return m.Size(slug=slug, memory=0, vcpus=0, disk=0, transfer=0, price_monthly=0, price_hourly=0, available=False)
+
+
+def _tagged(record: TagRecord, kinds: Sequence[ResourceKind], base_url: str) -> m.TaggedResources:
+    """How many resources of these kinds have a tag, and where the one is that got it last."""
+    if not kinds:
+        return m.TaggedResources(count=0)
+    newest = kinds[-1]
+    uri = base_url + TAGGED_AT[newest].url(**{f"{newest}_id": record.last[newest]})
+    return m.TaggedResources(count=sum(record.counts[kind] for kind in kinds), last_tagged_uri=uri)
 
 
 def _second(moment: datetime) -> datetime:

@@ -49,7 +49,8 @@ class PackCopier:
 
     def _work(self) -> None:
         try:
-            buffer = memoryview(bytearray(_READ_SPAN))  # kept: fresh memory costs more than what is read into it
+            # Kept, for fresh memory costs more than what is read into it; and no larger than a small copy needs.
+            buffer = memoryview(bytearray(min(_READ_SPAN, self._plan.bytes + self._plan.blocks * _READ_GAP)))
             while not self._errors and (number := self._next()) is not None:
                 self._copy_pack(number, buffer)
         except BaseException as error:  # noqa: BLE001  whatever it is, ``copy`` raises it once all threads stopped

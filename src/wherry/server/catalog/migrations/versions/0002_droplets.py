@@ -106,16 +106,32 @@ def _create_tables() -> None:
 
 
 def _carry_tags_over() -> None:
-    op.execute(
-        "INSERT INTO tags (account_id, name, folded) "
-        "SELECT i.account_id, min(t.tag), lower(t.tag) FROM image_tags t JOIN images i ON i.id = t.image_id "
-        "GROUP BY i.account_id, lower(t.tag)"
-    )
-    op.execute(
-        "INSERT INTO taggings (tag_id, resource_type, resource_id) "
-        "SELECT DISTINCT tags.id, 'image', i.id FROM image_tags t JOIN images i ON i.id = t.image_id "
-        "JOIN tags ON tags.account_id = i.account_id AND tags.folded = lower(t.tag)"
-    )
+    """The spelling on an account's oldest image is the one that counts. Images that are deleted have no tags any more.
+
+    Names are folded here and not by SQL: SQLite's lower() leaves all capitals but ASCII's as they are.
+    """
+    bind = op.get_bind()
+    found = bind.execute(text(
+        "SELECT i.account_id, i.id, t.tag FROM image_tags t JOIN images i ON i.id = t.image_id "
+        "WHERE i.deleted_at IS NULL ORDER BY i.id, t.tag"
+    )).all()  # fmt: skip
+    spellings: dict[tuple[int, str], str] = {}
+    for account_id, _, tag in found:
+        spellings.setdefault((account_id, tag.lower()), tag)
+    ids = {of: number for number, of in enumerate(spellings, 1)}
+    taggings = dict.fromkeys((ids[account_id, tag.lower()], image_id) for account_id, image_id, tag in found)
+    if found:
+        bind.execute(
+            text("INSERT INTO tags (id, account_id, name, folded) VALUES (:id, :account, :name, :folded)"),
+            [
+                {"id": ids[account, folded], "account": account, "name": name, "folded": folded}
+                for (account, folded), name in spellings.items()
+            ],
+        )
+        bind.execute(
+            text("INSERT INTO taggings (tag_id, resource_type, resource_id) VALUES (:tag, 'image', :image)"),
+            [{"tag": tag_id, "image": image_id} for tag_id, image_id in taggings],
+        )
     op.drop_table("image_tags")
 
 

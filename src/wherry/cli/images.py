@@ -1,0 +1,268 @@
+"""``wherry compute image`` and ``image-action``, and ``wherry image``, which publishes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wherry import models as m
+from wherry.cli.exits import EXIT_OK
+from wherry.cli.files import fetch, send
+from wherry.cli.session import Session, asks, confirm, force_option, wait_option
+
+
+@click.group()
+def image() -> None:
+    """Disk images."""
+
+
+@image.command("list")
+@click.option("--public", is_flag=True, help="Public images as well as private ones.")
+@click.option("--tag-name", help="Only images with this tag.")
+@asks
+def list_images(session: Session, tag_name: str | None, *, public: bool) -> int:
+    """List images; private ones unless told."""
+    found = session.client.gpu_droplets.images.list(private=None if public else True, tag_name=tag_name)
+    return session.show(m.Image, *found)
+
+
+@image.command("get")
+@click.argument("image")
+@asks
+def get_image(session: Session, image: str) -> int:
+    """Show an image, by its id or slug."""
+    return session.show(m.Image, session.client.gpu_droplets.images.retrieve(image))
+
+
+@image.command("create")
+@click.argument("name")
+@click.option("--image-url", required=True, help="Where to import it from.")
+@click.option("--region", required=True, help="The region to keep it in.")
+@click.option("--image-distribution", "distribution", help="Its distribution.")
+@click.option("--image-description", "description", help="What it is.")
+@click.option("--tag-names", default="", help="Its tags, separated by commas.")
+@wait_option
+@asks
+def create_image(
+    session: Session, *, name: str, image_url: str, region: str, distribution: str | None, description: str | None,
+    tag_names: str, wait: bool,
+) -> int:  # fmt: skip
+    """Import an image from a URL."""
+    images = session.client.gpu_droplets.images
+    created = images.create(
+        name=name, url=image_url, region=region, distribution=distribution, description=description,
+        tags=[tag for tag in tag_names.split(",") if tag] or None,
+    )  # fmt: skip
+    if wait:
+        if status := session.watch(images.actions.list(created.id).all()[-1]):
+            return status
+        created = images.retrieve(created.id)
+    return session.show(m.Image, created)
+
+
+@image.command("update")
+@click.argument("image_id", type=int)
+@click.option("--image-name", "name", help="Its new name.")
+@click.option("--image-distribution", "distribution", help="Its new distribution (custom images).")
+@click.option("--image-description", "description", help="Its new description (custom images).")
+@asks
+def update_image(
+    session: Session, image_id: int, name: str | None, distribution: str | None, description: str | None
+) -> int:
+    """Change an image's name, distribution or description."""
+    changed = session.client.gpu_droplets.images.update(
+        image_id, name=name, distribution=distribution, description=description
+    )
+    return session.show(m.Image, changed)
+
+
+@image.command("delete")
+@click.argument("image_id", type=int, nargs=-1, required=True)
+@click.option("--region", help="Remove it from this region only.")
+@force_option
+@asks
+def delete_image(session: Session, image_id: tuple[int, ...], region: str | None, *, force: bool) -> int:
+    """Delete images, in all their regions or in one."""
+    where = f" from {region}" if region else ""
+    confirm(f"Delete {len(image_id)} image(s){where}?", force=force)
+    for one in image_id:
+        session.client.gpu_droplets.images.delete(one, region=region)
+    return EXIT_OK
+
+
+@image.command("export")
+@click.argument("image_id", type=int)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="As which format.")
+@click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
+@asks
+def export_image(session: Session, image_id: int, file: Path, kind: Any, *, force: bool) -> int:
+    """Write an image to FILE, every block checked."""
+    export = partial(session.client.gpu_droplets.images.export, image_id, file, format=kind)
+    return fetch(export, file, force=force)
+
+
+@image.command("upload")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--image-name", "name", help="Its name; the file's unless told.")
+@click.option("--region", required=True, help="The region to keep it in.")
+@click.option("--image-distribution", "distribution", help="Its distribution.")
+@click.option("--image-description", "description", help="What it is.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@wait_option
+@asks
+def upload_image(
+    session: Session, *, file: Path, name: str | None, region: str, distribution: str | None, description: str | None,
+    resume: str | None, wait: bool,
+) -> int:  # fmt: skip
+    """Import an image from FILE on this machine."""
+    upload = partial(
+        session.client.gpu_droplets.images.upload, file, name=name or file.name, region=region,
+        distribution=distribution, description=description, resume=resume,
+    )  # fmt: skip
+    action = send(upload, resume, f"wherry compute image upload {file} --region {region}")
+    return session.finish(action, wait=wait)
+
+
+@image.group("account-transfer")
+def account_transfer() -> None:
+    """Snapshots that are offered to other accounts."""
+
+
+@account_transfer.command("create")
+@click.argument("image_id", type=int)
+@click.option("--recipient-email", "email", help="To whom: an account, by its owner's e-mail address.")
+@click.option("--recipient-uuid", "recipient", help="To whom: a team, by its UUID.")
+@asks
+def offer_image(session: Session, image_id: int, email: str | None, recipient: str | None) -> int:
+    """Offer a snapshot to another account; a transfer id of 0 says that it was accepted at once."""
+    if (email is None) == (recipient is None):
+        raise click.UsageError("--recipient-email is wanted, or --recipient-uuid")
+    offers = session.client.gpu_droplets.images.account_transfers
+    transfer_id = offers.create(image_id, recipient_email=email, recipient_uuid=recipient)
+    return session.show(m.AccountTransferReply, m.AccountTransferReply(transfer_id=transfer_id))
+
+
+@account_transfer.command("accept")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@click.option("--recipient-uuid", "recipient", help="The team that takes it, by its UUID; one's own unless told.")
+@asks
+def accept_image(session: Session, image_id: int, transfer_id: int, recipient: str | None) -> int:
+    """Take an image that was offered."""
+    images = session.client.gpu_droplets.images
+    if recipient is None:
+        mine = session.client.account.retrieve()
+        recipient = mine.team.uuid if mine.team else mine.uuid
+    images.account_transfers.accept(image_id, transfer_id=transfer_id, recipient_uuid=recipient)
+    return EXIT_OK
+
+
+@account_transfer.command("cancel")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@asks
+def cancel_offer(session: Session, image_id: int, transfer_id: int) -> int:
+    """Take an offer back."""
+    session.client.gpu_droplets.images.account_transfers.cancel(image_id, transfer_id=transfer_id)
+    return EXIT_OK
+
+
+@account_transfer.command("decline")
+@click.argument("image_id", type=int)
+@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@asks
+def decline_offer(session: Session, image_id: int, transfer_id: int) -> int:
+    """Refuse an offer."""
+    session.client.gpu_droplets.images.account_transfers.decline(image_id, transfer_id=transfer_id)
+    return EXIT_OK
+
+
+# -------------------------------------------------------------------------------------------------- public images
+
+
+@click.group("image")
+def public_image() -> None:
+    """Public images, which all accounts see."""
+
+
+@public_image.command("publish")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--slug", required=True, help="The word that it is found by, such as debian-13-x64.")
+@click.option("--distribution", required=True, help="Its distribution, such as Debian.")
+@click.option("--name", help="Its name; the slug unless told.")
+@click.option("--description", help="What it is.")
+@click.option("--region", help="Where it is imported first; the service's first region unless told.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@asks
+def publish_image(
+    session: Session, *, file: Path, slug: str, distribution: str, name: str | None, description: str | None,
+    region: str | None, resume: str | None,
+) -> int:  # fmt: skip
+    """Publish the disk image in FILE, for all accounts and in all regions. It takes the operator's token."""
+    images = session.client.gpu_droplets.images
+    region = region or next(one.slug for one in session.client.regions.list() if one.available)
+    upload = partial(
+        images.upload, file, name=name or slug, slug=slug, region=region, distribution=distribution,
+        description=description, resume=resume,
+    )  # fmt: skip
+    action = send(upload, resume, f"wherry image publish {file} --slug {slug} --distribution '{distribution}'")
+    return session.watch(action) or session.show(m.Image, images.retrieve(action.resource_id or slug))
+
+
+# ---------------------------------------------------------------------------------------------------- image-action
+
+
+@click.group("image-action")
+def image_action() -> None:
+    """What is done with images."""
+
+
+@image_action.command("transfer")
+@click.argument("image_id", type=int)
+@click.option("--region", required=True, help="Where to: a slug, or several separated by commas.")
+@click.option("--dry-run", is_flag=True, help="Only say what would move.")
+@wait_option
+@asks
+def transfer(session: Session, image_id: int, region: str, *, dry_run: bool, wait: bool) -> int:
+    """Transfer an image to a region."""
+    actions = session.client.gpu_droplets.images.actions
+    regions = [slug.strip() for slug in region.split(",") if slug.strip()]
+    if dry_run:
+        return session.show(m.TransferPlan, *[actions.plan(image_id, region=slug) for slug in regions])
+    if len(regions) == 1:
+        return session.finish(actions.create(image_id, type="transfer", region=regions[0]), wait=wait)
+    begun = actions.create_many(image_id, regions=regions)
+    if wait:
+        return max(session.wait(one) for one in begun)
+    return session.show(m.Action, *begun)
+
+
+@image_action.command("convert")
+@click.argument("image_id", type=int)
+@wait_option
+@asks
+def convert(session: Session, image_id: int, *, wait: bool) -> int:
+    """Convert a backup to a snapshot."""
+    return session.finish(session.client.gpu_droplets.images.actions.create(image_id, type="convert"), wait=wait)
+
+
+@image_action.command("get")
+@click.argument("image_id", type=int)
+@click.option("--action-id", type=int, required=True, help="Which action.")
+@asks
+def get_image_action(session: Session, image_id: int, action_id: int) -> int:
+    """Show an action of an image."""
+    found = session.client.gpu_droplets.images.actions.retrieve(action_id, image_id=image_id)
+    return session.show(m.Action, found)
+
+
+@image_action.command("list")
+@click.argument("image_id", type=int)
+@asks
+def list_image_actions(session: Session, image_id: int) -> int:
+    """List an image's actions."""
+    return session.show(m.Action, *session.client.gpu_droplets.images.actions.list(image_id))

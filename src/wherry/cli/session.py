@@ -1,0 +1,142 @@
+"""What all commands share: the options each of them has, and a session made of them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wherry import models as m
+from wherry.cli.exits import EXIT_CANCELLED, EXIT_ERRORED, EXIT_OK, EXIT_WATCH_STOPPED
+from wherry.cli.output import ActionView, Printer
+from wherry.client import Client
+from wherry.errors import ActionErrored, ActionTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_file = click.Path(path_type=Path, dir_okay=False)
+
+_SHARED = (
+    click.option("--token", "-t", help="The token; WHERRY_TOKEN unless told."),
+    click.option("--url", "-u", "--api-url", "url", help="The service's address; WHERRY_URL unless told."),
+    click.option("--ca-file", type=_file, help="A file of the CAs to trust; WHERRY_CA_FILE unless told."),
+    click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="How to print."),
+    click.option("--format", "columns", default="", help="Which columns to print, separated by commas."),
+    click.option("--no-header", is_flag=True, help="Leave the columns' names out."),
+    click.option("--http-retry-max", "retries", type=int, default=3, help="How often to try again."),
+)
+
+_POLICY = (
+    click.option("--backup-policy-plan", "plan", type=click.Choice(["daily", "weekly"]), help="How often: a plan."),
+    click.option("--backup-policy-weekday", "weekday", help="On which day a week: SUN to SAT."),
+    click.option("--backup-policy-hour", "hour", type=int, help="From which hour (UTC) on: 0, 4, 8, 12, 16 or 20."),
+)
+
+
+class Session:
+    """One command's client and printer."""
+
+    def __init__(self, connect: Callable[[], Client], output: str, columns: str, *, no_header: bool) -> None:
+        self._connect = connect
+        names = tuple(name.strip() for name in columns.split(",") if name.strip())
+        self._printer = Printer(output == "json", names, not no_header)
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """The client; its token is looked for only now, so that --help needs none."""
+        return self._connect()
+
+    def show(self, kind: type, *items: Any) -> int:
+        """Print items; answers the exit status."""
+        self._printer.show(items, kind)
+        return EXIT_OK
+
+    def finish(self, action: m.Action, *, wait: bool) -> int:
+        """Print an action, after waiting for its end where that is wanted; answers the exit status."""
+        return self.wait(action) if wait else self.show(m.Action, action)
+
+    def wait(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
+        """Show an action until it ends, and print it; answers the exit status."""
+        return self.watch(action, stall_timeout_s) or self.show(m.Action, self.client.actions.retrieve(action.id))
+
+    def watch(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
+        """Show an action until it ends; answers the exit status, and says why on stderr if it errored."""
+        try:
+            with ActionView() as view:
+                self.client.actions.wait(action, on_progress=view.see, stall_timeout_s=stall_timeout_s)
+        except KeyboardInterrupt:
+            return _unwatched(f"Stopped watching; action {action.id} goes on.", action)
+        except ActionTimeout as error:
+            return _unwatched(error.message, action)
+        except ActionErrored as error:
+            return self._errored(error.action)
+        return EXIT_OK
+
+    def _errored(self, action: m.Action) -> int:
+        reason = action.error
+        if reason is None:
+            click.echo(f"Error: action {action.id} errored; the service gives no reason.", err=True)
+            return EXIT_ERRORED
+        click.echo(f"Error: {reason.message} ({reason.code})", err=True)
+        if reason.hint:
+            click.echo(f"Hint: {reason.hint}", err=True)
+        return EXIT_CANCELLED if reason.code == "cancelled" else EXIT_ERRORED
+
+
+def _unwatched(message: str, action: m.Action) -> int:
+    click.echo(f"{message} Watch it again with:\n  wherry compute action wait {action.id}", err=True)
+    return EXIT_WATCH_STOPPED
+
+
+def asks(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that all have, and a session made of them."""
+
+    @functools.wraps(command)
+    def run(
+        *, token: str | None, url: str | None, ca_file: Path | None, output: str, columns: str, no_header: bool,
+        retries: int, **rest: Any,
+    ) -> int:  # fmt: skip
+        connect = functools.partial(Client, token, url, ca_file=ca_file, retries=retries)
+        return command(Session(connect, output, columns, no_header=no_header), **rest)
+
+    for option in reversed(_SHARED):
+        run = option(run)
+    return run
+
+
+wait_option = click.option("--wait", is_flag=True, help="Show progress until it ends.")
+force_option = click.option("--force", "-f", is_flag=True, help="Do not ask.")
+
+
+def confirm(question: str, *, force: bool) -> None:
+    """Ask before something is gone for good. Raises Abort for a no, and where nobody can answer."""
+    if not force:
+        click.confirm(question, abort=True)
+
+
+def words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    """An option's words: it may be given more than once, and each time with several, separated by commas."""
+    return [word.strip() for text in value for word in text.split(",") if word.strip()]
+
+
+def id_or_word(text: str) -> int | str:
+    """What may be given by an id or by a word (slug, fingerprint)."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def policy_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of a backup policy, which it gets as ``policy``; None where there are none."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, plan: str | None, weekday: str | None, hour: int | None, **rest: Any) -> int:
+        if plan is None and (weekday is not None or hour is not None):
+            raise click.UsageError("--backup-policy-weekday and --backup-policy-hour need --backup-policy-plan")
+        policy = None if plan is None else m.BackupPolicyRequest(plan=plan, weekday=weekday, hour=hour)
+        return command(*arguments, policy=policy, **rest)
+
+    for option in reversed(_POLICY):
+        run = option(run)
+    return run

@@ -1,0 +1,183 @@
+"""Images for ``AsyncClient``: ``sync_images.py``, awaited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from wherry import calls as c
+from wherry import models as m
+from wherry.client import operations as ops
+from wherry.client.aio_resource import AsyncPages, AsyncResource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wherry.client.transport import AsyncTransport, RequestOptions
+
+
+class ImageActions(AsyncResource):
+    """Actions of an image."""
+
+    @overload
+    async def create(
+        self, image_id: int, *, type: Literal["transfer"], region: str, idempotency_key: str | None = ...,
+        options: RequestOptions | None = ...,
+    ) -> m.Action: ...  # fmt: skip
+
+    @overload
+    async def create(
+        self, image_id: int, *, type: Literal["convert"], idempotency_key: str | None = ...,
+        options: RequestOptions | None = ...,
+    ) -> m.Action: ...  # fmt: skip
+
+    async def create(
+        self, image_id: int, *, type: str, region: str | None = None, idempotency_key: str | None = None,  # noqa: A002  the wire's word
+        options: RequestOptions | None = None,
+    ) -> m.Action:  # fmt: skip
+        """Transfer an image to a region, or convert a backup to a snapshot. Raises TypeError, RequestError."""
+        return await self._transport.send(ops.create_image_action(image_id, type, region, idempotency_key), options)
+
+    async def create_many(
+        self, image_id: int, *, regions: Sequence[str], idempotency_key: str | None = None,
+        options: RequestOptions | None = None,
+    ) -> list[m.Action]:  # fmt: skip
+        """Transfer an image to several regions, one action each: all of them or none (wherry only)."""
+        return await self._transport.send(ops.create_transfers(image_id, regions, idempotency_key), options)
+
+    async def plan(self, image_id: int, *, region: str, options: RequestOptions | None = None) -> m.TransferPlan:
+        """What a transfer would move (wherry only)."""
+        return await self._transport.send(ops.plan_transfer(image_id, region), options)
+
+    async def retrieve(self, action_id: int, *, image_id: int, options: RequestOptions | None = None) -> m.Action:
+        """Read an action of an image."""
+        return await self._transport.send(ops.get_image_action(image_id, action_id), options)
+
+    def list(self, image_id: int, *, options: RequestOptions | None = None) -> AsyncPages[m.Action]:
+        """An image's actions, newest first."""
+        return AsyncPages(lambda page: self._transport.send(ops.list_image_actions(image_id, page), options))
+
+
+class AccountTransfers(AsyncResource):
+    """Offers of snapshots to other accounts."""
+
+    async def create(
+        self, image_id: int, *, recipient_email: str | None = None, recipient_uuid: str | None = None,
+        options: RequestOptions | None = None,
+    ) -> int:  # fmt: skip
+        """Offer a snapshot to the owner of an e-mail address, or to a team by its UUID; answers the offer's number.
+
+        The number is 0 where the offer was accepted at once. Raises TypeError unless exactly one says to whom, and
+        RequestError for an image that can't be offered.
+        """
+        return await self._transport.send(ops.offer_image(image_id, recipient_email, recipient_uuid), options)
+
+    async def accept(
+        self, image_id: int, *, transfer_id: int, recipient_uuid: str, options: RequestOptions | None = None
+    ) -> None:
+        """Take an image that was offered, for the team with this UUID. Raises RequestError where it is not on offer."""
+        request = ops.answer_offer(c.ACCOUNT_TRANSFERS_ACCEPT, image_id, transfer_id, recipient_uuid)
+        await self._transport.send(request, options)
+
+    async def cancel(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
+        """Take an offer back. Raises RequestError where there is none, or not the caller's."""
+        await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_CANCEL, image_id, transfer_id), options)
+
+    async def decline(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
+        """Refuse an offer; the image stays with who offered it. Raises RequestError where there is none."""
+        await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_DECLINE, image_id, transfer_id), options)
+
+
+class Images(AsyncResource):
+    """Images."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        super().__init__(transport)
+        self.actions = ImageActions(transport)
+        self.account_transfers = AccountTransfers(transport)
+
+    def list(
+        self, *, type: str | None = None, private: bool | None = None, tag_name: str | None = None,  # noqa: A002  the wire's word
+        options: RequestOptions | None = None,
+    ) -> AsyncPages[m.Image]:  # fmt: skip
+        """Images, newest first: of one origin, only private ones, with one tag."""
+        return AsyncPages(lambda page: self._transport.send(ops.list_images(page, type, private, tag_name), options))
+
+    async def retrieve(self, image: int | str, *, options: RequestOptions | None = None) -> m.Image:
+        """Read an image by its id, or a public one by its slug."""
+        return await self._transport.send(ops.get_image(image), options)
+
+    async def create(
+        self, *, name: str, url: str, region: str, distribution: str | None = None, description: str | None = None,
+        tags: Sequence[str] | None = None, idempotency_key: str | None = None, options: RequestOptions | None = None,
+    ) -> m.Image:  # fmt: skip
+        """Import a custom image from a URL; ``actions.list(image.id)`` has the import's action."""
+        request = m.ImageCreateRequest(
+            name=name, url=url, region=region, distribution=distribution, description=description,
+            tags=None if tags is None else [*tags],
+        )  # fmt: skip
+        return await self._transport.send(ops.create_image(request, idempotency_key), options)
+
+    async def update(
+        self, image_id: int, *, name: str | None = None, distribution: str | None = None,
+        description: str | None = None, options: RequestOptions | None = None,
+    ) -> m.Image:  # fmt: skip
+        """Change an image's facts; what is None stays."""
+        request = m.ImageUpdateRequest(name=name, distribution=distribution, description=description)
+        return await self._transport.send(ops.update_image(image_id, request), options)
+
+    async def delete(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> None:
+        """Delete an image everywhere, or remove it from one region (wherry only)."""
+        request = ops.delete_image(image_id) if region is None else ops.delete_replica(image_id, region)
+        await self._transport.send(request, options)
+
+    async def export(
+        self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
+        on_progress: Callable[[int, int | None], object] | None = None,
+    ) -> None:  # fmt: skip
+        """Write an image to a file (wherry only), checked against the image's fingerprint where it is raw.
+
+        A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
+        all. Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
+        """
+        await self._fetch_file(
+            lambda offset, etag: ops.export_image(image_id, format, offset, etag), Path(path), format, on_progress
+        )
+
+    async def upload(
+        self, path: str | Path, *, name: str, region: str, slug: str | None = None, distribution: str | None = None,
+        description: str | None = None, tags: Sequence[str] | None = None, resume: str | None = None,
+        on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
+    ) -> m.Action:  # fmt: skip
+        """Send a disk image's bytes and begin its import (wherry only); the action's ``resource_id`` is the image.
+
+        It becomes a custom image of the account in that region or, with ``slug``, a public image for all accounts,
+        which is brought to all other regions as well, and which the operator's account alone may publish. ``resume`` is
+        the id of an upload that broke off, which ``on_begin`` was told. ``on_progress`` hears the bytes that are safely
+        kept and the bytes in all. Raises RequestError, ConnectionFailed.
+        """
+        request = m.UploadCreateRequest(
+            name=name, region=region, slug=slug, distribution=distribution, description=description,
+            tags=None if tags is None else [*tags],
+        )  # fmt: skip
+        upload = await self._send_file(Path(path), request, resume, on_begin, on_progress)
+        created = await self._transport.send(ops.finish_upload(upload.id))
+        return await self._transport.send(ops.get_action(created.links.actions[0].id))
+
+
+class Snapshots(AsyncResource):
+    """Snapshots."""
+
+    def list(
+        self, *, resource_type: str | None = None, options: RequestOptions | None = None
+    ) -> AsyncPages[m.Snapshot]:
+        """Snapshots, newest first."""
+        return AsyncPages(lambda page: self._transport.send(ops.list_snapshots(page, resource_type), options))
+
+    async def retrieve(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> m.Snapshot:
+        """Read a snapshot."""
+        return await self._transport.send(ops.get_snapshot(snapshot_id), options)
+
+    async def delete(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> None:
+        """Delete a snapshot."""
+        await self._transport.send(ops.delete_snapshot(snapshot_id), options)

@@ -1,0 +1,90 @@
+"""Tags: list, make, read, drop; give them to resources and take them away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wherry import models as m
+from wherry.errors import NotFound, Unprocessable
+from wherry.server import lifecycle
+from wherry.server.catalog import GONE
+from wherry.server.http import wire
+
+if TYPE_CHECKING:
+    from wherry.server.catalog import Writer
+    from wherry.server.catalog.records import ResourceKind
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+NOWHERE = frozenset({"database", "volume", "volume_snapshot"})
+"""What DigitalOcean tags as well; there are none here."""
+
+
+def list_tags(service: Service, x: Exchange) -> m.TagPage:
+    """Answer tags.list."""
+    limit, offset = x.window()
+    with service.catalog.read() as reader:
+        found, total = reader.tags(x.account_id, limit=limit, offset=offset)
+    return m.TagPage(tags=[wire.tag(one, x.token, x.base_url) for one in found], **x.page(total))
+
+
+def create_tag(service: Service, x: Exchange) -> m.TagReply:
+    """Answer tags.create: a tag that is there already is answered as it was spelled first."""
+    name = lifecycle.check_new_tag(x.body.name)
+    with service.catalog.begin() as tx:
+        tag_id = tx.add_tag(x.account_id, name)
+        return m.TagReply(tag=wire.tag(tx.tag_by_id(tag_id), x.token, x.base_url))
+
+
+def get_tag(service: Service, x: Exchange) -> m.TagReply:
+    """Answer tags.get."""
+    with service.catalog.read() as reader:
+        return m.TagReply(tag=wire.tag(reader.tag(x.account_id, x.text("tag")), x.token, x.base_url))
+
+
+def delete_tag(service: Service, x: Exchange) -> None:
+    """Answer tags.delete."""
+    with service.catalog.begin() as tx:
+        tx.remove_tag(tx.tag(x.account_id, x.text("tag")).id)
+
+
+def assign_tag(service: Service, x: Exchange) -> None:
+    """Answer tags.assign: all of the resources get the tag, or none does."""
+    resources = _resources(x)
+    with service.catalog.begin() as tx:
+        tag = tx.tag(x.account_id, x.text("tag"))
+        for one in resources:
+            tx.assign_tag(tag.id, *_found(tx, x.account_id, one))
+
+
+def unassign_tag(service: Service, x: Exchange) -> None:
+    """Answer tags.unassign: all of the resources lose the tag, or none does."""
+    resources = _resources(x)
+    with service.catalog.begin() as tx:
+        tag = tx.tag(x.account_id, x.text("tag"))
+        for one in resources:
+            tx.unassign_tag(tag.id, *_found(tx, x.account_id, one))
+
+
+def _resources(x: Exchange) -> list[m.TagResource]:
+    """What is to be tagged, if its kinds exist and the token may change them."""
+    resources: list[m.TagResource] = x.body.resources or []
+    if not resources:
+        raise Unprocessable("param is missing or the value is empty: resources")
+    kinds = {one.resource_type for one in resources}
+    if unknown := sorted(kinds - wire.TAGGED_AT.keys() - NOWHERE):
+        raise Unprocessable(f"Resource type {unknown[0][:40]!r} can't be tagged")
+    x.require(*(f"{kind}:update" for kind in sorted(kinds & wire.TAGGED_AT.keys())))
+    return resources
+
+
+def _found(tx: Writer, account_id: int, resource: m.TagResource) -> tuple[ResourceKind, int]:
+    """The kind and id of a resource that the account may tag. Raises NotFound or Forbidden."""
+    text = str(resource.resource_id)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004  digits of 2^64
+    if resource.resource_type == "image":
+        lifecycle.check_tagging(tx.lock_image(number, account_id))
+        return "image", number
+    if resource.resource_type == "droplet":
+        return "droplet", tx.lock_droplet(number, account_id).id
+    raise NotFound(GONE)
