@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import Actions, Regions
+from wherry.server.actions import Actions, Regions, account_transfer
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
@@ -183,6 +183,17 @@ class Rooms:
         """Begin to replace a Droplet's disk."""
         return self.actions.import_disk(1, droplet_id, self.upload(data, droplet_id=droplet_id))
 
+    def give(self, image_id: int) -> None:
+        """Offer an image to the other account, unless that was done, and let that one accept it."""
+        with self.catalog.begin() as tx:
+            if not tx.is_offered(image_id):
+                account_transfer.offer(tx, 1, image_id, uuid="guest")
+        with self.catalog.begin() as tx:
+            offer = tx.connection.exec_driver_sql(
+                "SELECT id FROM account_transfers WHERE image_id = ? AND status = 'pending'", (image_id,)
+            ).scalar_one()  # fmt: skip
+            account_transfer.accept(tx, 2, image_id, offer, "guest")
+
     def ended(self, action: ActionRecord) -> ActionRecord:
         """Run what is enqueued; answers the action as it ended."""
         self.engine.run()
@@ -201,9 +212,9 @@ class Rooms:
             return reader.image(image_id)
 
     def images(self) -> dict[int, ImageRecord]:
-        """All images that are listed."""
+        """All images that are listed to one of the accounts."""
         with self.catalog.read() as reader:
-            return {one.id: one for one in reader.images(1, limit=1000)[0]}
+            return {one.id: one for account in (1, 2) for one in reader.images(account, limit=1000)[0]}
 
     def droplet(self, droplet_id: int) -> DropletRecord:
         """A Droplet as it is now."""
@@ -295,4 +306,5 @@ class Site:
             clock=clock, largest_bytes=1 << 30,
         )  # fmt: skip
         actions.scheduler.restore_clock()
+        actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it
         return Rooms(catalog, engine, regions, actions, clock)

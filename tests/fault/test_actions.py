@@ -52,6 +52,7 @@ RELEASE = b"".join([_NOISE[5], _NOISE[1], _NOISE[3]])
 class SeenImage(NamedTuple):
     """An image that is listed."""
 
+    account: int
     type: str
     status: str
     slug: str | None
@@ -82,7 +83,9 @@ class World(NamedTuple):
 def see(rooms: Rooms) -> World:
     """Look at everything."""
     images = {
-        one.id: SeenImage(one.type, one.status, one.slug, one.regions, one.fingerprint, one.expires_at is not None)
+        one.id: SeenImage(
+            one.account_id, one.type, one.status, one.slug, one.regions, one.fingerprint, one.expires_at is not None
+        )
         for one in rooms.images().values()
     }
     droplets = {
@@ -100,7 +103,7 @@ class Scene:
     """Rooms in which there is something to act on.
 
     A custom image of ``OLD``; a Droplet that was made from it, with daily backups: the first of ``OLD``, the second of
-    ``CHANGED``, which is its disk now; and a public image.
+    ``CHANGED``, which is its disk now, and a snapshot of that; and a public image.
     """
 
     rooms: Rooms
@@ -108,6 +111,7 @@ class Scene:
     droplet: int
     backups: tuple[int, int]
     public: int
+    snapshot: int
 
     def assert_whole(self) -> None:
         """Nothing is in progress, held, missing or left behind."""
@@ -132,7 +136,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
         assert rooms.ended(rooms.actions.back_up(1, droplet)).status == "completed"
         backups.append(rooms.droplet(droplet).backup_ids[-1])
     public = rooms.import_disk(RELEASE[: 2 * MIB], slug=SLUG)
-    scene = Scene(rooms, image, droplet, (backups[0], backups[1]), public)
+    assert rooms.ended(rooms.act(droplet, "snapshot", name="first")).status == "completed"
+    (snapshot_id,) = rooms.droplet(droplet).snapshot_ids
+    scene = Scene(rooms, image, droplet, (backups[0], backups[1]), public, snapshot_id)
     scene.assert_whole()
     rooms.catalog.close()
     return site, scene
@@ -218,7 +224,7 @@ def _takes(kind: str) -> Callable[[Scene, World, World], World]:
 
     def effect(scene: Scene, before: World, after: World) -> World:
         image_id, droplet = _only_new(before, after, kind), before.droplets[scene.droplet]
-        taken = SeenImage(kind, "available", None, (droplet.region,), droplet.fingerprint, kind == "backup")
+        taken = SeenImage(1, kind, "available", None, (droplet.region,), droplet.fingerprint, kind == "backup")
         listed: dict[str, Any] = {f"{kind}s": (*getattr(droplet, f"{kind}s"), image_id)}
         return World(
             before.images | {image_id: taken}, before.droplets | {scene.droplet: droplet._replace(**listed)}
@@ -272,14 +278,14 @@ def _expired(scene: Scene, before: World, _after: World) -> World:
 
 def _imported(_scene: Scene, before: World, after: World) -> World:
     image_id = _only_new(before, after, "custom")
-    made = SeenImage("custom", "available", None, ("nyc3",), fingerprint(NEW), expires=False)
+    made = SeenImage(1, "custom", "available", None, ("nyc3",), fingerprint(NEW), expires=False)
     return before._replace(images=before.images | {image_id: made})
 
 
 def _published(scene: Scene, before: World, after: World) -> World:
     """The slug is another image's now, in all regions from the beginning on; the one that had it is retired."""
     image_id = _only_new(before, after, "base")
-    made = SeenImage("base", "available", SLUG, SLUGS, fingerprint(RELEASE), expires=False)
+    made = SeenImage(1, "base", "available", SLUG, SLUGS, fingerprint(RELEASE), expires=False)
     had = before.images[scene.public]._replace(slug=None, status="retired")
     return before._replace(images=before.images | {image_id: made, scene.public: had})
 
@@ -315,8 +321,22 @@ def _convert(scene: Scene) -> ActionRecord:
 
 def _converted(scene: Scene, before: World, _after: World) -> World:
     image = before.images[scene.backups[0]]._replace(type="snapshot", expires=False)
-    droplet = before.droplets[scene.droplet]._replace(backups=scene.backups[1:], snapshots=scene.backups[:1])
+    snapshots = (scene.backups[0], scene.snapshot)
+    droplet = before.droplets[scene.droplet]._replace(backups=scene.backups[1:], snapshots=snapshots)
     return World(before.images | {scene.backups[0]: image}, before.droplets | {scene.droplet: droplet})
+
+
+def _give(scene: Scene) -> ActionRecord:
+    scene.rooms.give(scene.snapshot)
+    with scene.rooms.catalog.read() as reader:
+        return reader.actions(2)[0][0]
+
+
+def _given(scene: Scene, before: World, _after: World) -> World:
+    """The snapshot is the other account's, and the Droplet has it no longer."""
+    image = before.images[scene.snapshot]._replace(account=2)
+    droplet = before.droplets[scene.droplet]._replace(snapshots=())
+    return World(before.images | {scene.snapshot: image}, before.droplets | {scene.droplet: droplet})
 
 
 def _act(kind: str, **asked: object) -> Callable[[Scene], ActionRecord]:
@@ -363,6 +383,7 @@ CASES = {
     "disable_backups": Case(_MACHINE, _act("disable_backups"), _backups_disabled),
     "expire": Case(("expire",), _begin_expire, _expired),
     "convert": Case((), _convert, _converted),
+    "account transfer": Case((), _give, _given),
 }  # fmt: skip
 """Those without steps are done by the transaction that accepts them; only their deaths are of interest."""
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from wherry import Client, ConnectionFailed, NotFound, Unprocessable
-from wherry.server.app import Settings, check_data
+from wherry.server.app import Settings, check_data, open_accounts
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
@@ -112,14 +112,17 @@ class Caller:
 class Prepared:
     """A data folder in which there is something to act on: images, a public one, and a Droplet for each kind of action.
 
-    ``backups`` are those of the Droplets. ``disk`` is that of the image; ``small`` was the one of every Droplet, and is
-    still of those whose action does not need another one.
+    ``gift`` is a snapshot, and ``guest`` the token and UUID of an account that it may be given to. ``backups`` are
+    those of the Droplets. ``disk`` is that of the image; ``small`` was the one of every Droplet, and is still of those whose
+    action does not need another one.
     """
 
     folder: Path
     image: int
     doomed: int
     backup: int
+    gift: int
+    guest: tuple[str, str]
     public: int
     droplets: dict[str, int]
     backups: dict[str, list[int]]
@@ -140,8 +143,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, disk: bytes) -> Prepared:
     with ServiceProcess(folder, arguments=ARGUMENTS) as service, Caller(service.url) as caller:
         caller.call("POST", "/_wherry/clock", json={"now": f"{NOON:%Y-%m-%dT%H:%M:%SZ}"})
         image, doomed = caller.upload(disk, name="disk"), caller.upload(disk[: 9 * MIB], name="doomed")
-        made = {"type": "backup", "name": "b", "region": "nyc3"}
-        backup = caller.call("POST", "/_wherry/images", params=made, content=small)["image"]["id"]
+        made = {"name": "b", "region": "nyc3"}
+        backup, gift = (
+            caller.call("POST", "/_wherry/images", params=made | {"type": kind}, content=small)["image"]["id"]
+            for kind in ("backup", "snapshot")
+        )
+        with open_accounts(folder) as accounts:
+            guest, token = accounts.create("guest@example.invalid")
         public = caller.upload(small, name="public", slug=SLUG)
         caller.settle()
         daily = {"backups": True, "backup_policy": {"plan": "daily", "hour": 0}}
@@ -158,7 +166,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, disk: bytes) -> Prepared:
                 caller.call("POST", f"/_wherry/droplets/{droplets[kind]}/backup")
             caller.settle()
         backups = {kind: one["backup_ids"] for kind, one in caller.droplets().items()}
-    return Prepared(folder, image, doomed, backup, public, droplets, backups, disk, small, other)
+    return Prepared(
+        folder, image, doomed, backup, gift, (token, guest.uuid), public, droplets, backups, disk, small, other
+    )
 
 
 # ---------------------------------------------------------------------------------- what is done, and what must be then
@@ -289,6 +299,36 @@ def _scheduled(caller: Caller, at: Prepared, out: Path) -> None:
     assert caller.statuses(at.droplets["scheduled"], "backup") == ["completed"] * 3
 
 
+def _give(caller: Caller, at: Prepared) -> None:
+    """Offer an image, unless that was done (it is the first offer of all), and accept it."""
+    token, uuid = at.guest
+    path = f"/v2/images/{at.gift}/account_transfer"
+    try:
+        caller.call("POST", path, json={"recipient_uuid": uuid})
+    except AssertionError as error:
+        if "pending" not in str(error):
+            raise
+    answer = {"transfer_id": 1, "recipient_uuid": uuid}
+    caller.call("POST", f"{path}/accept", json=answer, headers={"authorization": f"Bearer {token}"})
+
+
+def _was_given(caller: Caller, at: Prepared) -> bool:
+    """Whether an image is the guest's: exactly one of both has it, and its action."""
+    guest = {"authorization": f"Bearer {at.guest[0]}"}
+    (has,) = [
+        named for named in ({}, guest)
+        if any(one["id"] == at.gift for one in caller.call("GET", "/v2/images?private=true", headers=named)["images"])
+    ]  # fmt: skip
+    begun = caller.call("GET", "/v2/actions", headers=guest)["actions"]
+    assert [one["status"] for one in begun] == ["completed"] * bool(has)
+    return bool(has)
+
+
+def _given(caller: Caller, at: Prepared, out: Path) -> None:
+    with pytest.raises(NotFound):
+        caller.client.gpu_droplets.images.retrieve(at.gift)
+
+
 def changed(disk: bytes) -> bytes:
     """A disk that shares most of its blocks with another one."""
     return disk[: 9 * MIB] + disk[: 4 * MIB][::-1]
@@ -304,6 +344,7 @@ CASES = {
     "delete": Case(
         lambda c, at: c.client.gpu_droplets.images.delete(at.doomed), _of_image("image_destroy", "doomed"), _deleted
     ),
+    "account transfer": Case(_give, _was_given, _given),
     "create": Case(lambda c, at: c.create_droplet("created", at.public), _was_created, _created),
     "destroy": Case(
         lambda c, at: c.call("DELETE", f"/v2/droplets/{at.droplets['destroy']}"), _was_destroyed, _destroyed
@@ -395,7 +436,10 @@ def _points(prepared: Prepared, tmp_path: Path, cases: Sequence[Case]) -> list[s
         passed = Counter(log.read_text().split())
     shutil.rmtree(data)
     new = {name: range(before[name] + 1, count + 1) for name, count in passed.items() if count > before[name]}
-    return [f"{name}#{n}" for name, ns in sorted(new.items()) for n in (ns if EVERY else [ns[len(ns) // 2]])]
+    if EVERY:
+        return [f"{name}#{n}" for name, ns in sorted(new.items()) for n in ns]
+    # Before a step all is as it was when the last one was recorded, or when the action was accepted.
+    return [f"{name}#{ns[len(ns) // 2]}" for name, ns in sorted(new.items()) if not name.startswith("step.before.")]
 
 
 def _kill_at(service: ServiceProcess, point: str, cases: Sequence[Case], prepared: Prepared) -> None:
