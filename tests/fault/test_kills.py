@@ -113,8 +113,8 @@ class Prepared:
     """A data folder in which there is something to act on: images, a public one, and a Droplet for each kind of action.
 
     ``gift`` is a snapshot, and ``guest`` the token and UUID of an account that it may be given to. ``backups`` are
-    those of the Droplets. ``disk`` is that of the image; ``small`` was the one of every Droplet, and is still of those whose
-    action does not need another one.
+    those of the Droplets. ``disk`` is that of the image; ``small`` was the one of every Droplet, and is still of those
+    whose action does not need another one.
     """
 
     folder: Path
