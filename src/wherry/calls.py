@@ -257,8 +257,9 @@ ACCOUNT_TRANSFERS_DECLINE = Call(
 # Ours, beside the contract: paths that a client of DigitalOcean never calls.
 
 ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel",
-                      "Ask that an action stop; it then ends as errored with the code cancelled.",
-                      ("image:update",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
+                      "Ask that an action stop; it then ends as errored with the code cancelled. "
+                      "Needs image:update or droplet:update as well, by what the action is done to.",
+                      ("actions:read",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
 EXPORT_FORMAT = Param("format", "Which format; raw unless told.", values=("raw", "qcow2"))
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
@@ -273,7 +274,9 @@ IMAGES_EXPORT = Call(
 REPLICAS_DELETE = Call("replicas.delete", "DELETE", "/v2/images/{image_id}/regions/{slug}",
                        "Remove an image from one region; refused for the last one.", ("image:delete",),
                        {204: None}, errors=(422,), ours=True)  # fmt: skip
-UPLOADS_CREATE = Call("uploads.create", "POST", "/v2/uploads", "Begin the upload of a disk image.", ("image:create",),
+UPLOADS_CREATE = Call("uploads.create", "POST", "/v2/uploads",
+                      "Begin the upload of a disk image. For a Droplet's disk it needs droplet:update as well.",
+                      ("image:create",),
                       {201: m.UploadReply}, body=m.UploadCreateRequest, errors=(422,), ours=True)  # fmt: skip
 UPLOADS_GET = Call("uploads.get", "GET", "/v2/uploads/{upload_id}", "How much of an upload is safely kept.",
                    ("image:create",), {200: m.UploadReply}, ours=True)  # fmt: skip

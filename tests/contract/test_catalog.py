@@ -139,10 +139,10 @@ def test_what_nobody_holds_is_garbage_and_nothing_else(catalog: Catalog) -> None
         tx.hold(other.id, "nyc3", ["packs/3000000001"])
         tx.forget_image(image_id)
         assert [(one.objects, one.bytes) for one in tx.garbage()] == [(1, 10)]
-        assert tx.condemn(None, 100) == 1
+        assert tx.condemn(tx.unheld(None, after=0, limit=100)) == 1
         tx.drop_holds(other.id)
-        assert tx.condemn("ams3", 100) == 0
-        assert tx.condemn("nyc3", 100) == 1
+        assert tx.unheld("ams3", after=0, limit=100) == []
+        assert tx.condemn(tx.unheld("nyc3", after=0, limit=100)) == 1
         tx.hold(other.id, "nyc3", ["packs/3000000001"])
         assert tx.held(other.id, "nyc3") == []
         condemned = tx.condemned(100)

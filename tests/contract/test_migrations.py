@@ -175,7 +175,7 @@ def test_nothing_that_is_needed_may_be_collected(new: Connection, old: Path) -> 
     catalog = open_sqlite(old)
     with catalog.begin() as tx:
         assert tx.garbage() == []
-        assert tx.condemn(None, 100) == 0
+        assert tx.unheld(None, after=0, limit=100) == []
     catalog.close()
 
 

@@ -37,8 +37,8 @@ class _Address(click.ParamType[tuple[str, int]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         host, _, port = str(value).rpartition(":")
-        if not port.isdigit():
-            self.fail("HOST:PORT is wanted", param, ctx)
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 1 << 16):  # noqa: PLR2004  digits
+            self.fail("HOST:PORT is wanted, with a port up to 65535", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
 
 

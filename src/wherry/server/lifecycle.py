@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from wherry.models import Region, Size
     from wherry.server.catalog.records import AccountRecord, ActionRecord, DropletRecord, ImageRecord
 
-BUSY = "Image already has a pending event."
+BUSY = {"image": "Image already has a pending event.", "droplet": "Droplet already has a pending event."}
+"""What is answered where an action in progress excludes another one of the same resource."""
+
 NO_ACCESS = "You do not have access for the attempted action."
 LONGEST_NAME = 255
 _TAG = re.compile(r"[a-zA-Z0-9_\-:]+")
@@ -146,7 +148,7 @@ def check_offer(running: Collection[ActionRecord], *, is_offered: bool) -> None:
     """Whether an image may be offered to another account now."""
     _check_idle(running)
     if is_offered:
-        raise Unprocessable(BUSY)
+        raise Unprocessable(BUSY["image"])
 
 
 def check_accept(running: Collection[ActionRecord]) -> None:
@@ -172,7 +174,7 @@ def _check_available(image: ImageRecord) -> None:
 
 def _check_idle(running: Collection[ActionRecord]) -> None:
     if running:
-        raise Unprocessable(BUSY)
+        raise Unprocessable(BUSY["image"])
 
 
 def _fault_of_tag(name: str) -> str | None:
@@ -271,7 +273,7 @@ def check_rebuild(image: ImageRecord, region: str, disk_gib: int | None) -> None
 def check_not_busy(droplet: DropletRecord) -> None:
     """Whether an action of a Droplet could begin now; what excludes them for good is an index."""
     if droplet.is_busy:
-        raise Unprocessable("Droplet already has a pending event.")
+        raise Unprocessable(BUSY["droplet"])
 
 
 def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:

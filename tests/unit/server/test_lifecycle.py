@@ -181,11 +181,11 @@ def test_what_is_in_progress_or_offered_can_not_be_offered() -> None:
     """An image is offered to one account at a time, and neither offered nor taken over while an action works on it."""
     lifecycle.check_offer([], is_offered=False)
     lifecycle.check_accept([])
-    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY["image"]):
         lifecycle.check_offer(RUNNING, is_offered=False)
-    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY["image"]):
         lifecycle.check_offer([], is_offered=True)
-    with pytest.raises(Unprocessable, match=lifecycle.BUSY):
+    with pytest.raises(Unprocessable, match=lifecycle.BUSY["image"]):
         lifecycle.check_accept(RUNNING)
 
 
@@ -206,7 +206,7 @@ EVERYWHERE = replace(SNAPSHOT, regions=("nyc1", "nyc2", "nyc3", "nyc"))
 DROPLET = DropletRecord(
     id=5, account_id=1, name="web", status="active", region="nyc3", size="small", is_gpu=False, image=SNAPSHOT,
     manifest_id=1, manifest_key="m", virtual_bytes=1, data_bytes=1, fingerprint="f", facts={}, policy=None,
-    backup_due_at=None, created_at=NOW, is_busy=False,
+    backup_due_at=None, backup_retry_at=None, created_at=NOW, is_busy=False,
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from wherry.models import (
         CollectPlan,
@@ -116,6 +116,7 @@ class Actions:
         """Run what was accepted, also by a process that died."""
         self._engine.start()
         with self._catalog.begin() as tx:
+            tx.forget_reads()
             running = {action.id: action for action in tx.running()}
             for action_id in self._engine.unattended(running):
                 action = running[action_id]
@@ -213,10 +214,11 @@ class Actions:
         ``content`` is the digest of bytes that came with the request: a repeat comes with an upload of its own, and is
         known by its bytes.
         """
-        return self._once(
-            account_id, key, ("disk_import", droplet_id, content or upload_id),
-            lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
-        )[0]  # fmt: skip
+        with self.uploads.alone(upload_id):
+            return self._once(
+                account_id, key, ("disk_import", droplet_id, content or upload_id),
+                lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
+            )[0]  # fmt: skip
 
     def expire(self) -> ActionRecord:
         """Let backups go whose time is over."""
@@ -229,24 +231,28 @@ class Actions:
             return self._expire.plan(reader, account_id, self._catalog.now())
 
     def publish_first_images(self) -> None:
-        """Make the first public images, once in a catalog's life, and wait until they are there or have errored."""
+        """Make the first public images, once in a catalog's life, and bring all public ones to regions that are new.
+
+        Waits until that is done, or has errored. A slug that an image has already stays that image's.
+        """
         with self._catalog.begin() as tx:
             operator = tx.first_account()
             if operator is not None and not tx.fact(_PUBLISHED):
                 tx.set_fact(_PUBLISHED, value=True)
                 home = next(iter(self._regions.by_slug))
                 for number, one in enumerate(PUBLIC_IMAGES):
+                    if tx.image_with_slug(one.slug) is not None:
+                        continue
                     request = ImageCreateRequest(name=one.name, region=home, distribution=one.distribution)
                     self._import.accept(
                         tx, operator.id, request, {"seed": one.slug}, kind="base", slug=one.slug, everywhere=True,
                         image_id=FIRST_PUBLIC_IMAGE_ID + number,
                     )  # fmt: skip
-        while self._is_publishing():
+            begun = [one.id for one in tx.running(kind="import") if "seed" in one.detail["source"]]
+            for image in tx.public_images():
+                begun += [one.id for one in self._transfer.spread(tx, image)]
+        while self._is_running(begun):
             time.sleep(_GLANCE_S)
-
-    def _is_publishing(self) -> bool:
-        with self._catalog.read() as reader:
-            return any("seed" in one.detail["source"] for one in reader.running(kind="import"))
 
     def collect(self, region: str | None = None) -> ActionRecord:
         """Remove what nobody holds."""
@@ -261,7 +267,10 @@ class Actions:
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""
         with self._catalog.begin() as tx:
-            lifecycle.check_cancel(tx.action(action_id, account_id))
+            action = tx.action(action_id, account_id)
+            if action.account_id is None:
+                lifecycle.check_operator(account_id, tx.first_account())
+            lifecycle.check_cancel(action)
             tx.request_cancel(action_id)
             return tx.action(action_id)
 
@@ -280,9 +289,9 @@ class Actions:
         self.uploads.sweep()
         self.collect()
 
-    def _is_running(self) -> bool:
+    def _is_running(self, action_ids: Collection[int] | None = None) -> bool:
         with self._catalog.read() as reader:
-            return bool(reader.running())
+            return any(action_ids is None or one.id in action_ids for one in reader.running())
 
     def _once(
         self, account_id: int, key: str | None, asked: object, accept: Callable[[Writer], list[ActionRecord]]

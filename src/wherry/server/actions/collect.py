@@ -1,7 +1,8 @@
 """Collect: what nobody holds goes. The one way in which bytes disappear.
 
-First, in one transaction, objects that nobody holds are condemned: from then on nobody can hold them. Then they leave
-the stores, then their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
+First, in one transaction, objects that nobody holds are condemned: from then on nobody can hold them. Which those could
+be is looked for before that, and asked again for each of them in that transaction. Then they leave the stores, then
+their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
 period and no listing of a store has a say in it.
 """
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.catalog.records import ActionRecord, ObjectRecord
     from wherry.server.engine import Engine
 
 _BATCH = 200
@@ -42,12 +43,11 @@ class Collect:
     def accept(self, tx: Writer, region: str | None = None) -> ActionRecord:
         """Begin to collect, in one region or in all.
 
-        One that is in progress is answered instead, and goes on in all regions if it was for another one alone.
+        One that is in progress is answered instead: it looks once more, and in all regions if it was for another one.
         """
         self._check(region)
         if running := tx.running(kind="collect"):
-            if running[0].region not in {None, region}:
-                tx.act_everywhere(running[0].id)
+            tx.act_again(running[0].id, running[0].region if running[0].region == region else None)
             return running[0]
         action = tx.add_action("collect", account_id=None, region=region)
         self._engine.enqueue(tx.connection, action.type, action.id)
@@ -63,13 +63,27 @@ class Collect:
 
     def _check(self, region: str | None) -> None:
         if region is not None and region not in self._regions.by_slug:
-            raise Unprocessable(f"There is no region {region}")
+            raise Unprocessable(f"There is no region {region[:40]}")
 
     def _remove(self, action: ActionRecord) -> None:
         meter = ProgressMeter(self._catalog, action.id, "collect")
-        while self._is_not_clean(action, meter):
-            with self._catalog.read() as reader:
-                condemned = reader.condemned(_BATCH)
+        self._remove_condemned(meter)  # by one that died
+        seen = 0
+        while True:
+            with self._catalog.read() as reader:  # a look at all objects must not keep writers waiting
+                found = reader.unheld(reader.action(action.id).region, after=seen, limit=_BATCH)
+            if found:
+                seen = found[-1]
+                with self._catalog.begin() as tx:
+                    tx.condemn(found)
+                self._remove_condemned(meter)
+            elif self._is_over(action, meter):
+                return
+            else:
+                seen = 0
+
+    def _remove_condemned(self, meter: ProgressMeter) -> None:
+        while condemned := self._condemned():
             for one in condemned:
                 if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
                     self._regions.store(one.region).remove(one.key)
@@ -77,11 +91,15 @@ class Collect:
             with self._catalog.begin() as tx:
                 tx.forget_objects([one.id for one in condemned])
 
-    def _is_not_clean(self, action: ActionRecord, meter: ProgressMeter) -> bool:
-        """Condemn the next batch; where there is none, end the action in the transaction that saw so."""
+    def _condemned(self) -> list[ObjectRecord]:
+        with self._catalog.read() as reader:
+            return reader.condemned(_BATCH)
+
+    def _is_over(self, action: ActionRecord, meter: ProgressMeter) -> bool:
+        """End the action, unless it was asked meanwhile to look once more."""
         with self._catalog.begin() as tx:
-            if tx.condemn(tx.action(action.id).region, _BATCH) or tx.condemned(1):
-                return True
+            if tx.heed_again(action.id):
+                return False
             tx.set_progress(action.id, finished(meter.progress))
             tx.end_action(action.id)
-            return False
+            return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.sources import Sources
     from wherry.server.storage import DiskBlocks
-
-from contextlib import contextmanager
 
 
 class Disks:

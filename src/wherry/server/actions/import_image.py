@@ -65,7 +65,8 @@ class ImportImage:
             account_id, name, kind, status="NEW", distribution=lifecycle.distribution(request.distribution),
             description=request.description, tags=request.tags or (), image_id=image_id,
         )  # fmt: skip
-        detail = {"source": dict(source), "slug": slug, "everywhere": everywhere}
+        others = [one for one in self._regions.by_slug if one != region] if everywhere else []
+        detail = {"source": dict(source), "slug": slug, "others": others}
         action = tx.add_action("import", account_id=account_id, image_id=image.id, region=region, detail=detail)
         self._engine.enqueue(tx.connection, action.type, action.id)
         return image, action
@@ -124,5 +125,4 @@ class ImportImage:
     def _places(self, action: ActionRecord) -> list[str]:
         """The regions that the image comes to be in, the one it is stored in first."""
         assert action.region is not None
-        others = self._regions.by_slug if action.detail.get("everywhere") else ()
-        return [action.region, *(slug for slug in others if slug != action.region)]
+        return [action.region, *action.detail.get("others", ())]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import DropletRecord
     from wherry.server.clock import Clock
 
 log = logging.getLogger("wherry.scheduler")
@@ -52,7 +53,8 @@ class Scheduler:
         """Begin what is due now. What can't begin, since an action of the Droplet is in progress, waits its turn."""
         with self._turn:
             with self._catalog.read() as reader:
-                due = [one.id for one in reader.due_for_backup(self._catalog.now()) if not one.is_busy]
+                busy = reader.busy_droplets()
+                due = [one for one in reader.due_for_backup(self._catalog.now()) if one not in busy]
                 is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
             for droplet_id in due:
                 self._back_up(droplet_id)
@@ -109,10 +111,10 @@ class Scheduler:
         try:
             with self._catalog.begin() as tx:
                 droplet = tx.droplet(droplet_id)
-                if droplet.policy is None or droplet.backup_due_at is None or droplet.backup_due_at > tx.moment:
+                if droplet.policy is None or not _is_due(droplet, tx.moment):
                     return  # another tick was here, or backups were disabled meanwhile
                 self._droplets.back_up(tx, droplet, is_scheduled=True)
-                tx.set_due(droplet_id, droplet.policy.next_window(tx.moment))
+                tx.backup_begun(droplet_id, droplet.policy.next_window(tx.moment))
         except NotFound:
             log.info("scheduler.gone droplet_id=%s", droplet_id)
         except Unprocessable:
@@ -135,6 +137,10 @@ class Scheduler:
         with self._catalog.read() as reader:
             is_due = bool(reader.due_for_backup(self._catalog.now()))
             return is_due or bool(reader.running(kind="backup") or reader.running(kind="expire"))
+
+
+def _is_due(droplet: DropletRecord, moment: datetime) -> bool:
+    return any(one is not None and one <= moment for one in (droplet.backup_due_at, droplet.backup_retry_at))
 
 
 def _check_time(moment: datetime) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.catalog.records import ActionRecord, ImageRecord
     from wherry.server.engine import Engine
     from wherry.server.storage import CopyPlan, Manifest, Store
 
@@ -62,6 +62,15 @@ class Transfer:
         action = tx.add_action("transfer", account_id=account_id, image_id=image_id, region=target.slug)
         self._engine.enqueue(tx.connection, action.type, action.id)
         return action
+
+    def spread(self, tx: Writer, image: ImageRecord) -> list[ActionRecord]:
+        """Begin to bring an image to all regions that it is not in, for its owner."""
+        begun = []
+        for region in self._regions.by_slug:
+            if region not in image.regions and tx.running_transfer(image.id, region) is None:
+                begun.append(tx.add_action("transfer", account_id=image.account_id, image_id=image.id, region=region))
+                self._engine.enqueue(tx.connection, "transfer", begun[-1].id)
+        return begun
 
     def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would send, if it were begun now. Changes nothing, so what it counts may be gone by then."""

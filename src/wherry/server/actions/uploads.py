@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from wherry.server.actions.import_disk import ImportDisk
     from wherry.server.actions.import_image import ImportImage
     from wherry.server.actions.regions import Regions
-    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
 
 _CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
@@ -49,7 +48,8 @@ class Uploads:
         self._regions = regions
         self._folder = folder
         self._largest_bytes = largest_bytes
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._in_use: set[str] = set()
+        self._lock = threading.Lock()
 
     def begin(
         self, account_id: int, request: UploadCreateRequest, *, in_one_go: bool = False, may_repeat: bool = False
@@ -79,27 +79,37 @@ class Uploads:
 
         Raises Unprocessable if the upload is not there yet or already past it, or another piece is coming in.
         """
-        lock = self._locks[upload_id]
-        if not lock.acquire(blocking=False):
-            raise Unprocessable("Another piece of this upload is coming in")
-        try:
-            upload = self._open_upload(account_id, upload_id)
+        with self.alone(upload_id):
+            with self._catalog.read() as reader:
+                upload = _open_upload(reader, account_id, upload_id)
             if offset != upload.received_bytes:
                 raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
-            with self.path(upload_id).open("ab") as spool:
-                piece = _Piece(self._catalog, upload, spool, self._largest_bytes)
-                try:
-                    yield piece
-                finally:
-                    piece.checkpoint()
-        except OSError as error:
-            raise StoreFull(f"The upload can't be kept: {error.strerror}") from error
+            try:
+                with self.path(upload_id).open("ab") as spool:
+                    piece = _Piece(self._catalog, upload, spool, self._largest_bytes)
+                    try:
+                        yield piece
+                    finally:
+                        piece.checkpoint()
+            except OSError as error:
+                raise StoreFull(f"The upload can't be kept: {error.strerror}") from error
+
+    @contextmanager
+    def alone(self, upload_id: str) -> Iterator[None]:
+        """Work on an upload alone: what is still coming in is neither imported nor removed. Raises Unprocessable."""
+        with self._lock:
+            if upload_id in self._in_use:
+                raise Unprocessable("Another piece of this upload is coming in")
+            self._in_use.add(upload_id)
+        try:
+            yield
         finally:
-            lock.release()
+            with self._lock:
+                self._in_use.discard(upload_id)
 
     def finish(self, account_id: int, upload_id: str, *, kind: str = "custom", slug: str | None = None) -> ActionRecord:
         """Import what has come; a second time answers the same action."""
-        with self._catalog.begin() as tx:
+        with self.alone(upload_id), self._catalog.begin() as tx:
             upload = tx.upload(upload_id, account_id)
             if upload.image_id is not None:
                 return tx.actions(account_id, image_id=upload.image_id)[0][-1]
@@ -128,8 +138,8 @@ class Uploads:
 
     def remove(self, account_id: int, upload_id: str) -> None:
         """Give an upload up."""
-        self._open_upload(account_id, upload_id)
-        with self._catalog.begin() as tx:
+        with self.alone(upload_id), self._catalog.begin() as tx:
+            _open_upload(tx, account_id, upload_id)
             tx.remove_upload(upload_id)
         self.path(upload_id).unlink(missing_ok=True)
 
@@ -144,7 +154,7 @@ class Uploads:
         """Give up what came in one go when the process died: nobody knows of it, so nobody will go on with it."""
         with self._catalog.begin() as tx:
             for upload in tx.uploads():
-                if upload.status == "open" and upload.request.get("in_one_go"):
+                if upload.request.get("in_one_go"):
                     tx.remove_upload(upload.id)
 
     def sweep(self) -> None:
@@ -157,7 +167,7 @@ class Uploads:
         with self._catalog.read() as reader:
             imports = [*reader.running(kind="import"), *reader.running(kind="disk_import")]
             running = {action.detail["source"].get("upload") for action in imports}
-            needed = {one.id for one in reader.uploads() if one.status == "open"} | running
+            needed = {one.id for one in reader.uploads()} | running
         for path in spooled:
             if path.stem not in needed:
                 path.unlink(missing_ok=True)
@@ -171,12 +181,12 @@ class Uploads:
             raise Unprocessable("Upload is empty")
         return {"spool": str(self.path(upload.id)), "upload": upload.id}
 
-    def _open_upload(self, account_id: int, upload_id: str) -> UploadRecord:
-        with self._catalog.read() as reader:
-            upload = reader.upload(upload_id, account_id)
-        if upload.status != "open":
-            raise Unprocessable("Upload is already finished")
-        return upload
+
+def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecord:
+    upload = reader.upload(upload_id, account_id)
+    if upload.status != "open":
+        raise Unprocessable("Upload is already finished")
+    return upload
 
 
 class _Piece:

@@ -14,6 +14,7 @@ from wherry.models import ActionError, Progress
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import ActionRecord
+from wherry.server.lifecycle import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Case, Row
 
     from wherry.server.catalog.records import ResourceKind
-
-BUSY = {
-    "image": "Image already has a pending event.",
-    "droplet": "Droplet already has a pending event.",
-}
-"""What is answered when an action in progress excludes another one of the same resource."""
 
 
 class ActionReader(Asker):
@@ -136,9 +131,21 @@ class ActionWriter(Changer, ActionReader):
         """Ask that an action be cancelled."""
         self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(cancel_requested=True))
 
-    def act_everywhere(self, action_id: int) -> None:
-        """Let an action that was for one region be for all."""
-        self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(region=None))
+    def act_again(self, action_id: int, region: str | None) -> None:
+        """Let an action in progress do once more what it does when it is done, in this region or in all."""
+        again = json.dumps(self.action(action_id).detail | {"again": True})
+        self.connection.execute(
+            update(t.actions).where(t.actions.c.id == action_id).values(region=region, detail=again)
+        )
+
+    def heed_again(self, action_id: int) -> bool:
+        """Whether an action was asked to do it once more; it counts as heard then."""
+        detail = self.action(action_id).detail
+        if not detail.pop("again", False):
+            return False
+        row = t.actions.c.id == action_id
+        self.connection.execute(update(t.actions).where(row).values(detail=json.dumps(detail)))
+        return True
 
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
         """End an action in progress, as errored where there is an error; one that has ended stays as it is."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from wherry.errors import NotFound
 from wherry.server.backup_policy import Policy
@@ -69,17 +69,21 @@ class DropletReader(ImageReader):
         query = select(t.droplets).where(t.droplets.c.manifest_id.is_not(None)).order_by(t.droplets.c.id)
         return self._whole(self.connection.execute(query).all())
 
-    def due_for_backup(self, moment: datetime) -> list[DropletRecord]:
-        """The Droplets whose backup window has opened, those that wait longest first."""
-        due = t.droplets.c.backup_due_at
-        rows = self.connection.execute(select(t.droplets).where(due <= micros(moment)).order_by(due)).all()
-        return self._whole(rows)
+    def due_for_backup(self, moment: datetime) -> list[int]:
+        """The ids of Droplets whose backup window has opened, or whose last backup is to be tried again."""
+        d = t.droplets.c
+        query = select(d.id).where(or_(d.backup_due_at <= micros(moment), d.backup_retry_at <= micros(moment)))
+        return list(self.connection.scalars(query))
+
+    def busy_droplets(self) -> set[int]:
+        """The ids of Droplets of which an action is in progress."""
+        running = (t.actions.c.status == "in-progress", t.actions.c.resource_type == "droplet")
+        return set(self.connection.scalars(select(t.actions.c.resource_id).where(*running)))
 
     def next_due(self, after: datetime) -> datetime | None:
-        """When, after a moment, the next backup window opens or the next backup's time is over; None if never."""
-        opens = select(func.min(t.droplets.c.backup_due_at)).where(t.droplets.c.backup_due_at > micros(after))
-        ends = select(func.min(t.images.c.expires_at)).where(t.images.c.expires_at > micros(after))
-        moments = (self.connection.scalar(opens), self.connection.scalar(ends))
+        """When, after a moment, a backup is taken next, or the next one's time is over; None if never."""
+        columns = (t.droplets.c.backup_due_at, t.droplets.c.backup_retry_at, t.images.c.expires_at)
+        moments = [self.connection.scalar(select(func.min(one)).where(one > micros(after))) for one in columns]
         return min((moment_of(one) for one in moments if one is not None), default=None)
 
     def _whole(self, rows: Sequence[Row[Any]]) -> list[DropletRecord]:
@@ -102,7 +106,8 @@ class DropletReader(ImageReader):
                 manifest_key=keys.get(row.manifest_id, ""), virtual_bytes=row.virtual_bytes,
                 data_bytes=row.data_bytes, fingerprint=row.fingerprint, facts=json.loads(row.facts),
                 policy=None if row.backup_policy is None else Policy(**json.loads(row.backup_policy)),
-                backup_due_at=moment_or_none(row.backup_due_at), created_at=moment_of(row.created_at),
+                backup_due_at=moment_or_none(row.backup_due_at),
+                backup_retry_at=moment_or_none(row.backup_retry_at), created_at=moment_of(row.created_at),
                 is_busy=row.id in busy, backup_ids=tuple(backups.get(row.id, ())),
                 snapshot_ids=tuple(snapshots.get(row.id, ())), tags=tuple(tags.get(row.id, ())),
             )
@@ -139,23 +144,32 @@ class DropletWriter(ImageWriter, DropletReader):
         self.update_droplet(droplet_id, facts=json.dumps(facts))
 
     def set_policy(self, droplet_id: int, policy: Policy | None, due: datetime | None) -> None:
-        """Change when backups of a Droplet are taken; None is never."""
-        kept = None if policy is None else json.dumps(asdict(policy))
+        """Change when backups of a Droplet are taken; None is never. One that is due by now is taken all the same."""
+        now = micros(self.moment)
+        row = t.droplets.c.id == droplet_id
+        if policy is None:
+            no_more = {"backup_policy": None, "backup_due_at": None, "backup_retry_at": None}
+            self.connection.execute(update(t.droplets).where(row).values(**no_more))
+            return
+        missed = update(t.droplets).where(row, t.droplets.c.backup_due_at <= now)
+        self.connection.execute(missed.values(backup_retry_at=now))
+        kept = json.dumps(asdict(policy))
         self.update_droplet(droplet_id, backup_policy=kept, backup_due_at=None if due is None else micros(due))
 
-    def set_due(self, droplet_id: int, due: datetime) -> None:
-        """Say when the window of a Droplet's next backup opens."""
-        self.update_droplet(droplet_id, backup_due_at=micros(due))
+    def backup_begun(self, droplet_id: int, next_due: datetime) -> None:
+        """Record that the backup that was due is being taken; the next one's window opens then."""
+        self.update_droplet(droplet_id, backup_due_at=micros(next_due), backup_retry_at=None)
 
-    def retry_backup(self, droplet_id: int, due: datetime) -> None:
-        """Let a Droplet's backup be due again, if it has a policy still and the next one is not due before that."""
-        later = (t.droplets.c.id == droplet_id, t.droplets.c.backup_due_at > micros(due))
-        self.connection.execute(update(t.droplets).where(*later).values(backup_due_at=micros(due)))
+    def retry_backup(self, droplet_id: int, moment: datetime) -> None:
+        """Let a Droplet's backup be tried again at a moment, if it has a policy still."""
+        row = (t.droplets.c.id == droplet_id, t.droplets.c.backup_policy.is_not(None))
+        self.connection.execute(update(t.droplets).where(*row).values(backup_retry_at=micros(moment)))
 
     def forget_droplet(self, droplet_id: int) -> None:
         """Delete a Droplet: nobody finds it any longer. Its disk stays until ``drop_disk``."""
         self.untag("droplet", droplet_id)
-        self.update_droplet(droplet_id, deleted_at=micros(self.moment), backup_policy=None, backup_due_at=None)
+        self.set_policy(droplet_id, None, None)
+        self.update_droplet(droplet_id, deleted_at=micros(self.moment))
 
     def drop_disk(self, droplet_id: int) -> None:
         """Let go of a deleted Droplet's disk."""

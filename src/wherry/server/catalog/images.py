@@ -8,16 +8,16 @@ from sqlalchemy import bindparam, delete, exists, func, literal, or_, select, un
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.actions import BUSY
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
 from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
+from wherry.server.lifecycle import BUSY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy import Row, Select
 
     from wherry.server.catalog.records import DropletRecord
 
@@ -70,7 +70,9 @@ class ImageReader(TagReader):
 
         ``origin`` is ``distribution`` (public images) or ``application`` (of which there are none).
         """
-        where = [_visible_to(account_id), t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES)]
+        own = t.images.c.account_id == account_id
+        seen = own if private or droplet_id is not None else or_(own, t.images.c.public)
+        where = [seen, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES)]
         if origin is not None:
             where.append(t.images.c.public if origin == "distribution" else t.images.c.id < 0)
         if private:
@@ -78,13 +80,18 @@ class ImageReader(TagReader):
         if types is not None:
             where.append(t.images.c.type.in_(list(types)))
         if droplet_id is not None:
-            where += [t.images.c.resource_id == droplet_id, t.images.c.account_id == account_id]
+            where.append(t.images.c.resource_id == droplet_id)
         if tag is not None:
             where.append(t.images.c.id.in_(ids_of(account_id, "image", tag)))
         query = select(t.images).where(*where).order_by(t.images.c.id.desc()).limit(limit).offset(offset)
         rows = self.connection.execute(query).all()
         total = self.connection.scalar(select(func.count()).select_from(t.images).where(*where))
         return self._with_places(rows), total or 0
+
+    def public_images(self) -> list[ImageRecord]:
+        """Every image that is found by a slug."""
+        shown = (t.images.c.public, t.images.c.slug.is_not(None), t.images.c.status == "available")
+        return self._with_places(self.connection.execute(select(t.images).where(*shown)).all())
 
     def available_images(self) -> list[ImageRecord]:
         """Every image that says it is available."""
@@ -136,15 +143,10 @@ class ImageReader(TagReader):
         return {one.id: one for one in self._with_places(rows)}
 
     def images_of(self, droplet_ids: Sequence[int], kind: str) -> dict[int, list[int]]:
-        """The ids of the snapshots or backups of Droplets, by the Droplet's; but for those that were given away."""
-        own = (
-            t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES),
-            t.images.c.account_id == t.droplets.c.account_id,
-        )  # fmt: skip
-        query = select(t.images.c.resource_id, t.images.c.id).join(
-            t.droplets, t.droplets.c.id == t.images.c.resource_id
-        )
-        return self._grouped(query.where(*own).order_by(t.images.c.id), droplet_ids)
+        """The ids of the snapshots or backups of Droplets, by the Droplet's. One that was given away is of none."""
+        of_kind = (t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES))
+        query = select(t.images.c.resource_id, t.images.c.id).where(*of_kind).order_by(t.images.c.id)
+        return self._grouped(query, droplet_ids)
 
     # ------------------------------------------------------------------------------------------------ account transfers
 
@@ -284,10 +286,6 @@ _PLACES = union_all(
     .where(t.taggings.c.resource_type == "image", t.taggings.c.resource_id == bindparam("id")),
 ).order_by("kind", "place", "region")
 """An image's regions in the order in which it came there, and its tags."""
-
-
-def _visible_to(account_id: int) -> ColumnElement[bool]:
-    return or_(t.images.c.account_id == account_id, t.images.c.public)
 
 
 def _replicas() -> Select[Any]:

@@ -1,7 +1,7 @@
 """Objects of the stores, and who needs them: a manifest that is named needs its packs, an action what it works on.
 
-An object that neither a replica nor a Droplet leads to, and that no action holds, is what ``collect`` may remove. No
-clock and no listing has a say in that.
+An object that neither a replica nor a Droplet leads to, that no action holds and no export reads, is what ``collect``
+may remove. No clock and no listing has a say in that.
 """
 
 from __future__ import annotations
@@ -83,6 +83,13 @@ class ObjectReader(Asker):
         rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
         return [Garbage(*row) for row in rows]
 
+    def unheld(self, region: str | None, *, after: int, limit: int) -> list[int]:
+        """The ids of objects that nobody needs now, in their order, from the one after ``after`` on."""
+        query = select(t.objects.c.id).where(t.objects.c.id > after, t.objects.c.state == "live", _unheld())
+        if region is not None:
+            query = query.where(t.objects.c.region == region)
+        return list(self.connection.scalars(query.order_by(t.objects.c.id).limit(limit)))
+
     def condemned(self, limit: int) -> list[ObjectRecord]:
         """Objects that are about to be removed, at most ``limit``."""
         query = _objects().where(t.objects.c.state == "condemned").order_by(t.objects.c.id).limit(limit)
@@ -109,18 +116,28 @@ class ObjectWriter(Changer, ObjectReader):
             live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
             self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
 
+    def begin_read(self, manifest_id: int) -> int:
+        """Keep a manifest that is named now, and all that it needs, until ``end_read``; answers what to end."""
+        return self._insert(t.reads, manifest_id=manifest_id)
+
+    def end_read(self, read_id: int) -> None:
+        """Say that a manifest is read no longer."""
+        self.connection.execute(delete(t.reads).where(t.reads.c.id == read_id))
+
+    def forget_reads(self) -> None:
+        """Say that nothing is read: what was, ended with the process."""
+        self.connection.execute(delete(t.reads))
+
     def drop_holds(self, action_id: int) -> None:
         """Let go of all that an action holds."""
         self.connection.execute(delete(t.holds).where(t.holds.c.action_id == action_id))
 
-    def condemn(self, region: str | None, limit: int) -> int:
-        """Mark up to ``limit`` objects that nobody needs, so that nobody may hold them again; answers how many.
+    def condemn(self, object_ids: Sequence[int]) -> int:
+        """Mark those of these objects that nobody needs, so that nobody may hold them again; answers how many.
 
         What a manifest among them needed is needed by it no longer.
         """
-        free = select(t.objects.c.id).where(t.objects.c.state == "live", _unheld()).limit(limit)
-        if region is not None:
-            free = free.where(t.objects.c.region == region)
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(object_ids), t.objects.c.state == "live", _unheld())
         ids = self.connection.scalars(free).all()
         self.connection.execute(update(t.objects).where(t.objects.c.id.in_(ids)).values(state="condemned"))
         self.connection.execute(delete(t.refs).where(or_(t.refs.c.manifest_id.in_(ids), t.refs.c.object_id.in_(ids))))
@@ -177,9 +194,11 @@ def _unheld() -> ColumnElement[bool]:
         exists().where(t.replicas.c.manifest_id == r.manifest_id),
         exists().where(t.droplets.c.manifest_id == r.manifest_id),
         exists().where(t.holds.c.object_id == r.manifest_id),
+        exists().where(t.reads.c.manifest_id == r.manifest_id),
     )
     return and_(
         ~exists().where(t.holds.c.object_id == t.objects.c.id),
+        ~exists().where(t.reads.c.manifest_id == t.objects.c.id),
         ~_named(),
         ~exists().where(r.object_id == t.objects.c.id, needed_through),
     )

@@ -39,7 +39,8 @@ class Writer(Reader, AccountWriter, DropletWriter, ActionWriter, ObjectWriter, U
         """Drop everything but accounts, tokens, the first public images and what is known of stored objects."""
         first = t.images.c.id < t.FIRST_IMAGE_ID
         for table in (
-            t.droplets, t.holds, t.repeats, t.uploads, t.account_transfers, t.taggings, t.tags, t.ssh_keys, t.actions,
+            t.droplets, t.reads, t.holds, t.repeats, t.uploads, t.account_transfers, t.taggings, t.tags, t.ssh_keys,
+            t.actions,
         ):  # fmt: skip
             self.connection.execute(delete(table))
         self.connection.execute(

@@ -148,7 +148,8 @@ class DropletRecord:
     """A Droplet: its disk (a manifest in its region), what that was made from, and the facts of its machine.
 
     ``facts`` is what its creator asked for and wherry only keeps. ``backup_due_at`` is when the window of its next
-    backup opens. ``is_busy`` says whether an action of it is in progress.
+    backup opens, ``backup_retry_at`` when one that errored is tried again. ``is_busy`` says whether an action of it is
+    in progress.
     """
 
     id: int
@@ -167,6 +168,7 @@ class DropletRecord:
     facts: dict[str, Any]
     policy: Policy | None
     backup_due_at: datetime | None
+    backup_retry_at: datetime | None
     created_at: datetime
     is_busy: bool
     backup_ids: tuple[int, ...] = ()

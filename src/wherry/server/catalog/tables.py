@@ -2,8 +2,8 @@
 
 Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are
 never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
-which packs a manifest needs, and ``holds`` what an action in progress needs. What none of them leads to is what
-``collect`` may remove.
+which packs a manifest needs, ``holds`` what an action in progress needs, and ``reads`` what is being exported. What
+none of them leads to is what ``collect`` may remove.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 FIRST_PUBLIC_IMAGE_ID = 100_000_001
+"""Those made at the first start; all others have ids from the next one on."""
+
 FIRST_IMAGE_ID = 200_000_001
 FIRST_DROPLET_ID = 500_000_001
+
 FIRST_ACTION_ID = 3_000_000_001
 """Above 2^31, as DigitalOcean's are by now: a client that keeps 32 bits should fail here rather than there."""
 
@@ -76,6 +79,7 @@ images = Table(
     Column("expires_at", BigInteger),  # when retention lets a backup go; null is never
     Column("min_disk_gib", Integer),  # of a snapshot or backup: its Droplet's disk; null is the image's own size
     Index("images_of_account", "account_id", "id"),
+    Index("images_public", "public"),
     Index("images_that_expire", "expires_at", sqlite_where=text("expires_at IS NOT NULL"),
           postgresql_where=text("expires_at IS NOT NULL")),
     # Terraform finds a snapshot by its second, so no two of one Droplet may share it (times are whole seconds then).
@@ -101,12 +105,15 @@ droplets = Table(
     Column("facts", Text, nullable=False),  # JSON: what the caller asked for and wherry only keeps
     Column("backup_policy", Text),  # JSON; null is no backups
     Column("backup_due_at", BigInteger),  # when the window of the next backup opens
+    Column("backup_retry_at", BigInteger),  # when one is tried again that errored, or is made up for
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
     Index("droplets_of_account", "account_id", "id"),
     Index("droplets_of_manifest", "manifest_id"),
     Index("droplets_with_backups", "backup_due_at", sqlite_where=text("backup_due_at IS NOT NULL"),
           postgresql_where=text("backup_due_at IS NOT NULL")),
+    Index("droplets_to_retry", "backup_retry_at", sqlite_where=text("backup_retry_at IS NOT NULL"),
+          postgresql_where=text("backup_retry_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -241,6 +248,14 @@ holds = Table(
     Column("object_id", ForeignKey("objects.id"), primary_key=True),
     Column("action_id", ForeignKey("actions.id"), primary_key=True),
     Index("holds_of_action", "action_id"),
+)  # fmt: skip
+
+reads = Table(
+    "reads", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("manifest_id", ForeignKey("objects.id"), nullable=False),  # an export reads it now
+    Index("reads_of_manifest", "manifest_id"),
+    sqlite_autoincrement=True,
 )  # fmt: skip
 
 samples = Table(

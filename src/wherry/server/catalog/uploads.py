@@ -26,8 +26,8 @@ class UploadReader(Asker):
         return _upload(self._one(select(t.uploads).where(*found)))
 
     def uploads(self) -> list[UploadRecord]:
-        """Every upload whose bytes are still kept."""
-        return [_upload(row) for row in self.connection.execute(select(t.uploads))]
+        """Every upload that is not finished."""
+        return [_upload(row) for row in self.connection.execute(select(t.uploads).where(t.uploads.c.status == "open"))]
 
 
 class UploadWriter(Changer, UploadReader):

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from wherry import calls as c
 from wherry.errors import MethodNotAllowed, NotFound, NotServed
+from wherry.server.catalog import GONE
 from wherry.server.http import (
     account_transfers,
     actions,
@@ -180,7 +181,7 @@ def _unknown(gate: edge.Gate) -> Endpoint:
         parts = request.url.path.split("/")
         if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
             return await _not_served(gate)(request)
-        return edge.error_reply(NotFound(edge.GONE), gate.headers())
+        return edge.error_reply(NotFound(GONE), gate.headers())
 
     return endpoint
 

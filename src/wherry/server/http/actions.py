@@ -87,7 +87,11 @@ def get_action(service: Service, x: Exchange) -> m.ActionReply:
 
 def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
     """Answer actions.cancel."""
-    action = service.actions.cancel(x.account_id, x.number("action_id"))
+    action_id = x.number("action_id")
+    with service.catalog.read() as reader:
+        resource = reader.action(action_id, x.account_id).resource_type
+    x.require("droplet:update" if resource == "droplet" else "image:update")
+    action = service.actions.cancel(x.account_id, action_id)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 

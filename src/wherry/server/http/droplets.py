@@ -17,9 +17,11 @@ from wherry.server.http import transfers, wire
 from wherry.server.http.edge import reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.responses import Response
 
-    from wherry.server.catalog import Reader
+    from wherry.server.catalog import Reader, Writer
     from wherry.server.catalog.records import DropletRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
@@ -155,7 +157,7 @@ def list_supported_policies(_service: Service, _x: Exchange) -> m.SupportedPolic
 
 async def export_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer disks.export: any range of the disk as a file, made as it is sent and checked block by block."""
-    return await transfers.send_file(x, headers, await run_in_threadpool(_find_disk, service, x))
+    return await run_in_threadpool(transfers.send_file, service, x, headers, _find_disk(service, x))
 
 
 async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
@@ -184,12 +186,15 @@ def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | 
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
-def _find_disk(service: Service, x: Exchange) -> transfers.File:
-    with service.catalog.read() as reader:
-        droplet = _droplet(reader, x)
-    store = service.regions.store(droplet.region)
-    manifest = store.read_manifest(droplet.manifest_key)
-    return transfers.File(f"droplet-{droplet.id}", droplet.fingerprint, store, manifest)
+def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.File]:
+    def find(tx: Writer) -> transfers.File:
+        droplet = _droplet(tx, x)
+        assert droplet.manifest_id is not None
+        store = service.regions.store(droplet.region)
+        read_id = tx.begin_read(droplet.manifest_id)
+        return transfers.File(f"droplet-{droplet.id}", droplet.fingerprint, store, droplet.manifest_key, read_id)
+
+    return find
 
 
 # ----------------------------------------------------------------------------------------------------------- inside

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from wherry import errors as e
 from wherry import models as m
+from wherry.server.catalog import GONE
 from wherry.server.lifecycle import NO_ACTION
 
 if TYPE_CHECKING:
@@ -135,9 +136,6 @@ class Exchange:
     def _page_url(self, page: int, per_page: int) -> str:
         others = [(k, v) for k, v in self.request.query_params.multi_items() if k not in {"page", "per_page"}]
         return f"{self.base_url}{self.request.url.path}?{urlencode([*others, ('page', page), ('per_page', per_page)])}"
-
-
-GONE = "The resource you were accessing could not be found."
 
 
 def _count(text: str | None, default: int, most: int) -> int:

@@ -22,8 +22,9 @@ from wherry.server.http import images, wire
 from wherry.server.http.edge import reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from wherry.server.catalog import Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.formats import Layout
     from wherry.server.http.edge import Exchange
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 _GLANCE_S = 0.02
+_DIGITS = 20  # of the largest number that a range may name; what is cut off names nothing in any disk
 _FARTHEST_S = 50 * 366 * 86400
 
 
@@ -40,6 +42,8 @@ _FARTHEST_S = 50 * 366 * 86400
 
 def create_upload(service: Service, x: Exchange) -> m.UploadReply:
     """Answer uploads.create."""
+    if x.body.droplet_id is not None:
+        x.require("droplet:update")
     if x.body.tags:
         x.require("tag:create")
     return m.UploadReply(upload=wire.upload(service.actions.uploads.begin(x.account_id, x.body)))
@@ -103,48 +107,77 @@ async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) ->
 
 @dataclass(frozen=True)
 class File:
-    """A disk that is sent as a file: what it is called, the fingerprint of its content, and where its blocks are."""
+    """A disk that is sent as a file: what it is called, the fingerprint of its content, and where its blocks are.
+
+    ``read_id`` keeps them there until it is ended, whatever becomes of the image or Droplet meanwhile.
+    """
 
     name: str
     fingerprint: str
     store: Store
-    manifest: Manifest
+    manifest_key: str
+    read_id: int
 
 
 async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer images.export: any range of the image as a file, made as it is sent and checked block by block."""
-    return await send_file(x, headers, await run_in_threadpool(_find_replica, service, x))
+    return await run_in_threadpool(send_file, service, x, headers, _find_replica(service, x))
 
 
-async def send_file(x: Exchange, headers: dict[str, str], file: File) -> Response:
+def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Callable[[Writer], File]) -> Response:
     """Send the range of a disk that is asked for, in the format that is asked for."""
-    store, manifest = file.store, file.manifest
-    kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
-    layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
-    etag = f'"{file.fingerprint}-{kind}"'
-    start, stop = _range(x, layout.size, etag)
-    partial = (start, stop) != (0, layout.size)
-    about = {
-        **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
-        "wherry-fingerprint": file.fingerprint, "content-type": "application/octet-stream",
-        "content-disposition": f'attachment; filename="{file.name}.{kind}"',
-    }  # fmt: skip
-    if partial:
-        about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
-    status = HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK
-    if x.request.method == "HEAD":
-        return Response(status_code=status, headers=about)
-    return StreamingResponse(_render(store, manifest, layout, start, stop), status_code=status, headers=about)
+    with service.catalog.begin() as tx:
+        file = find(tx)
+    try:
+        kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
+        manifest = file.store.read_manifest(file.manifest_key)
+        layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
+        etag = f'"{file.fingerprint}-{kind}"'
+        start, stop = _range(x, layout.size, etag)
+        about = {
+            **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
+            "wherry-fingerprint": file.fingerprint, "content-type": "application/octet-stream",
+            "content-disposition": f'attachment; filename="{file.name}.{kind}"',
+        }  # fmt: skip
+        status = HTTPStatus.OK
+        if (start, stop) != (0, layout.size):
+            about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
+            status = HTTPStatus.PARTIAL_CONTENT
+        if x.request.method == "HEAD":
+            _end_read(service, file)
+            return Response(status_code=status, headers=about)
+        body = _kept(service, file, _render(file.store, manifest, layout, start, stop))
+    except BaseException:
+        _end_read(service, file)
+        raise
+    next(body)  # begun, it is sure to end
+    return StreamingResponse(body, status_code=status, headers=about)
 
 
-def _find_replica(service: Service, x: Exchange) -> File:
-    with service.catalog.read() as reader:
-        image = reader.image(x.number("image_id"), x.account_id)
-        replicas = [one for one in reader.replicas(image.id) if x.query("region") in {None, one.region}]
-    if not replicas:
-        raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
-    store = service.regions.store(replicas[0].region)
-    return File(f"image-{image.id}", image.fingerprint or "", store, store.read_manifest(replicas[0].manifest_key))
+def _kept(service: Service, file: File, parts: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield b""
+        yield from parts
+    finally:
+        _end_read(service, file)
+
+
+def _end_read(service: Service, file: File) -> None:
+    with service.catalog.begin() as tx:
+        tx.end_read(file.read_id)
+
+
+def _find_replica(service: Service, x: Exchange) -> Callable[[Writer], File]:
+    def find(tx: Writer) -> File:
+        image = tx.image(x.number("image_id"), x.account_id)
+        replicas = [one for one in tx.replicas(image.id) if x.query("region") in {None, one.region}]
+        if not replicas:
+            raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
+        store = service.regions.store(replicas[0].region)
+        read_id = tx.begin_read(replicas[0].manifest_id)
+        return File(f"image-{image.id}", image.fingerprint or "", store, replicas[0].manifest_key, read_id)
+
+    return find
 
 
 def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
@@ -155,6 +188,7 @@ def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
         return 0, size
     if not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)) or not first + last:
         return 0, size
+    first, last = first[:_DIGITS], last[:_DIGITS]
     start = int(first) if first else max(0, size - int(last))
     stop = min(int(last) + 1, size) if first and last else size
     if start >= size or stop <= start:

@@ -68,7 +68,7 @@ class Wire:
         return m.Droplet(
             id=record.id, name=record.name, memory=size.memory, vcpus=size.vcpus, disk=disk_gib,
             locked=record.is_busy and not is_new, status=record.status, created_at=_second(record.created_at),
-            image=image(_as_known_to(record, record.image), token), size=size, size_slug=record.size, region=region,
+            image=image(_as_known_to(record, token), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
             volume_ids=list(record.facts.get("volumes", [])),
@@ -94,7 +94,8 @@ def image(record: ImageRecord, token: TokenRecord) -> m.Image:
         public=record.public, regions=list(record.regions), created_at=_second(record.created_at),
         min_disk_size=min_disk_gib(record), size_gigabytes=_size_gigabytes(record),
         description=record.description or "",
-        tags=list(record.tags) if token.may("tag:read") else [], status=record.status,
+        tags=list(record.tags) if token.may("tag:read") and record.account_id == token.account_id else [],
+        status=record.status,
         error_message=record.error_message,
     )  # fmt: skip
 
@@ -179,11 +180,17 @@ def networks(droplet_id: int, *, ipv6: bool) -> m.Networks:
     return m.Networks(v4=v4, v6=[v6] if ipv6 else [])
 
 
-def _as_known_to(droplet: DropletRecord, made_from: ImageRecord) -> ImageRecord:
-    """What a Droplet was made from. Of an image that became another account's, no more is shown than that it was."""
-    if made_from.public or made_from.account_id == droplet.account_id:
+def _as_known_to(droplet: DropletRecord, token: TokenRecord) -> ImageRecord:
+    """What a Droplet was made from: no more than that there was one, where the image became another account's.
+
+    So it is for a token that may not read images; the object itself is something that clients rely on.
+    """
+    made_from = droplet.image
+    is_known = made_from.public or made_from.account_id == droplet.account_id
+    if is_known and token.may("image:read"):
         return made_from
-    return replace(made_from, name="", description=None, tags=(), regions=(), status="deleted")
+    status = made_from.status if is_known else "deleted"
+    return replace(made_from, name="", slug=None, description=None, tags=(), regions=(), status=status)
 
 
 def _features(record: DropletRecord) -> list[str]:

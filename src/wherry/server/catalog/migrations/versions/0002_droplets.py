@@ -26,6 +26,7 @@ def upgrade() -> None:
 def _add_columns() -> None:
     for name, kind in (("expires_at", BigInteger()), ("min_disk_gib", Integer())):
         op.add_column("images", Column(name, kind))
+    op.create_index("images_public", "images", ["public"])
     _index("images_that_expire", "images", ["expires_at"], "expires_at IS NOT NULL")
     _index("one_image_a_second", "images", ["resource_id", "created_at"], "resource_id IS NOT NULL", unique=True)
     op.add_column("uploads", Column("action_id", BigInteger()))
@@ -53,6 +54,7 @@ def _create_tables() -> None:
         Column("facts", Text, nullable=False),
         Column("backup_policy", Text),
         Column("backup_due_at", BigInteger),
+        Column("backup_retry_at", BigInteger),
         Column("created_at", BigInteger, nullable=False),
         Column("deleted_at", BigInteger),
         sqlite_autoincrement=True,
@@ -60,6 +62,7 @@ def _create_tables() -> None:
     op.create_index("droplets_of_account", "droplets", ["account_id", "id"])
     op.create_index("droplets_of_manifest", "droplets", ["manifest_id"])
     _index("droplets_with_backups", "droplets", ["backup_due_at"], "backup_due_at IS NOT NULL")
+    _index("droplets_to_retry", "droplets", ["backup_retry_at"], "backup_retry_at IS NOT NULL")
     op.create_table(
         "tags",
         Column("id", _Id, primary_key=True),
@@ -100,6 +103,13 @@ def _create_tables() -> None:
         sqlite_autoincrement=True,
     )
     _index("one_offer_an_image", "account_transfers", ["image_id"], "status = 'pending'", unique=True)
+    op.create_table(
+        "reads",
+        Column("id", _Id, primary_key=True),
+        Column("manifest_id", _Id, ForeignKey("objects.id"), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("reads_of_manifest", "reads", ["manifest_id"])
     op.create_table("facts", Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
     first = text("INSERT INTO sqlite_sequence (name, seq) VALUES ('droplets', :seq)")
     op.get_bind().execute(first, {"seq": _FIRST_DROPLET_ID - 1})
