@@ -304,8 +304,9 @@ def _begin_destroy(scene: Scene) -> ActionRecord:
 def _begin_schedule(scene: Scene) -> ActionRecord | None:
     """Let the window of the next backup open, or the time come in which one that errored is tried again."""
     droplet = scene.rooms.droplet(scene.droplet)
-    assert droplet.backup_due_at is not None
-    scene.rooms.actions.scheduler.set_clock(max(droplet.backup_due_at, scene.rooms.clock()))
+    due = droplet.backup_retry_at or droplet.backup_due_at
+    assert due is not None
+    scene.rooms.actions.scheduler.set_clock(max(due, scene.rooms.clock()))
     with scene.rooms.catalog.read() as reader:
         return next(iter(reader.running(kind="backup")), None)
 
@@ -592,7 +593,7 @@ def test_a_scheduled_backup_that_errored_is_due_again_soon(stage: Stage) -> None
     for minutes in (0, 11):
         scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=minutes))
         scene.rooms.engine.run()
-        due = scene.rooms.droplet(scene.droplet).backup_due_at
+        due = scene.rooms.droplet(scene.droplet).backup_retry_at
         assert due is not None
         assert timedelta(minutes=10) <= due - MIDNIGHT - timedelta(minutes=minutes) < timedelta(minutes=11)
         assert scene.rooms.droplet(scene.droplet).backup_ids == scene.backups
@@ -600,6 +601,7 @@ def test_a_scheduled_backup_that_errored_is_due_again_soon(stage: Stage) -> None
     scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=22))
     scene.rooms.engine.run()
     assert scene.rooms.droplet(scene.droplet).backup_due_at == MIDNIGHT + timedelta(days=1)
+    assert scene.rooms.droplet(scene.droplet).backup_retry_at is None
     assert len(scene.rooms.droplet(scene.droplet).backup_ids) == 3
 
 

@@ -378,7 +378,8 @@ class Machine(RuleBasedStateMachine):
         due = {
             one.id: (one.policy, one.backup_due_at)
             for one in self.rooms.droplets().values()
-            if one.policy is not None and one.backup_due_at is not None and one.backup_due_at > before
+            if one.policy is not None and one.backup_retry_at is None
+            if one.backup_due_at is not None and one.backup_due_at > before
         }
         came = self.do(lambda: self.rooms.actions.scheduler.advance_clock(timedelta(hours=hours)), nth, run=True)
         if came and not self.asked_faults:
