@@ -592,14 +592,16 @@ def test_a_scheduled_backup_that_errored_is_due_again_soon(stage: Stage) -> None
     for minutes in (0, 11):
         scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=minutes))
         scene.rooms.engine.run()
-        due = scene.rooms.droplet(scene.droplet).backup_due_at
-        assert due is not None
-        assert timedelta(minutes=10) <= due - MIDNIGHT - timedelta(minutes=minutes) < timedelta(minutes=11)
+        again = scene.rooms.droplet(scene.droplet).backup_retry_at
+        assert again is not None
+        assert timedelta(minutes=10) <= again - MIDNIGHT - timedelta(minutes=minutes) < timedelta(minutes=11)
+        assert scene.rooms.droplet(scene.droplet).backup_due_at == MIDNIGHT + timedelta(days=1)
         assert scene.rooms.droplet(scene.droplet).backup_ids == scene.backups
     driver.mend()
     scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=22))
     scene.rooms.engine.run()
     assert scene.rooms.droplet(scene.droplet).backup_due_at == MIDNIGHT + timedelta(days=1)
+    assert scene.rooms.droplet(scene.droplet).backup_retry_at is None
     assert len(scene.rooms.droplet(scene.droplet).backup_ids) == 3
 
 
