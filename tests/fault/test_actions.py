@@ -304,9 +304,8 @@ def _begin_destroy(scene: Scene) -> ActionRecord:
 def _begin_schedule(scene: Scene) -> ActionRecord | None:
     """Let the window of the next backup open, or the time come in which one that errored is tried again."""
     droplet = scene.rooms.droplet(scene.droplet)
-    due = droplet.backup_retry_at or droplet.backup_due_at
-    assert due is not None
-    scene.rooms.actions.scheduler.set_clock(max(due, scene.rooms.clock()))
+    assert droplet.backup_due_at is not None
+    scene.rooms.actions.scheduler.set_clock(max(droplet.backup_due_at, scene.rooms.clock()))
     with scene.rooms.catalog.read() as reader:
         return next(iter(reader.running(kind="backup")), None)
 
@@ -593,9 +592,10 @@ def test_a_scheduled_backup_that_errored_is_due_again_soon(stage: Stage) -> None
     for minutes in (0, 11):
         scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=minutes))
         scene.rooms.engine.run()
-        due = scene.rooms.droplet(scene.droplet).backup_retry_at
-        assert due is not None
-        assert timedelta(minutes=10) <= due - MIDNIGHT - timedelta(minutes=minutes) < timedelta(minutes=11)
+        again = scene.rooms.droplet(scene.droplet).backup_retry_at
+        assert again is not None
+        assert timedelta(minutes=10) <= again - MIDNIGHT - timedelta(minutes=minutes) < timedelta(minutes=11)
+        assert scene.rooms.droplet(scene.droplet).backup_due_at == MIDNIGHT + timedelta(days=1)
         assert scene.rooms.droplet(scene.droplet).backup_ids == scene.backups
     driver.mend()
     scene.rooms.actions.scheduler.set_clock(MIDNIGHT + timedelta(minutes=22))

@@ -306,6 +306,22 @@ def test_a_backup_that_errored_is_tried_again(api: Api) -> None:
     assert len(backups_of(api, droplet)) == 2
 
 
+@pytest.mark.parametrize("policy", [{"plan": "daily", "hour": 0}, {"plan": "weekly", "weekday": "FRI"}])
+def test_a_backup_that_is_to_be_tried_again_outlives_a_change_of_policy(api: Api, policy: dict[str, Any]) -> None:
+    """Changing the policy, be it to the same one, takes no backup away that its window owes."""
+    set_clock(api, WEDNESDAY)
+    droplet = api.droplet(backups=True)["id"]
+    api.post("/_wherry/faults", json={"action": "backup"}).raise_for_status()
+    set_clock(api, "2031-03-06T00:00:00Z")
+    assert backups_of(api, droplet) == []
+
+    api.done(droplet, "change_backup_policy", backup_policy=policy)
+    assert api.seen(droplet)["next_backup_window"]["start"] == "2031-03-07T00:00:00Z"
+    api.advance(minutes=11)
+
+    assert [one["name"] for one in backups_of(api, droplet)] == ["web-1 2031-03-06"]
+
+
 def test_a_backup_is_taken_when_a_test_asks(api: Api) -> None:
     """The control takes a backup whether backups are enabled or not; its retention is the policy's, or daily."""
     set_clock(api, WEDNESDAY)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import httpx
     from tests.contract.api.conftest import Api, Shelf
@@ -329,3 +330,66 @@ def test_an_import_that_is_repeated_under_its_key_is_begun_once(api: Api, drople
     assert refusal(other) == (422, "Idempotency-Key was used for another request within the last 24 hours")
     api.ended(first.json()["action"]["id"])
     assert disk_of(api, droplet).startswith(b"one")
+
+
+# ------------------------------------------------------------------------------------------------------- at once
+
+
+@pytest.mark.parametrize("of", ["droplet", "image"])
+def test_an_export_ends_whatever_becomes_of_what_it_reads(api: Api, of: str) -> None:
+    """A disk that is replaced, or an image that is deleted, while it is read is read to its end, and collected then."""
+    disk = random.Random(8).randbytes(48 * MIB)
+    image = api.make(content=disk)["id"]
+    droplet = api.droplet(image)["id"]
+    if of == "droplet":
+        api.delete(f"/v2/images/{image}").raise_for_status()
+    path = f"/v2/droplets/{droplet}/disk" if of == "droplet" else f"/v2/images/{image}/export"
+    with api.stream("GET", path) as reply:
+        parts = reply.iter_raw(MIB)
+        got = [next(parts)]
+        if of == "droplet":
+            replaced(api, droplet, b"other bytes")
+        else:
+            api.delete(f"/v2/droplets/{droplet}").raise_for_status()
+            api.delete(f"/v2/images/{image}").raise_for_status()
+        api.ended(api.post("/v2/collect", json={}).json()["action"]["id"])
+        assert b"".join([*got, *parts]) == disk
+    api.ended(api.post("/v2/collect", json={}).json()["action"]["id"])
+    assert api.post("/v2/collect", json={"dry_run": True}).json()["plan"] == []
+
+
+def test_an_upload_is_not_finished_while_a_piece_comes_in(api: Api, droplet: int) -> None:
+    """What is still coming in is neither imported nor given up; afterwards it is."""
+    upload = begin_upload(api, droplet)
+    refused = []
+
+    def piece() -> Iterator[bytes]:
+        yield DISK[:MIB]
+        while (answer := refusal(put(api, droplet, b"", upload_id=upload)))[1] == "Upload is empty":
+            threading.Event().wait(0.01)  # the piece has not begun to come in
+        refused.append(answer)
+        refused.append(refusal(api.delete(f"/v2/uploads/{upload}")))
+        yield DISK[MIB:]
+
+    api.patch(f"/v2/uploads/{upload}", content=piece(), headers={"upload-offset": "0"}).raise_for_status()
+
+    assert refused == [(422, "Another piece of this upload is coming in")] * 2
+    assert api.ended(put(api, droplet, b"", upload_id=upload).json()["action"]["id"])["status"] == "completed"
+    assert disk_of(api, droplet) == DISK
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"), [("-" + "9" * 5000, 206), ("9" * 5000 + "-", 416), ("0-" + "9" * 5000, 200)]
+)
+def test_a_range_may_name_any_number(api: Api, droplet: int, asked: str, status: int) -> None:
+    """A number that no disk reaches is taken for what it means."""
+    reply = api.get(f"/v2/droplets/{droplet}/disk", headers={"range": f"bytes={asked}"})
+
+    assert reply.status_code in {status, 200}, reply.text[:200]
+
+
+def test_an_upload_for_a_disk_needs_the_scope_of_the_droplet(scoped: Callable[..., Api], droplet: int) -> None:
+    """To begin one, droplet:update is needed as well."""
+    assert scoped("image:create").post("/v2/uploads", json={"droplet_id": droplet}).status_code == 403
+    both = scoped("image:create", "droplet:update")
+    assert both.post("/v2/uploads", json={"droplet_id": droplet}).status_code == 201

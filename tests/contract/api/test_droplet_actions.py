@@ -529,3 +529,28 @@ def test_an_action_of_a_droplet_is_cancelled(api: Api, occupy: Callable[[], None
 
     assert api.ended(begun)["error"]["code"] == "cancelled"
     assert api.seen(droplet)["status"] == "active"
+
+
+# ----------------------------------------------------------------------------------------------------------- cancel
+
+
+def test_to_cancel_takes_the_scope_of_what_is_done(
+    api: Api, scoped: Callable[..., Api], occupy: Callable[[], None]
+) -> None:
+    """An action of a Droplet is cancelled by who may update Droplets, not by who may update images."""
+    droplet = api.droplet()["id"]
+    occupy()
+    action = api.do(droplet, "reboot").json()["action"]["id"]
+
+    assert scoped("actions:read", "image:update").post(f"/v2/actions/{action}/cancel").status_code == 403
+    assert scoped("actions:read", "droplet:update").post(f"/v2/actions/{action}/cancel").status_code == 200
+
+
+def test_only_the_operator_cancels_what_is_nobodys(api: Api, other: Api, occupy: Callable[[], None]) -> None:
+    """A collect belongs to no account: another one than the operator's may read it, and not cancel it."""
+    occupy()
+    action = api.post("/v2/collect", json={}).json()["action"]["id"]
+
+    assert other.get(f"/v2/actions/{action}").status_code == 200
+    assert other.post(f"/v2/actions/{action}/cancel").status_code == 403
+    assert api.post(f"/v2/actions/{action}/cancel").status_code == 200

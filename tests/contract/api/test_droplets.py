@@ -409,6 +409,7 @@ def test_what_a_token_may_not_read_is_left_out(api: Api, scoped: Callable[..., A
 
     assert (shown["snapshot_ids"], shown["backup_ids"], shown["tags"]) == ([snapshot["id"]], [backup["id"]], ["web"])
     assert (hidden["snapshot_ids"], hidden["backup_ids"], hidden["tags"], hidden["region"]["sizes"]) == ([], [], [], [])
+    assert (hidden["image"]["id"], hidden["image"]["name"]) == (shown["image"]["id"], "")
     assert hidden.keys() == shown.keys()
 
 

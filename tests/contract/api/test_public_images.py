@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wherry.testing.service import ServiceProcess
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import httpx
     from tests.contract.api.conftest import Api, Shelf
-
-    from wherry.testing.service import ServiceProcess
 
 NO_ACCESS = "You do not have access for the attempted action."
 FIRST = [
@@ -92,18 +93,43 @@ def test_the_first_images_outlive_a_reset(api: Api) -> None:
     assert api.create().status_code == 202
 
 
+def test_a_first_image_takes_no_slug_over(tmp_path: Path, connect: Callable[[str], Api]) -> None:
+    """Where the operator published an image before there were first ones, it keeps its slug when they are made."""
+    regions = ("--test-mode", "--regions", "nyc3,ams3")
+    with ServiceProcess(tmp_path / "data", arguments=(*regions, "--no-public-images")) as service:
+        api = connect(service.url)
+        assert public(api) == []
+        own = publish(api, b"a real system", slug=FIRST[0])
+    with ServiceProcess(tmp_path / "data", arguments=regions) as service:
+        api = connect(service.url)
+        assert api.get(f"/v2/images/{FIRST[0]}").json()["image"]["id"] == own["id"]
+        assert {one["slug"] for one in public(api)} == set(FIRST)
+
+
+def test_public_images_come_to_regions_that_are_new(tmp_path: Path, connect: Callable[[str], Api]) -> None:
+    """A service that is started with more regions than before brings its public images there before it is ready."""
+    with ServiceProcess(tmp_path / "data", arguments=("--test-mode", "--regions", "nyc3")) as service:
+        publish(connect(service.url), b"ours")
+    with ServiceProcess(tmp_path / "data", arguments=("--test-mode", "--regions", "nyc3,ams3")) as service:
+        api = connect(service.url)
+        assert {tuple(one["regions"]) for one in public(api)} == {("nyc3", "ams3")}
+        made = api.droplet(image="ours-1", region="ams3")
+        assert api.get(f"/v2/droplets/{made['id']}/disk").content.startswith(b"ours")
+
+
 # ---------------------------------------------------------------------------------------------------------- publish
 
 
 def test_the_operator_publishes_an_image(api: Api, other: Api) -> None:
     """An upload with a slug becomes a public image in all regions, for every account, and can be used at once."""
-    image = publish(api, b"ours" * 9999, distribution="Debian", description="our own")
+    image = publish(api, b"ours" * 9999, distribution="Debian", description="our own", tags=["ops"])
 
     assert (image["slug"], image["public"], image["type"], image["status"]) == ("ours-1", True, "base", "available")
     assert (image["name"], image["distribution"], image["description"]) == ("Ours 1", "Debian", "our own")
     assert image["regions"][0] == "nyc3"
     assert set(image["regions"]) == every_region(api)
-    assert other.get("/v2/images/ours-1").json()["image"] == image
+    assert image["tags"] == ["ops"]
+    assert other.get("/v2/images/ours-1").json()["image"] == {**image, "tags": []}
     assert image["id"] in [one["id"] for one in public(other)]
     droplet = other.droplet(image["id"], region="sgp1", image="ours-1")
     assert other.get(f"/v2/droplets/{droplet['id']}/disk").content.startswith(b"ours")
