@@ -357,6 +357,7 @@ class Machine(RuleBasedStateMachine):
     @rule(nth=deaths)
     def expire(self, nth: int | None) -> None:
         """What was over before must be gone afterwards, but for the newest of each Droplet."""
+        self.do(self.rooms.engine.run, None)
         moment = self.rooms.clock()
         if self.do(self.rooms.actions.expire, nth, run=True) and not self.asked_faults:
             for image in self.model.images.values():
@@ -435,8 +436,9 @@ class Machine(RuleBasedStateMachine):
                 "SELECT id FROM actions WHERE id > ? ORDER BY id", (self.last_action,)
             ).scalars().all()  # fmt: skip
             accepted = [reader.action(one) for one in rows]
-        for action_id in list(self.pending):
-            self._learn_end(self.rooms.action(action_id))
+        ended = [one for one in map(self.rooms.action, self.pending) if one.completed_at is not None]
+        for action in sorted(ended, key=lambda one: (one.completed_at, one.id)):
+            self._learn_end(action)
         for action in accepted:
             self.last_action = action.id
             self.pending[action.id] = getattr(self, f"_expect_{action.type}", self._expect_nothing)(action)
