@@ -49,6 +49,7 @@ SHORT = settings(
     derandomize=not EVERY, suppress_health_check=list(HealthCheck), print_blob=False,
     phases=(Phase.generate, Phase.shrink) if EVERY else (Phase.generate,),
 )  # fmt: skip
+CONTROL = settings(SHORT, max_examples=200, stateful_step_count=35, derandomize=True, phases=(Phase.generate,))
 
 _chance = random.Random(3)
 PALETTE = [bytes(MIB), _chance.randbytes(MIB), *(_chance.randbytes(64) * (MIB // 64) for _ in range(5))]
@@ -698,7 +699,7 @@ def test_a_disk_that_nobody_holds_is_caught(drive: Callable[[settings], None], m
     """A control: actions that do not hold the disk that they are going to name."""
     monkeypatch.setattr(Writer, "hold_manifest", lambda *_: None)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
-        drive(settings(SHORT, max_examples=200))
+        drive(CONTROL)
 
 
 def test_a_collect_that_knows_no_droplets_is_caught(
@@ -707,4 +708,4 @@ def test_a_collect_that_knows_no_droplets_is_caught(
     """A control: a collect that takes what only a Droplet names."""
     monkeypatch.setattr(objects_module, "_unheld", _unheld_but_by_droplets)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
-        drive(settings(SHORT, max_examples=200))
+        drive(CONTROL)
