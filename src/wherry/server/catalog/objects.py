@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, update
 
 from wherry.errors import BlockMissing
 from wherry.server.catalog import tables as t
@@ -157,7 +157,8 @@ class ObjectWriter(Changer, ObjectReader):
         A second time changes nothing. Raises BlockMissing if the action does not hold all of the objects: then they
         might be gone by now.
         """
-        held = {one.key: one.id for kind in ("pack", "manifest") for one in self.held(action_id, region, kind)}
+        mine = self.connection.execute(_HELD, {"action": action_id, "region": region})
+        held: dict[str, int] = {one.key: one.id for one in mine}
         if unheld := {manifest_key, *pack_keys} - held.keys():
             raise BlockMissing(f"the manifest names {min(unheld)} in {region}, which the action does not hold")
         manifest_id = held[manifest_key]
@@ -174,6 +175,14 @@ class ObjectWriter(Changer, ObjectReader):
     def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
         have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
         self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+
+
+_HELD = (
+    select(t.objects.c.key, t.objects.c.id)
+    .join(t.holds, t.holds.c.object_id == t.objects.c.id)
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region"))
+)
+"""What an action holds in a region, packs and manifests."""
 
 
 def _named() -> ColumnElement[bool]:
