@@ -23,7 +23,10 @@ ACCEPTED = 0
 
 
 def offer(tx: Writer, account_id: int, image_id: int, *, email: str | None = None, uuid: str | None = None) -> int:
-    """Offer an image to the account of this e-mail or team; answers the offer's number."""
+    """Offer an image to the account of this e-mail or team; answers the offer's number.
+
+    The same offer again answers the number of the one that waits: its reply may have been lost.
+    """
     image = tx.lock_image(image_id, account_id)
     lifecycle.check_account_transfer(image)
     recipient = tx.find_account(email=email, uuid=uuid)
@@ -31,6 +34,8 @@ def offer(tx: Writer, account_id: int, image_id: int, *, email: str | None = Non
         raise NotFound(GONE)
     if recipient.id == account_id:
         return ACCEPTED
+    if (pending := tx.pending_offer(image_id, recipient.id)) is not None:
+        return pending
     lifecycle.check_offer(tx.running(image_id=image_id), is_offered=tx.is_offered(image_id))
     return tx.offer_image(image_id, account_id, recipient.id)
 

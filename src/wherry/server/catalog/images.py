@@ -158,6 +158,13 @@ class ImageReader(TagReader):
         row = self._one(select(t.account_transfers).where(*found))
         return AccountTransferRecord(row.id, row.image_id, row.sender_id, row.recipient_id, row.status)
 
+    def pending_offer(self, image_id: int, recipient_id: int) -> int | None:
+        """The number of the offer of an image to an account that waits for its answer, or None."""
+        offer = t.account_transfers.c
+        this = (offer.image_id == image_id, offer.recipient_id == recipient_id, offer.status == "pending")
+        found: int | None = self.connection.scalar(select(offer.id).where(*this))
+        return found
+
     def is_offered(self, image_id: int) -> bool:
         """Whether an offer of the image waits for its answer."""
         return self._exists(t.account_transfers.c.image_id == image_id, t.account_transfers.c.status == "pending")
