@@ -55,7 +55,8 @@ class DiskWriter:
         self._holder = holder
         self._watcher = watcher
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
-        self._free = [bytearray(BLOCK_SIZE) for _ in range(_BUFFERS * THREADS)]
+        self._free: list[bytearray] = []
+        self._unmade = _BUFFERS * THREADS  # a small disk needs fewer
         self._flight: deque[tuple[bytearray, Future[_Prepared | None]]] = deque()
         self._manifest = Manifest(0, action_id)
         self._stored = Places(self._manifest.digests)
@@ -82,6 +83,9 @@ class DiskWriter:
 
     def _take(self) -> bytearray:
         """A free buffer; where there is none, the oldest block in flight is brought home first."""
+        if not self._free and self._unmade:
+            self._unmade -= 1
+            return bytearray(BLOCK_SIZE)
         return self._free.pop() if self._free else self._land()
 
     def _prepare(self, number: int, buffer: bytearray, length: int) -> _Prepared | None:
