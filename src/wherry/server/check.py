@@ -84,7 +84,7 @@ def _check_manifest(
 
 def _check_objects(reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
     """Objects that are needed must be there; what is there must be known, or nothing would ever remove it."""
-    there = dict(regions.store(region).backend.list(""))
+    there = dict(regions.store(region).list_objects())
     known = set()
     for one, needed in reader.objects(region):
         known.add(one.key)

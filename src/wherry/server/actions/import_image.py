@@ -97,9 +97,8 @@ class ImportImage:
         """Bring the disk to a further region: only the blocks that are missing there move."""
         target = self._regions.store(region)
         held = HeldBlocks(self._catalog, target, action.id, region)
-        with self._catalog.read() as reader:
-            account_id = reader.image(action.image_id).account_id
-        plan = held.plan(manifest, account_id)
+        assert action.account_id is not None, "an image is imported for its account"
+        plan = held.plan(manifest, action.account_id)
         holder = ActionHolder(self._catalog, action.id, region)
         done = frozenset(held.own_numbers)
         target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=meter)
