@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wherry import Client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test run."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

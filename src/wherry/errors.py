@@ -12,6 +12,7 @@
       SourceError                  the URL of an import gives no image
         SourceRefused · SourceUnavailable (retryable)
       ActionCancelled · AttemptsExhausted        how else an action may end
+      ClaimLost                    inside the service: another worker runs the action by now
       ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
         CertificateNotTrusted
 
@@ -242,6 +243,12 @@ class AttemptsExhausted(WherryError):
     id = "attempts_exhausted"
     retryable = True
     hint = "Read the service's log for why it died, then start the action again."
+
+
+class ClaimLost(WherryError):
+    """A worker was taken for dead, and another one runs its action by now; never seen outside the service."""
+
+    id = "claim_lost"
 
 
 class ActionErrored(WherryError):

@@ -12,20 +12,19 @@ from wherry.models import ActionError, Progress
 from wherry.server.catalog import Catalog, Writer, open_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
+def catalog(open_catalog: Callable[..., Catalog]) -> Catalog:
     """An empty catalog with one account, whose id is 1."""
-    catalog = open_sqlite(tmp_path / "catalog.db", clock=lambda: NOW)
+    catalog = open_catalog(lambda: NOW)
     with catalog.begin() as tx:
         tx.add_account("uuid", "owner@example.invalid", "Owner")
-    yield catalog
-    catalog.close()
+    return catalog
 
 
 def add_image(tx: Writer, name: str = "web", **values: object) -> int:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import NotFound, Unprocessable
-from wherry.server.catalog import Catalog, Writer, open_sqlite
+from wherry.server.catalog import Catalog, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 TOO_LARGE = (2**53, 2**63, 2**64, 10**30)
@@ -20,14 +19,13 @@ OWNER, OTHER = 1, 2
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
+def catalog(open_catalog: Callable[..., Catalog]) -> Catalog:
     """An empty catalog with two accounts, whose ids are 1 and 2."""
-    catalog = open_sqlite(tmp_path / "catalog.db", clock=lambda: NOW)
+    catalog = open_catalog(lambda: NOW)
     with catalog.begin() as tx:
         tx.add_account("uuid-1", "Owner@example.invalid", "Owner")
         tx.add_account("uuid-2", "other@example.invalid", "Other")
-    yield catalog
-    catalog.close()
+    return catalog
 
 
 def add_image(tx: Writer, account_id: int = OWNER, **values: object) -> int:

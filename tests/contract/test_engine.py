@@ -1,3 +1,5 @@
+"""The engine, on each kind of database: what was accepted ends, whatever dies, and nothing ends twice."""
+
 from __future__ import annotations
 
 import threading
@@ -6,42 +8,55 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wherry.errors import StoreUnavailable, Unprocessable
+from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unprocessable
 from wherry.server import engine as engine_module
-from wherry.server.catalog import Catalog, open_sqlite
-from wherry.server.engine import Engine
+from wherry.server.catalog.records import ProcessRecord
+from wherry.server.dispatch import Limits, Rules
+from wherry.server.engine import Engine, Pool, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ActionRecord
 
 DEADLINE_S = 30.0
+POOL = Pool(slots=4, lease_s=0.5, patience_s=2.0)
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    """The catalog in whose database the engine's tables lie."""
-    catalog = open_sqlite(tmp_path / "catalog.db")
+def catalog(open_catalog: Callable[..., Catalog]) -> Catalog:
+    """A catalog with two accounts."""
+    catalog = open_catalog()
     with catalog.begin() as tx:
-        tx.add_account("uuid", "owner@example.invalid", "Owner")
-    yield catalog
-    catalog.close()
+        for name in ("owner", "guest"):
+            tx.add_account(name, f"{name}@example.invalid", name)
+    return catalog
 
 
 @pytest.fixture
-def engine(tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An engine that was not started yet."""
+def make_engine(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """Makes engines that were not started yet, each as in a process of its own."""
     monkeypatch.setattr(engine_module, "_FIRST_WAIT_S", 0.01)
-    engine = Engine(tmp_path / "catalog.db", 4)
-    yield engine
-    engine.stop()
+    made: list[Engine] = []
+
+    def make(pool: Pool = POOL, rules: Rules | None = None) -> Engine:
+        made.append(Engine(catalog, pool, rules))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.stop()
 
 
-def enqueue(catalog: Catalog, engine: Engine) -> int:
+def add(catalog: Catalog, account_id: int = 1, **values: object) -> int:
     with catalog.begin() as tx:
-        action = tx.add_action("kind", account_id=1)
-        engine.enqueue(tx.connection, "kind", action.id)
-    return action.id
+        return tx.add_action("kind", account_id=account_id, **values).id  # type: ignore[arg-type]  # passed on
+
+
+def end(catalog: Catalog, action: ActionRecord) -> None:
+    with catalog.begin(by=action) as tx:
+        tx.end_action(action.id)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -51,91 +66,303 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         threading.Event().wait(0.01)
 
 
-def test_a_workflow_runs_when_its_action_was_committed(catalog: Catalog, engine: Engine) -> None:
-    """Action and workflow are accepted by one commit; each step runs once."""
+def has_ended(catalog: Catalog, action_id: int) -> bool:
+    with catalog.read() as reader:
+        return not reader.action(action_id).is_running
+
+
+def die(engine: Engine) -> None:
+    """Let an engine fall silent, as its process does when it is killed or stopped; its threads go on."""
+    engine._stopping.set()
+    for thread in engine._threads:
+        thread.join()
+
+
+def test_an_action_runs_when_it_was_committed(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """A row that was committed is all it takes; each step runs once, in order."""
     ran: list[tuple[str, int]] = []
 
-    def run(action_id: int) -> None:
-        engine.step("first", lambda number: ran.append(("first", number)), action_id)
-        engine.step("second", lambda number: ran.append(("second", number)), action_id)
+    def first(action: ActionRecord) -> None:
+        ran.append(("first", action.id))
 
-    engine.workflow("kind", run)
-    engine.start()
-    action_id = enqueue(catalog, engine)
-    wait_until(lambda: len(ran) == 2)
+    def second(action: ActionRecord) -> None:
+        ran.append(("second", action.id))
+        end(catalog, action)
+
+    engine = make_engine()
+    engine.workflow("kind", lambda action: engine.run_steps(action, [first, second]))
+    engine.start(alone=True)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
     assert ran == [("first", action_id), ("second", action_id)]
 
 
-def test_a_workflow_whose_transaction_failed_never_runs(catalog: Catalog, engine: Engine) -> None:
-    """What was rolled back leaves neither action nor workflow."""
+def test_an_action_whose_transaction_failed_never_runs(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """What was rolled back leaves nothing to run."""
     ran: list[int] = []
-    engine.workflow("kind", ran.append)
-    engine.start()
+    engine = make_engine()
+    engine.workflow("kind", lambda action: (ran.append(action.id), end(catalog, action))[0])
+    engine.start(alone=True)
     with pytest.raises(Unprocessable), catalog.begin() as tx:
-        action = tx.add_action("kind", account_id=1)
-        engine.enqueue(tx.connection, "kind", action.id)
+        tx.add_action("kind", account_id=1)
         raise Unprocessable("no")
-    kept = enqueue(catalog, engine)
-    wait_until(lambda: bool(ran))
+    kept = add(catalog)
+    wait_until(lambda: has_ended(catalog, kept))
     assert ran == [kept]
 
 
-def test_a_step_that_may_be_retried_is(catalog: Catalog, engine: Engine) -> None:
-    """An error that says it may pass is tried again; the workflow goes on when it has passed."""
-    tries: list[int] = []
-    ended: list[object] = []
+def test_a_step_that_may_be_retried_is(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """An error that says it may pass is tried again, and the action says what it waits for."""
+    waited: list[str | None] = []
 
-    def shaky(action_id: int) -> str:
-        tries.append(action_id)
-        if len(tries) < 3:
-            raise StoreUnavailable("away")
-        return "there"
+    def shaky(action: ActionRecord) -> None:
+        with catalog.read() as reader:
+            progress = reader.action(action.id).progress
+        waited.append(progress.waiting_for if progress else None)
+        if len(waited) < 3:
+            raise StoreUnavailable("the store is away")
+        end(catalog, action)
 
-    engine.workflow("kind", lambda action_id: ended.append(engine.step("shaky", shaky, action_id)))
-    engine.start()
-    enqueue(catalog, engine)
-    wait_until(lambda: bool(ended))
-    assert ended == ["there"]
-    assert len(tries) == 3
+    engine = make_engine()
+    engine.workflow("kind", lambda action: engine.run_steps(action, [shaky]))
+    engine.start(alone=True)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert waited == [None, "the store is away", "the store is away"]
 
 
-@pytest.mark.parametrize(("error", "tries"), [(StoreUnavailable("away"), 4), (Unprocessable("no"), 1)])
+@pytest.mark.parametrize(("error", "is_repeated"), [(StoreUnavailable("away"), True), (Unprocessable("no"), False)])
 def test_an_error_that_stays_is_raised_as_it_was(
-    catalog: Catalog, engine: Engine, error: Exception, tries: int
+    catalog: Catalog, make_engine: Callable[..., Engine], error: Exception, *, is_repeated: bool
 ) -> None:
-    """The workflow sees the step's own error, after as many tries as it is worth."""
+    """Whoever runs the steps sees the step's own error, once patience is over where it might have passed."""
     seen: list[Exception] = []
     tried: list[int] = []
 
-    def fail(action_id: int) -> None:
-        tried.append(action_id)
+    def fail(action: ActionRecord) -> None:
+        tried.append(action.id)
         raise error
 
-    def run(action_id: int) -> None:
+    engine = make_engine(Pool(slots=1, lease_s=0.5, patience_s=0.1))
+
+    def run(action: ActionRecord) -> None:
         try:
-            engine.step("failing", fail, action_id)
+            engine.run_steps(action, [fail])
         except (StoreUnavailable, Unprocessable) as raised:
             seen.append(raised)
+            end(catalog, action)
 
     engine.workflow("kind", run)
-    engine.start()
-    enqueue(catalog, engine)
+    engine.start(alone=True)
+    add(catalog)
     wait_until(lambda: bool(seen))
-    assert (type(seen[0]), str(seen[0]), len(tried)) == (type(error), str(error), tries)
+    assert seen == [error]
+    assert (len(tried) > 1) is is_repeated
 
 
-def test_actions_that_nobody_is_going_to_end_are_named(catalog: Catalog, engine: Engine) -> None:
-    """An action without a workflow is unattended, one with a workflow that waits or runs is not."""
+def test_an_action_that_waits_to_be_tried_again_can_be_cancelled(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """It need not wait until patience is over."""
+    seen: list[Exception] = []
+    engine = make_engine(Pool(slots=1, lease_s=0.5, patience_s=3600.0))
+
+    def fail(action: ActionRecord) -> None:
+        with catalog.begin() as tx:
+            tx.request_cancel(action.id)
+        raise StoreUnavailable("away")
+
+    def run(action: ActionRecord) -> None:
+        try:
+            engine.run_steps(action, [fail])
+        except ActionCancelled as raised:
+            seen.append(raised)
+            end(catalog, action)
+
+    engine.workflow("kind", run)
+    engine.start(alone=True)
+    add(catalog)
+    wait_until(lambda: bool(seen))
+
+
+def test_what_a_dead_process_ran_goes_on_elsewhere(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """Another process takes over once the lease is over, and begins at the step that was not recorded as done."""
+    reached, ran = threading.Event(), []
     hold = threading.Event()
 
-    def wait(_action_id: int) -> None:
+    def first(_action: ActionRecord) -> None:
+        ran.append("first")
+
+    def stuck(_action: ActionRecord) -> None:
+        reached.set()
         hold.wait(DEADLINE_S)
 
-    engine.workflow("kind", wait)
-    engine.start()
-    attended = enqueue(catalog, engine)
-    with catalog.begin() as tx:
-        alone = tx.add_action("kind", account_id=1).id
-    assert engine.unattended([attended, alone]) == [alone]
+    def second(action: ActionRecord) -> None:
+        ran.append("second")
+        end(catalog, action)
+
+    dead, alive = make_engine(), make_engine()
+    dead.workflow("kind", lambda action: dead.run_steps(action, [first, stuck]))
+    alive.workflow("kind", lambda action: alive.run_steps(action, [first, second]))
+    dead.start(alone=True)
+    action_id = add(catalog)
+    assert reached.wait(DEADLINE_S)
+    alive.start(alone=False)
+    die(dead)
+    wait_until(lambda: has_ended(catalog, action_id))
     hold.set()
-    wait_until(lambda: engine.unattended([attended]) == [attended])
+    assert ran == ["first", "second"]
+
+
+def test_a_process_that_was_taken_for_dead_changes_nothing(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """It wakes up in the middle of a step: whatever it wants to change for the action is refused."""
+    reached, wake, refused = threading.Event(), threading.Event(), threading.Event()
+    late: list[BaseException] = []
+
+    def stuck(action: ActionRecord) -> None:
+        reached.set()
+        wake.wait(DEADLINE_S)
+        try:
+            with catalog.begin(by=action) as tx:
+                tx.end_action(action.id)
+        except ClaimLost as error:
+            late.append(error)
+            refused.set()
+            raise
+
+    paused, alive = make_engine(), make_engine()
+    paused.workflow("kind", lambda action: paused.run_steps(action, [stuck]))
+    second = threading.Event()
+
+    def slow(action: ActionRecord) -> None:
+        second.wait(DEADLINE_S)
+        end(catalog, action)
+
+    alive.workflow("kind", lambda action: alive.run_steps(action, [slow]))
+    paused.start(alone=True)
+    action_id = add(catalog)
+    assert reached.wait(DEADLINE_S)
+    alive.start(alone=False)
+    die(paused)
+    wait_until(lambda: owner(catalog, action_id) == alive.process_id)
+    wake.set()
+    assert refused.wait(DEADLINE_S)
+    assert not has_ended(catalog, action_id)
+    second.set()
+    wait_until(lambda: has_ended(catalog, action_id))
+
+
+def owner(catalog: Catalog, action_id: int) -> int | None:
+    with catalog.read() as reader:
+        return reader.action(action_id).process_id
+
+
+def test_a_process_that_was_taken_for_dead_and_is_not_joins_again(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """It has lost what it ran, and runs new actions under a new name."""
+    engine = make_engine()
+    engine.workflow("kind", lambda action: end(catalog, action))
+    engine.start(alone=True)
+    before = engine.process_id
+    assert before is not None
+    with catalog.begin() as tx:
+        tx.remove_process(before)
+    wait_until(lambda: engine.process_id != before)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+
+
+def test_a_process_that_stops_hands_over_what_has_not_ended(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """Nobody waits for its lease, and the attempt does not count against the action."""
+    reached, hold = threading.Event(), threading.Event()
+
+    def stuck(_action: ActionRecord) -> None:
+        reached.set()
+        hold.wait(DEADLINE_S)
+
+    engine = make_engine()
+    engine.workflow("kind", stuck)
+    engine.start(alone=True)
+    action_id = add(catalog)
+    assert reached.wait(DEADLINE_S)
+    engine.stop()
+    with catalog.read() as reader:
+        action = reader.action(action_id)
+        assert (action.process_id, action.is_running, action.attempts) == (None, True, 0)
+        assert reader.processes() == []
+    hold.set()
+
+
+def test_limits_hold_over_all_processes(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """Two processes with room for eight run no more transfers into a region at a time than it takes."""
+    rules = Rules(regions={"ams3": Limits(transfers=2)})
+    lock, now, most = threading.Lock(), 0, 0
+
+    def count(action: ActionRecord) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        threading.Event().wait(0.02)
+        with lock:
+            now -= 1
+        end(catalog, action)
+
+    for engine in (make_engine(POOL, rules), make_engine(POOL, rules)):
+        engine.workflow("kind", count)
+        engine.start(alone=False)
+    ids = [add(catalog, source="nyc3", region="ams3") for _ in range(10)]
+    wait_until(lambda: all(has_ended(catalog, one) for one in ids))
+    assert most == 2
+
+
+def test_one_accounts_thousand_do_not_hold_up_anothers_one(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """The account that has fewest running is next, however long the other's queue is."""
+    order: list[int | None] = []
+
+    def note(action: ActionRecord) -> None:
+        order.append(action.account_id)
+        end(catalog, action)
+
+    for _ in range(50):
+        add(catalog, account_id=1)
+    add(catalog, account_id=2)
+    engine = make_engine(Pool(slots=2, lease_s=0.5))
+    engine.workflow("kind", note)
+    engine.start(alone=True)
+    wait_until(lambda: len(order) == 51)
+    assert 2 in order[:3]
+
+
+class TestWatch:
+    """Who is taken for dead."""
+
+    @staticmethod
+    def test_silence_counts_from_when_the_watcher_began_to_look() -> None:
+        """A watcher that has just started takes nobody for dead, however old a row is."""
+        now = 1000.0
+        watch = Watch(10.0, lambda: now)
+        one = ProcessRecord(1, "a", 1, beats=7)
+        assert watch.silent([one]) == []
+        now += 9.9
+        assert watch.silent([one]) == []
+        now += 0.2
+        assert watch.silent([one]) == [one]
+
+    @staticmethod
+    def test_a_beat_begins_the_lease_anew() -> None:
+        """Whoever beats lives, and whoever is gone is forgotten."""
+        now = 0.0
+        watch = Watch(10.0, lambda: now)
+        for beats in range(5):
+            assert watch.silent([ProcessRecord(1, "a", 1, beats)]) == []
+            now += 9.0
+        assert watch.silent([]) == []
+        assert watch.silent([ProcessRecord(1, "a", 1, 4)]) == []

@@ -132,12 +132,25 @@ def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
 
 def test_every_row_is_kept(new: Connection) -> None:
     """What has the same shape as before has the same values, and as many rows."""
-    for table in ("accounts", "tokens", "images", "actions", "objects", "replicas", "holds", "uploads", "repeats"):
+    for table in ("accounts", "tokens", "images", "actions", "objects", "replicas", "uploads", "repeats"):
         found = [dict(row._mapping) for row in new.execute(text(f"SELECT * FROM {table}"))]
         wanted = [{**ALWAYS.get(table, {}), **row} for row in ROWS[table]]
         assert len(found) == len(wanted), table
         for row in wanted:
             assert any(row.items() <= one.items() for one in found), (table, row)
+
+
+def test_a_transfer_that_is_under_way_is_told_what_it_reads(new: Connection) -> None:
+    """It keeps what it holds, and holds its source as well; it waits for a worker of the new program."""
+    assert rows(new, "SELECT object_id FROM holds ORDER BY 1") == [(1,), (2,), (3,), (5,)]
+    assert rows(new, "SELECT detail, lane, process_id FROM actions WHERE status = 'in-progress'") == [
+        ('{"source": "nyc3", "manifest": "m1"}', "0/1//ams3", None)
+    ]
+
+
+def test_what_nobody_needed_before_is_loose(new: Connection) -> None:
+    """Pack 5 is held by the transfer; nothing else is without a need."""
+    assert rows(new, "SELECT object_id FROM loose") == []
 
 
 def test_needs_are_named_by_manifest(new: Connection) -> None:

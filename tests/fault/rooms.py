@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
@@ -27,17 +27,15 @@ from wherry.server.storage import store as store_module
 from wherry.server.storage.backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pytest
-    from sqlalchemy import Connection
 
     from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.storage import Manifest
     from wherry.server.storage.backends import Backend
 
-T = TypeVar("T")
 MIB = 1 << 20
 SLUGS = ("nyc3", "sgp1", "ams3")
 SIZE = "s-1vcpu-1gb"
@@ -86,54 +84,66 @@ class Death:
 
 
 class InlineEngine:
-    """An engine without a database: what was enqueued runs when it is told to, each step as often as ``times`` says.
+    """An engine whose actions run when they are told to, each step as often as ``times`` says.
 
-    What runs is forgotten when its rooms die: the next ones begin each action that has not ended at its first step.
+    It claims as the real one does. What runs is left behind when its rooms die: the next ones take it over, and begin at
+    the step that was not recorded as done.
     """
 
-    def __init__(self, death: Death | None = None) -> None:
+    def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
         self.after_step: Callable[[str], None] = lambda _name: None
+        self.process_id: int | None = None
+        self._catalog = catalog
         self._death = death or Death()
-        self._runners: dict[str, Callable[[int], None]] = {}
-        self._queue: list[tuple[str, int]] = []
+        self._runners: dict[str, Callable[[ActionRecord], None]] = {}
 
-    def workflow(self, kind: str, run: Callable[[int], None]) -> None:
+    def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         self._runners[kind] = run
 
-    def start(self) -> None:
-        """There is nothing to start."""
+    def start(self, *, alone: bool) -> None:
+        """Join, and take over what dead rooms left."""
+        with self._catalog.begin() as tx:
+            for one in tx.processes() if alone else ():
+                tx.remove_process(one.id)
+            self.process_id = tx.add_process("rooms", 1)
 
-    def enqueue(self, _connection: Connection, kind: str, action_id: int, attempt: int = 0) -> None:  # noqa: ARG002  the door has it
-        self._queue.append((kind, action_id))
-
-    def step(self, name: str, run: Callable[[int], T], action_id: int) -> T:
-        self._death.meet(f"step.before.{name}")
-        for _ in range(self.times - 1):
-            run(action_id)
-        outcome = run(action_id)
-        self._death.meet(f"step.after.{name}")
-        self.after_step(name)
-        return outcome
-
-    def unattended(self, action_ids: Iterable[int]) -> list[int]:
-        return list(action_ids)
+    def run_steps(self, action: ActionRecord, steps: Sequence[Callable[[ActionRecord], None]]) -> None:
+        for number, run in enumerate(steps):
+            if number < action.steps_done:
+                continue
+            name = run.__name__.strip("_")
+            self._death.meet(f"step.before.{name}")
+            for _ in range(self.times):
+                run(action)
+            self._death.meet(f"step.after.{name}")
+            self.after_step(name)
+            if number < len(steps) - 1:
+                with self._catalog.begin(by=action) as tx:
+                    tx.step_done(action, number + 1)
 
     def run(self) -> None:
-        """Run all that is enqueued, and what that enqueues."""
-        while self._queue:
-            kind, action_id = self._queue.pop(0)
-            self._runners[kind](action_id)
+        """Run all that waits, and what that begins."""
+        while claimed := self._claim():
+            for action in claimed:
+                self._runners[action.type](action)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is enqueued."""
-        return not self._queue
+        """Whether nothing waits."""
+        with self._catalog.read() as reader:
+            return not reader.is_waiting()
 
     def run_last_first(self) -> None:
-        """Run all that is enqueued, the last one first: workers are several, so any order may be the one."""
-        self._queue.reverse()
+        """Run all that waits, the last one first: workers are several, so any order may be the one."""
+        for action in reversed(self._claim()):
+            self._runners[action.type](action)
         self.run()
+
+    def _claim(self) -> list[ActionRecord]:
+        assert self.process_id is not None
+        with self._catalog.begin() as tx:
+            return tx.claim(self.process_id, sorted(one for ids in tx.waiting(1000).values() for one in ids))
 
 
 @dataclass
@@ -300,7 +310,8 @@ class Site:
                 for name in ("owner", "guest"):
                     tx.add_account(name, f"{name}@example.invalid", name)
         regions = Regions(load_regions(SLUGS), {slug: Store(self.backends[slug]) for slug in SLUGS})
-        engine = InlineEngine(death)
+        engine = InlineEngine(catalog, death)
+        engine.start(alone=True)
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
             clock=clock, largest_bytes=1 << 30,

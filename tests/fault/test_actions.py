@@ -551,7 +551,7 @@ def assert_survives_death(stage: Stage, case: Case) -> None:
 
 def _assert_whole_or_absent(scene: Scene, case: Case, before: World, where: str) -> None:
     rooms = scene.rooms
-    rooms.actions.start()
+    rooms.actions.start(alone=True)
     rooms.engine.run()
     assert rooms.running() == [], where
     after = see(rooms)
@@ -574,11 +574,15 @@ def _uploads(rooms: Rooms) -> list[str]:
 
 
 def _chosen(places: Sequence[str]) -> list[int]:
-    """All of the places, or by default those that were passed for the first and the last time under their name."""
+    """All of the places, or by default those that each step passes for the first and the last time under their name."""
     if EVERY:
         return list(range(len(places)))
-    first = {name: number for number, name in reversed(list(enumerate(places)))}
-    last = {name: number for number, name in enumerate(places)}
+    step, named = "", []
+    for name in places:
+        step = name if name.startswith("step.") else step
+        named.append((step, name))
+    first = {name: number for number, name in reversed(list(enumerate(named)))}
+    last = {name: number for number, name in enumerate(named)}
     return sorted({*first.values(), *last.values()})
 
 
@@ -649,7 +653,7 @@ def test_what_comes_to_a_region_meanwhile_does_not_confuse_a_copy_that_goes_on(
         rooms.engine.run()
     rooms = stage.open_again().rooms
     assert rooms.transfer(like, "sgp1").status == "completed"
-    rooms.actions.start()
+    rooms.actions.start(alone=True)
     assert rooms.ended(action).status == "completed"
     assert rooms.findings() == []
 

@@ -148,7 +148,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, disk: bytes) -> Prepared:
             caller.call("POST", "/_wherry/images", params=made | {"type": kind}, content=small)["image"]["id"]
             for kind in ("backup", "snapshot")
         )
-        with open_accounts(folder) as accounts:
+        with open_accounts(Settings(data=folder)) as accounts:
             guest, token = accounts.create("guest@example.invalid")
         public = caller.upload(small, name="public", slug=SLUG)
         caller.settle()

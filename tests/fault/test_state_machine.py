@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
             self.rooms.catalog.close()
             self.rooms = self.open()
             self.asked_faults = False
-            self.rooms.actions.start()
+            self.rooms.actions.start(alone=True)
         self.latest = max(self.latest, self.rooms.clock())
         self.learn()
         return not died

@@ -223,7 +223,7 @@ def test_a_wrong_order_is_caught(build: Build, disk: bytes, monkeypatch: pytest.
         with self._catalog.begin() as tx:
             for number, key in enumerate(source.packs):
                 tx.add_object(copy.region, "pack", key, 1, action_id=action.id, number=number)
-        copy.target.write_manifest(source, ActionHolder(self._catalog, action.id, copy.region))
+        copy.target.write_manifest(source, ActionHolder(self._catalog, action, copy.region))
         self._complete(action)
         plan_copy(source, copy.held.is_reused)
         raise StoreUnavailable("killed before the copy")

@@ -18,7 +18,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
 from wherry.calls import CALLS, UNSERVED
-from wherry.server.app import open_accounts
+from wherry.server.app import Settings, open_accounts
 from wherry.server.http import openapi
 from wherry.testing.service import TOKEN, ServiceProcess
 
@@ -60,7 +60,7 @@ SCHEMA = schemathesis.openapi.from_dict(closed_document(), config=SchemathesisCo
 @pytest.fixture(scope="session")
 def second_account(running_service: ServiceProcess) -> str:
     """The address of a second account."""
-    with open_accounts(running_service.data) as accounts:
+    with open_accounts(Settings(data=running_service.data)) as accounts:
         return accounts.create(f"{uuid4()}@example.invalid")[0].email
 
 

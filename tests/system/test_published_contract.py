@@ -22,7 +22,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from wherry.server.app import open_accounts
+from wherry.server.app import Settings, open_accounts
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def test_an_account_transfer_is_answered_as_described(
     http: httpx.Client, contract: Contract, service: ServiceProcess
 ) -> None:
     """Offering an image, and each of the ways in which that ends, is answered as described."""
-    with open_accounts(service.data) as accounts:
+    with open_accounts(Settings(data=service.data)) as accounts:
         account, token = accounts.create(f"{uuid4()}@example.invalid")
     theirs = {"authorization": f"Bearer {token}"}
     path = f"/v2/images/{make(http, 'snapshot')}/account_transfer"

@@ -1,138 +1,283 @@
-"""Durable workflows. The only file that imports the workflow engine (DBOS).
+"""Durable actions: which process runs which, and what happens when it dies.
 
-What it promises: a workflow that was enqueued in a transaction that committed runs to its end, whatever dies meanwhile;
-each of its steps runs at least once, and not again once its end was recorded. The engine's tables lie in the catalog's
-database, so that an action and its workflow are accepted by one commit.
+An action is accepted by the transaction that adds its row, and nothing else: from then on it waits in its lane. A
+process claims what may run (``dispatch`` decides), runs its steps in a thread, and says every so often that it lives.
+The others watch that: whoever has not been heard of for a lease is taken for dead, and what it ran waits again.
+Nobody's clock is compared with another's; each watcher counts by its own how long a process has been silent.
 
-What it does not promise: that a step runs only once. Steps must be safe to repeat.
+What it promises: an accepted action runs to its end, whatever dies meanwhile; each of its steps runs at least once, and
+not again once its end was recorded; and of two workers that both believe they run an action, only the last claim can
+change anything (``Catalog.begin(by=...)``). What it does not promise: that a step runs only once. Steps must be safe to
+repeat.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dbos import DBOS, DBOSClient
-from dbos._error import DBOSMaxStepRetriesExceeded  # not exported, though documented as what a step raises
-from sqlalchemy import create_engine, event
+import msgspec
 
+from wherry.errors import ActionCancelled, Unavailable, WherryError
+from wherry.models import Progress
 from wherry.server.crashpoint import crash_point
+from wherry.server.dispatch import Load, Rules, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
-    from sqlalchemy import Engine as Database
+    from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ActionRecord, ProcessRecord
 
-T = TypeVar("T")
+log = logging.getLogger("wherry.engine")
 
-_QUEUE = "actions"
-_WORKFLOW = "action"
-_POLL_S = 0.05  # the engine's queues are polled; at its default of 1 s, that is what a small transfer would take
-_VERSION = "wherry-1"  # pinned: by default a change of the code strands the workflows in flight
-_ATTEMPTS = 4
+LEASE_S = 10.0
+"""How long a process may be silent before others take over what it runs."""
+
+_POLL_S = 0.05
+_BEATS_A_LEASE = 5
 _FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 5.0
+_GLANCE_S = 0.2
+
+
+class Watch:
+    """Which other processes are alive: those whose beats go on. ``monotonic`` is this machine's time, in seconds."""
+
+    def __init__(self, lease_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s = lease_s
+        self._monotonic = monotonic
+        self._seen: dict[int, tuple[int, float]] = {}
+
+    def silent(self, processes: list[ProcessRecord]) -> list[ProcessRecord]:
+        """Those that have not beaten for a lease, as far as this watcher has been looking."""
+        now = self._monotonic()
+        before, self._seen = self._seen, {}
+        found = []
+        for one in processes:
+            beats, since = before.get(one.id, (None, now))
+            self._seen[one.id] = one.beats, since if beats == one.beats else now
+            if now - self._seen[one.id][1] >= self._lease_s:
+                found.append(one)
+        return found
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How a process runs actions: ``slots`` at a time (0: none), and how long it may be silent.
+
+    ``patience_s`` is how long a step is tried again that fails for a reason that may pass.
+    """
+
+    slots: int = 8
+    lease_s: float = LEASE_S
+    patience_s: float = 20.0
+
+    @property
+    def background_slots(self) -> int:
+        """How many of them background work may take: there is always one for what somebody asked for."""
+        return max(1, self.slots // 2)
 
 
 class Engine:
-    """Runs workflows, each named by its kind and its action. One process uses a database at a time."""
+    """One process's part in running actions. ``rules`` are the limits that hold over all processes."""
 
-    def __init__(self, database: Path, concurrency: int) -> None:
-        self._database = _open(database)
-        self._concurrency = concurrency
-        self._runners: dict[str, Callable[[int], None]] = {}
-        self._client: DBOSClient | None = None
+    def __init__(self, catalog: Catalog, pool: Pool, rules: Rules | None = None) -> None:
+        self._catalog = catalog
+        self._pool = pool
+        self._rules = rules or Rules()
+        self._runners: dict[str, Callable[[ActionRecord], None]] = {}
+        self._watch = Watch(pool.lease_s)
+        self._running: dict[int, bool] = {}  # by action: whether it is background work
+        self._process_id: int | None = None
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._workers = ThreadPoolExecutor(max(1, pool.slots), thread_name_prefix="action")
 
-    def workflow(self, kind: str, run: Callable[[int], None]) -> None:
-        """Say what runs a kind of workflow: called with the action's id, perhaps several times."""
+    # -------------------------------------------------------------------------------------------------- the process
+
+    @property
+    def process_id(self) -> int | None:
+        """What this process is called in the catalog; None before it was started."""
+        return self._process_id
+
+    def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
+        """Say what runs actions of a type: called with the claimed action, in a thread."""
         self._runners[kind] = run
 
-    def start(self) -> None:
-        """Begin to run workflows; those that a dead process left come first."""
-        logging.getLogger("dbos").setLevel(logging.WARNING)
-        DBOS(
-            config={
-                "name": "wherry",
-                "system_database_engine": self._database,
-                "application_version": _VERSION,
-                "executor_id": "embedded",  # one process a database: it is the one who takes over from itself
-                "console_log_level": "WARNING",
-                "run_migrations": True,
-            }
-        )
+    def start(self, *, alone: bool) -> None:
+        """Begin to run actions. ``alone`` says that no other process can be alive: all others count as dead at once."""
+        if alone:
+            with self._catalog.begin() as tx:
+                for one in tx.processes():
+                    self._bury(one, tx.remove_process(one.id))
+        self._join()
+        loops = [("beat", self._beat)] + ([("claim", self._claim)] if self._pool.slots else [])
+        for name, loop in loops:
+            thread = threading.Thread(target=self._loop, args=(loop,), name=f"engine-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
-        @DBOS.workflow(name=_WORKFLOW, max_recovery_attempts=None)  # attempts are counted in our own row
-        def run(kind: str, action_id: int) -> None:
-            self._runners[kind](action_id)
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Claim nothing more; give what runs a while to end, and hand over what has not."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+        deadline = time.monotonic() + grace_s
+        while self._running and time.monotonic() < deadline:
+            self._beat_once()
+            time.sleep(min(_GLANCE_S, self._pool.lease_s / _BEATS_A_LEASE))
+        if self._process_id is not None:
+            with self._catalog.begin() as tx:
+                handed = tx.remove_process(self._process_id, has_left=True)
+            log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, handed or [])
+            self._process_id = None
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
-        DBOS.launch()
-        DBOS.register_queue(
-            _QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=_POLL_S, on_conflict="always_update"
-        )
-        self._client = DBOSClient(system_database_engine=self._database, application_name="wherry")
+    # ---------------------------------------------------------------------------------------------------- the steps
 
-    def enqueue(self, connection: Connection, kind: str, action_id: int, attempt: int = 0) -> None:
-        """Let a workflow run once the transaction on this connection has committed."""
-        assert self._client is not None, "the engine was not started"
-        self._client.enqueue_in_transaction(
-            connection,
-            {"queue_name": _QUEUE, "workflow_name": _WORKFLOW, "workflow_id": f"action-{action_id}-{attempt}"},
-            kind,
-            action_id,
-        )
+    def run_steps(self, action: ActionRecord, steps: Sequence[Callable[[ActionRecord], None]]) -> None:
+        """Run an action's steps, but for those that were done by a claim before this one.
 
-    def step(self, name: str, run: Callable[[int], T], action_id: int) -> T:
-        """Run a step of the workflow that is running, or answer what it answered when it ran to its end before.
-
-        An error that says it is retryable is tried again, a few times and ever later; then it is raised, as any other.
+        An error that may pass is met with patience: the step is tried again, ever later, and the action says what it
+        waits for. Then it is raised, as any other.
         """
-        crash_point(f"step.before.{name}")
+        last = len(steps) - 1
+        for number, run in enumerate(steps):
+            if number < action.steps_done:
+                continue
+            name = run.__name__.strip("_")
+            crash_point(f"step.before.{name}")
+            self._run_patiently(action, run)
+            crash_point(f"step.after.{name}")
+            if number < last:  # the last one has ended the action
+                with self._catalog.begin(by=action) as tx:
+                    tx.step_done(action, number + 1)
+                crash_point(f"step.recorded.{name}")
+
+    def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
+        gives_up = time.monotonic() + self._pool.patience_s
+        wait = _FIRST_WAIT_S
+        while True:
+            try:
+                run(action)
+            except WherryError as error:
+                if not error.retryable or time.monotonic() + wait > gives_up:
+                    raise
+                log.warning("action.waits action_id=%s seconds=%s %s", action.id, wait, error.message)
+                self._wait(action, wait, error.message)
+                wait = min(2 * wait, _LONGEST_WAIT_S)
+            else:
+                return
+
+    def _wait(self, action: ActionRecord, seconds: float, what: str) -> None:
+        """Let time pass; the action says what it waits for, and is heard if it is cancelled meanwhile."""
+        until = time.monotonic() + seconds
         try:
-            outcome = DBOS.run_step(
-                {
-                    "name": name,
-                    "retries_allowed": True,
-                    "max_attempts": _ATTEMPTS,
-                    "interval_seconds": _FIRST_WAIT_S,
-                    "should_retry": lambda error: getattr(error, "retryable", False),
-                },
-                lambda: _marked(name, run, action_id),
-            )
-        except DBOSMaxStepRetriesExceeded as exhausted:
-            raise exhausted.errors[-1] from exhausted
-        crash_point(f"step.recorded.{name}")
-        return outcome
+            with self._catalog.begin(by=action) as tx:
+                now = tx.action(action.id).progress or Progress(stage="wait")
+                tx.set_progress(action.id, msgspec.structs.replace(now, waiting_for=what))
+        except Unavailable:
+            log.warning("action.silent action_id=%s the catalog does not answer", action.id)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _GLANCE_S))
+            if self._is_cancelled(action):
+                raise ActionCancelled("The action was cancelled.")
 
-    def unattended(self, action_ids: Iterable[int]) -> list[int]:
-        """Those of these actions that no workflow is going to end."""
-        assert self._client is not None, "the engine was not started"
-        alive = self._client.list_workflows(status=["ENQUEUED", "PENDING", "DELAYED"], load_input=False)
-        attended = {int(one.workflow_id.split("-")[1]) for one in alive if one.workflow_id.startswith("action-")}
-        return [action_id for action_id in action_ids if action_id not in attended]
+    def _is_cancelled(self, action: ActionRecord) -> bool:
+        try:
+            with self._catalog.read() as reader:
+                return reader.action(action.id).cancel_requested
+        except Unavailable:
+            return False
 
-    def stop(self) -> None:
-        """Run nothing more. What is running is cut off, and goes on at the next start."""
-        if self._client is not None:
-            self._client.destroy()
-        DBOS.destroy(destroy_registry=True)
-        self._database.dispose()
+    # --------------------------------------------------------------------------------------------------- the claims
 
+    def _join(self) -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        with self._catalog.begin() as tx:
+            self._process_id = tx.add_process(name, self._pool.slots)
+        log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
-def _marked(name: str, run: Callable[[int], T], action_id: int) -> T:
-    outcome = run(action_id)
-    crash_point(f"step.after.{name}")
-    return outcome
+    def _loop(self, turn: Callable[[], float]) -> None:
+        """Take turns until the engine stops; whatever goes wrong in one, there is a next."""
+        pause = 0.0
+        while not self._stopping.is_set():
+            try:
+                pause = turn()
+            except Unavailable as error:
+                log.warning("engine.waits %s", error.message)
+                pause = 1.0
+            except Exception:
+                log.exception("engine.fault")
+                pause = 1.0
+            if turn == self._claim:
+                self._wake.wait(pause)
+                self._wake.clear()
+            else:
+                self._stopping.wait(pause)
 
+    def _beat(self) -> float:
+        self._beat_once()
+        return self._pool.lease_s / _BEATS_A_LEASE
 
-def _open(path: Path) -> Database:
-    """The engine's own connections. They need not sync each commit: a step that is forgotten only runs again."""
-    database = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 60})
+    def _beat_once(self) -> None:
+        """Say that this process lives, and take over from those that are silent."""
+        assert self._process_id is not None
+        with self._catalog.begin() as tx:
+            is_known = tx.beat(self._process_id)
+            others = [one for one in tx.processes() if one.id != self._process_id]
+        if not is_known:
+            log.warning("engine.taken_for_dead process_id=%s", self._process_id)
+            self._join()
+        for one in self._watch.silent(others):
+            with self._catalog.begin() as tx:
+                handed = tx.remove_process(one.id, one.beats)
+            self._bury(one, handed)
 
-    @event.listens_for(database, "connect")
-    def _set_up(connection: object, _record: object) -> None:
-        connection.isolation_level = "IMMEDIATE"  # type: ignore[attr-defined]  # a sqlite3.Connection
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
+    def _bury(self, process: ProcessRecord, handed: list[int] | None) -> None:
+        if handed is not None:
+            log.warning("engine.took_over process_id=%s name=%s actions=%s", process.id, process.name, handed)
+            self._wake.set()
 
-    return database
+    def _claim(self) -> float:
+        """Claim what there is room for, and run it."""
+        with self._lock:
+            room = self._pool.slots - len(self._running)
+            background = self._pool.background_slots - sum(self._running.values())
+        if room <= 0:
+            return 1.0  # woken when one ends
+        with self._catalog.read() as reader:
+            if not reader.is_waiting():
+                return _POLL_S
+        assert self._process_id is not None
+        with self._catalog.begin() as tx:
+            load = Load((lane for _, _, lane in tx.claimed()), self._rules)
+            chosen = choose(tx.waiting(room), load, room=room, background_room=background)
+            claimed = tx.claim(self._process_id, chosen) if chosen else []
+        for action in claimed:
+            with self._lock:
+                self._running[action.id] = action.lane.is_background
+            self._workers.submit(self._run, action)
+        return _POLL_S
+
+    def _run(self, action: ActionRecord) -> None:
+        try:
+            log.info(
+                "action.begin action_id=%s type=%s attempt=%s claim=%s", action.id, action.type, action.attempts,
+                action.fence,
+            )  # fmt: skip
+            self._runners[action.type](action)
+        finally:
+            with self._lock:
+                del self._running[action.id]
+            self._wake.set()

@@ -41,6 +41,11 @@ class Settings:
     ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
     start; without one, the first start makes its own. ``tls`` is None where only http is served. ``public_images`` lets
     the first start make public images.
+
+    ``database`` is the URL of a PostgreSQL database; without one, the catalog is a SQLite file in ``data``, and one
+    process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
+    that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
+    pass, and a process that stops gives its actions ``grace_s`` to end.
     """
 
     data: Path = Path("wherry-data")
@@ -53,8 +58,17 @@ class Settings:
     import_from: tuple[Network, ...] = ()
     largest_image_bytes: int = 100 << 30
     bootstrap_token: str | None = None
-    concurrency: int = 8
     public_images: bool = True
+    database: str | None = None
+    slots: int = 8
+    lease_s: float = 10.0
+    patience_s: float = 20.0
+    grace_s: float = 2.0
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether one process has everything for itself."""
+        return self.database is None
 
     @property
     def readable_networks(self) -> tuple[Network, ...]:

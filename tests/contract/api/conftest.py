@@ -246,7 +246,7 @@ def other(service: ServiceProcess, others_token: str) -> Iterator[Api]:
 @pytest.fixture(scope="session")
 def token_for(running_service: ServiceProcess) -> dict[str, str]:
     """A token for each call, with the scopes of that call and no other."""
-    with open_tokens(running_service.data) as tokens:
+    with open_tokens(Settings(data=running_service.data)) as tokens:
         return {call.name: tokens.create(call.name, call.scopes) for call in CALLS}
 
 

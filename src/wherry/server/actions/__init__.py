@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
+from functools import wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from wherry.errors import ActionCancelled, AttemptsExhausted, Unavailable, Unprocessable, WherryError
+from wherry.errors import ActionCancelled, AttemptsExhausted, ClaimLost, Unavailable, Unprocessable, WherryError
 from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
@@ -64,7 +66,7 @@ _PUBLISHED = "first_images_published"
 
 
 class Kind(Protocol):
-    """One kind of action that takes a workflow, or several that have the same steps."""
+    """One kind of action that takes time, or several that have the same steps."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -90,16 +92,12 @@ class Actions:
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
         self._disks = Disks(catalog, regions, sources, largest_bytes)
-        self._collect = Collect(catalog, engine, regions)
-        self._transfer = Transfer(catalog, engine, regions)
-        self._import = ImportImage(catalog, engine, regions, self._disks)
-        self._import_disk = ImportDisk(
-            catalog, engine, regions, disks=self._disks, sizes=by_slug, collect=self._collect
-        )
-        self._droplets = Droplets(
-            catalog, engine, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect
-        )
-        self._expire = Expire(catalog, engine, self._collect)
+        self._collect = Collect(catalog, regions)
+        self._transfer = Transfer(catalog, regions)
+        self._import = ImportImage(catalog, regions, self._disks)
+        self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
+        self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
+        self._expire = Expire(catalog, self._collect)
         self.uploads = Uploads(
             catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
         )
@@ -112,17 +110,16 @@ class Actions:
                 engine.workflow(name, self._runner(kind))
         self.faults = Faults({name for kind in kinds for name in kind.kinds}, regions.by_slug)
 
-    def start(self) -> None:
-        """Run what was accepted, also by a process that died."""
-        self._engine.start()
-        with self._catalog.begin() as tx:
-            tx.forget_reads()
-            running = {action.id: action for action in tx.running()}
-            for action_id in self._engine.unattended(running):
-                action = running[action_id]
-                self._engine.enqueue(tx.connection, action.type, action.id, attempt=action.attempts + 1)
-        self.uploads.give_up_broken()
-        self.uploads.sweep()
+    def start(self, *, alone: bool) -> None:
+        """Run what was accepted. ``alone`` says that no other process works on this catalog."""
+        self._engine.start(alone=alone)
+        if alone:
+            self.uploads.give_up_broken()
+            self.uploads.sweep()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Claim nothing more, let what runs end for a while, and hand over what has not."""
+        self._engine.stop(grace_s)
 
     # -------------------------------------------------------------------------------------------------- beginning
 
@@ -230,10 +227,15 @@ class Actions:
         with self._catalog.read() as reader:
             return self._expire.plan(reader, account_id, self._catalog.now())
 
-    def publish_first_images(self) -> None:
+    @property
+    def process_id(self) -> int | None:
+        """What this process is called in the catalog."""
+        return self._engine.process_id
+
+    def publish_first_images(self, *, wait: bool = True) -> None:
         """Make the first public images, once in a catalog's life, and bring all public ones to regions that are new.
 
-        Waits until that is done, or has errored. A slug that an image has already stays that image's.
+        Waits, if told to, until that is done or has errored. A slug that an image has already stays that image's.
         """
         with self._catalog.begin() as tx:
             operator = tx.first_account()
@@ -251,7 +253,7 @@ class Actions:
             begun = [one.id for one in tx.running(kind="import") if "seed" in one.detail["source"]]
             for image in tx.public_images():
                 begun += [one.id for one in self._transfer.spread(tx, image)]
-        while self._is_running(begun):
+        while wait and self._is_running(begun):
             time.sleep(_GLANCE_S)
 
     def collect(self, region: str | None = None) -> ActionRecord:
@@ -314,61 +316,60 @@ class Actions:
 
     # ---------------------------------------------------------------------------------------------------- running
 
-    def _runner(self, kind: Kind) -> Callable[[int], None]:
-        def run(action_id: int) -> None:
+    def _runner(self, kind: Kind) -> Callable[[ActionRecord], None]:
+        def run(action: ActionRecord) -> None:
             try:
-                self._begin(action_id)
-                for step in kind.steps:
-                    self._engine.step(step.__name__.strip("_"), self._working(step), action_id)
-            except WherryError as error:
-                self._fail(kind, action_id, error)
-            except Exception as error:  # a fault of ours must not leave an action that never ends
-                log.exception("action.fault action_id=%s", action_id)
-                self._fail(
-                    kind, action_id, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
-                )
+                run_to_its_end(action)
+            except ClaimLost as lost:  # whoever has the action now ends it
+                log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
             if kind in (self._import, self._import_disk):
                 self.uploads.sweep()
 
+        def run_to_its_end(action: ActionRecord) -> None:
+            try:
+                _check_attempts(action)
+                self.faults.check(action)
+                self._engine.run_steps(action, [self._working(step) for step in kind.steps])
+            except ClaimLost:
+                raise
+            except WherryError as error:
+                self._fail(kind, action, error)
+            except Exception as error:  # a fault of ours must not leave an action that never ends
+                log.exception("action.fault action_id=%s", action.id)
+                self._fail(
+                    kind, action, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
+                )
+
         return run
 
-    def _begin(self, action_id: int) -> None:
-        with self._catalog.begin() as tx:
-            action = tx.begin_attempt(action_id)
-        log.info("action.begin action_id=%s type=%s attempt=%s", action_id, action.type, action.attempts)
-        if action.attempts > _MOST_ATTEMPTS:
-            raise AttemptsExhausted(f"The service died {_MOST_ATTEMPTS} times while it ran this action.")
-        self.faults.check(action)
-
-    def _working(self, step: Callable[[ActionRecord], None]) -> Callable[[int], None]:
+    def _working(self, step: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
         """A step that does nothing once its action has ended, and stops where that was asked for."""
 
-        def run(action_id: int) -> None:
+        @wraps(step)
+        def run(action: ActionRecord) -> None:
             with self._catalog.read() as reader:
-                action = reader.action(action_id)
-            if not action.is_running:
+                now = reader.action(action.id)
+            if not now.is_running:
                 return
-            if action.cancel_requested:
+            if now.cancel_requested:
                 raise ActionCancelled("The action was cancelled.")
-            step(action)
+            step(replace(now, fence=action.fence))  # by the claim that began it: there may be a later one
 
         return run
 
-    def _fail(self, kind: Kind, action_id: int, error: WherryError) -> None:
+    def _fail(self, kind: Kind, action: ActionRecord, error: WherryError) -> None:
         """End an action as errored, however often the catalog has to be asked to take that."""
         while True:
             try:
-                with self._catalog.begin() as tx:
-                    self._end(tx, kind, tx.action(action_id), error)
+                with self._catalog.begin(by=action) as tx:
+                    self._end(tx, kind, tx.action(action.id), error)
             except Unavailable:
-                log.warning("action.not_ended action_id=%s the catalog is not available", action_id)
+                log.warning("action.not_ended action_id=%s the catalog is not available", action.id)
                 time.sleep(_PATIENCE_S)
             else:
                 return
 
     def _end(self, tx: Writer, kind: Kind, action: ActionRecord, error: WherryError) -> None:
-        if not action.is_running:
-            return
         reason = ActionError(
             code=error.id,
             message=_sentence(error.message),
@@ -382,6 +383,11 @@ class Actions:
         kind.failed(tx, action, reason.message)
         if kind is not self._collect:
             self._collect.accept(tx)
+
+
+def _check_attempts(action: ActionRecord) -> None:
+    if action.attempts > _MOST_ATTEMPTS:
+        raise AttemptsExhausted(f"The service died {_MOST_ATTEMPTS} times while it ran this action.")
 
 
 def _give_slugs_back(tx: Writer) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ObjectRecord
-    from wherry.server.engine import Engine
 
 _BATCH = 200
 
@@ -30,9 +29,8 @@ class Collect:
 
     kinds = ("collect",)
 
-    def __init__(self, catalog: Catalog, engine: Engine, regions: Regions) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._regions = regions
 
     @property
@@ -49,9 +47,7 @@ class Collect:
         if running := tx.running(kind="collect"):
             tx.act_again(running[0].id, running[0].region if running[0].region == region else None)
             return running[0]
-        action = tx.add_action("collect", account_id=None, region=region)
-        self._engine.enqueue(tx.connection, action.type, action.id)
-        return action
+        return tx.add_action("collect", account_id=None, region=region)
 
     def plan(self, reader: Reader, region: str | None = None) -> list[CollectPlan]:
         """What would be removed, by region."""
@@ -66,29 +62,29 @@ class Collect:
             raise Unprocessable(f"There is no region {region[:40]}")
 
     def _remove(self, action: ActionRecord) -> None:
-        meter = ProgressMeter(self._catalog, action.id, "collect")
-        self._remove_condemned(meter)  # by one that died
+        meter = ProgressMeter(self._catalog, action, "collect")
+        self._remove_condemned(action, meter)  # by one that died
         seen = 0
         while True:
             with self._catalog.read() as reader:  # a look at all objects must not keep writers waiting
                 found = reader.unheld(reader.action(action.id).region, after=seen, limit=_BATCH)
             if found:
                 seen = found[-1]
-                with self._catalog.begin() as tx:
+                with self._catalog.begin(by=action) as tx:
                     tx.condemn(found)
-                self._remove_condemned(meter)
+                self._remove_condemned(action, meter)
             elif self._is_over(action, meter):
                 return
             else:
                 seen = 0
 
-    def _remove_condemned(self, meter: ProgressMeter) -> None:
+    def _remove_condemned(self, action: ActionRecord, meter: ProgressMeter) -> None:
         while condemned := self._condemned():
             for one in condemned:
                 if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
                     self._regions.store(one.region).remove(one.key)
                 meter.advance(sent=1, sent_bytes=one.bytes)
-            with self._catalog.begin() as tx:
+            with self._catalog.begin(by=action) as tx:
                 tx.forget_objects([one.id for one in condemned])
 
     def _condemned(self) -> list[ObjectRecord]:
@@ -97,7 +93,7 @@ class Collect:
 
     def _is_over(self, action: ActionRecord, meter: ProgressMeter) -> bool:
         """End the action, unless it was asked meanwhile to look once more."""
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             if tx.heed_again(action.id):
                 return False
             tx.set_progress(action.id, finished(meter.progress))

@@ -44,14 +44,14 @@ class Disks:
         """
         assert action.region is not None
         store = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, store, action.id, action.region)
+        held = HeldBlocks(self._catalog, store, action, action.region)
         if like is not None:
             held.reuse(like)
         held.look_ahead(account_id)
-        holder = ActionHolder(self._catalog, action.id, action.region)
+        holder = ActionHolder(self._catalog, action, action.region)
         largest = min(self._largest_bytes, largest_bytes or self._largest_bytes)
         with self._open(action, largest) as (disk, position):
-            meter = ProgressMeter(self._catalog, action.id, "store", position=position)
+            meter = ProgressMeter(self._catalog, action, "store", position=position)
             first = max(held.own_numbers, default=-1) + 1
             manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=meter)
             meter.write()

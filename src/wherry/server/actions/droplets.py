@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.droplets import Driver
-    from wherry.server.engine import Engine
 
 _VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the networks that are nobody's wish
 
@@ -66,11 +65,10 @@ class Droplets:
     """Begins and ends the actions of Droplets."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, driver: Driver, *, regions: Mapping[str, Region],
-        sizes: Mapping[str, Size], collect: Collect,
+        self, catalog: Catalog, driver: Driver, *, regions: Mapping[str, Region], sizes: Mapping[str, Size],
+        collect: Collect,
     ) -> None:  # fmt: skip
         self._catalog = catalog
-        self._engine = engine
         self._driver = driver
         self._regions = regions
         self._sizes = sizes
@@ -154,7 +152,6 @@ class Droplets:
         )  # fmt: skip
         if (manifest_id := action.detail.get("manifest_id")) is not None:
             tx.hold_manifest(action.id, manifest_id)  # the image may be deleted before the action ends
-        self._engine.enqueue(tx.connection, kind, action.id)
         return action
 
     # ---------------------------------------------------------------------------------------------------- running
@@ -175,10 +172,8 @@ class Droplets:
 
     def _complete(self, action: ActionRecord) -> None:
         kind = _KINDS[action.type]
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             droplet = tx.droplet(action.droplet_id, deleted=True)
-            if not tx.action(action.id).is_running:
-                return
             kind.effect(_Ending(tx, droplet, action, self._sizes))
             end(tx, action)
             if kind.frees:

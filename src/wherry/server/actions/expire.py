@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wherry.server.actions.collect import Collect
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord
-    from wherry.server.engine import Engine
 
 _BATCH = 100
 
@@ -29,9 +28,8 @@ class Expire:
 
     kinds = ("expire",)
 
-    def __init__(self, catalog: Catalog, engine: Engine, collect: Collect) -> None:
+    def __init__(self, catalog: Catalog, collect: Collect) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._collect = collect
 
     @property
@@ -43,9 +41,7 @@ class Expire:
         """Begin to let backups go; one that is in progress is answered instead."""
         if running := tx.running(kind="expire"):
             return running[0]
-        action = tx.add_action("expire", account_id=None)
-        self._engine.enqueue(tx.connection, action.type, action.id)
-        return action
+        return tx.add_action("expire", account_id=None)
 
     def plan(self, reader: Reader, account_id: int, moment: datetime) -> list[ExpiryPlan]:
         """Which of an account's backups would go at a moment."""
@@ -64,7 +60,7 @@ class Expire:
 
     def _expire(self, action: ActionRecord) -> None:
         while True:
-            with self._catalog.begin() as tx:
+            with self._catalog.begin(by=action) as tx:
                 expired = tx.expired(tx.moment, limit=_BATCH)
                 for image in expired:
                     tx.forget_image(image.id)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ActionRecord
     from wherry.server.storage import CopyPlan, Located, Manifest, Store
 
 _LIKEST = 8  # how many other images are looked into for blocks that they share
@@ -19,9 +20,9 @@ _LIKEST = 8  # how many other images are looked into for blocks that they share
 class ActionHolder:
     """Writes down that an action holds what it is about to publish in a region; a ``storage.Holder``."""
 
-    def __init__(self, catalog: Catalog, action_id: int, region: str) -> None:
+    def __init__(self, catalog: Catalog, action: ActionRecord, region: str) -> None:
         self._catalog = catalog
-        self._action_id = action_id
+        self._action = action
         self._region = region
 
     def pack(self, number: int, key: str, size: int) -> None:
@@ -33,8 +34,8 @@ class ActionHolder:
         self._add("manifest", 0, key, size)
 
     def _add(self, kind: str, number: int, key: str, size: int) -> None:
-        with self._catalog.begin() as tx:
-            tx.add_object(self._region, kind, key, size, action_id=self._action_id, number=number)
+        with self._catalog.begin(by=self._action) as tx:
+            tx.add_object(self._region, kind, key, size, action_id=self._action.id, number=number)
 
 
 class HeldBlocks:
@@ -43,10 +44,10 @@ class HeldBlocks:
     It may miss a block that is in the region, which costs bytes; it never invents one, for only what is held counts.
     """
 
-    def __init__(self, catalog: Catalog, store: Store, action_id: int, region: str) -> None:
+    def __init__(self, catalog: Catalog, store: Store, action: ActionRecord, region: str) -> None:
         self._catalog = catalog
         self._store = store
-        self._action_id = action_id
+        self._action = action
         self._region = region
         self._own: dict[bytes, Located] = {}
         self._reused: dict[bytes, Located] = {}
@@ -108,21 +109,21 @@ class HeldBlocks:
     def _take(self, manifest_ids: set[int]) -> None:
         for manifest_id in manifest_ids:
             self._looked_into.add(manifest_id)
-            with self._catalog.begin() as tx:
+            with self._catalog.begin(by=self._action) as tx:
                 keys = [one.key for one in tx.referred(manifest_id)]
-                tx.hold(self._action_id, self._region, keys)
+                tx.hold(self._action.id, self._region, keys)
         if manifest_ids:
             self._load()
 
     def _load(self) -> None:
         """Read what the held packs have. One that was in flight when a process died may not be there: it is not had."""
         with self._catalog.read() as reader:
-            held = reader.held(self._action_id, self._region)
+            held = reader.held(self._action.id, self._region)
         for pack in held:
             if pack.key in self._loaded or not self._store.has(pack.key):
                 continue
             self._loaded.add(pack.key)
-            is_own = pack.action_id == self._action_id
+            is_own = pack.action_id == self._action.id
             located = self._own if is_own else self._reused
             if is_own:
                 self.own_numbers.add(pack.number)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord
-    from wherry.server.engine import Engine
 
 _GIB = 1 << 30
 
@@ -27,11 +26,9 @@ class ImportDisk:
     kinds = ("disk_import",)
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, *, disks: Disks, sizes: Mapping[str, Size],
-        collect: Collect,
-    ) -> None:  # fmt: skip
+        self, catalog: Catalog, regions: Regions, *, disks: Disks, sizes: Mapping[str, Size], collect: Collect
+    ) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._regions = regions
         self._disks = disks
         self._sizes = sizes
@@ -45,12 +42,10 @@ class ImportDisk:
     def accept(self, tx: Writer, account_id: int, droplet_id: int, source: Mapping[str, Any]) -> ActionRecord:
         """Begin to replace a Droplet's disk; the old one counts until the new one is whole."""
         droplet = tx.lock_droplet(droplet_id, account_id)
-        action = tx.add_action(
+        return tx.add_action(
             "disk_import", account_id=account_id, droplet_id=droplet_id, region=droplet.region,
             detail={"source": dict(source)},
         )  # fmt: skip
-        self._engine.enqueue(tx.connection, action.type, action.id)
-        return action
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
         """Nothing is to be undone: the Droplet has its old disk."""
@@ -65,7 +60,7 @@ class ImportDisk:
     def _complete(self, action: ActionRecord) -> None:
         assert action.region is not None
         key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             tx.update_droplet(
                 action.droplet_id, manifest_id=record(tx, action, action.region, key, manifest),
                 virtual_bytes=manifest.virtual_size, data_bytes=manifest.data_bytes, fingerprint=manifest.fingerprint,

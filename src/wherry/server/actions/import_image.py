@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
-    from wherry.server.engine import Engine
     from wherry.server.storage import Manifest, Store
 
 
@@ -29,9 +28,8 @@ class ImportImage:
 
     kinds = ("import",)
 
-    def __init__(self, catalog: Catalog, engine: Engine, regions: Regions, disks: Disks) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, disks: Disks) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._regions = regions
         self._disks = disks
 
@@ -68,7 +66,6 @@ class ImportImage:
         others = [one for one in self._regions.by_slug if one != region] if everywhere else []
         detail = {"source": dict(source), "slug": slug, "others": others}
         action = tx.add_action("import", account_id=account_id, image_id=image.id, region=region, detail=detail)
-        self._engine.enqueue(tx.connection, action.type, action.id)
         return image, action
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
@@ -76,7 +73,7 @@ class ImportImage:
         tx.update_image(action.image_id, status="deleted", error_message=message)
 
     def _store(self, action: ActionRecord) -> None:
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             tx.update_image(action.image_id, status="pending")
             account_id = tx.image(action.image_id).account_id
         self._disks.store(action, account_id)
@@ -87,7 +84,7 @@ class ImportImage:
             return
         source = self._regions.store(home)
         _, manifest = read_published(self._catalog, source, action, home)
-        meter = ProgressMeter(self._catalog, action.id, "spread")
+        meter = ProgressMeter(self._catalog, action, "spread")
         for region in others:
             self._bring(action, source, manifest, region, meter)
 
@@ -96,13 +93,13 @@ class ImportImage:
     ) -> None:
         """Bring the disk to a further region: only the blocks that are missing there move."""
         target = self._regions.store(region)
-        held = HeldBlocks(self._catalog, target, action.id, region)
+        held = HeldBlocks(self._catalog, target, action, region)
         assert action.account_id is not None, "an image is imported for its account"
         plan = held.plan(manifest, action.account_id)
-        holder = ActionHolder(self._catalog, action.id, region)
+        holder = ActionHolder(self._catalog, action, region)
         done = frozenset(held.own_numbers)
         target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=meter)
-        found = HeldBlocks(self._catalog, target, action.id, region).find
+        found = HeldBlocks(self._catalog, target, action, region).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 
     def _complete(self, action: ActionRecord) -> None:
@@ -110,7 +107,7 @@ class ImportImage:
             region: read_published(self._catalog, self._regions.store(region), action, region)
             for region in self._places(action)
         }
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             for region, (key, manifest) in found.items():
                 tx.add_replica(action.image_id, region, record(tx, action, region, key, manifest))
             tx.update_image(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ActionRecord
 
 _EVERY_S = 1.0
 
@@ -24,13 +25,14 @@ class ProgressMeter:
     """Follows one step of an action; a ``storage.Watcher``.
 
     ``percent`` counts the stored bytes that have to be sent where they are known (``bytes_total``), or else the
-    fraction that ``position`` gives. Raises ActionCancelled where somebody asked for that.
+    fraction that ``position`` gives. Raises ActionCancelled where somebody asked for that, ClaimLost
+    where another worker has the action by now.
     """
 
     def __init__(
         self,
         catalog: Catalog,
-        action_id: int,
+        action: ActionRecord,
         stage: str,
         *,
         start: Progress | None = None,
@@ -38,7 +40,7 @@ class ProgressMeter:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
-        self._action_id = action_id
+        self._action = action
         self._now = start or Progress(stage=stage)
         self._now = msgspec.structs.replace(self._now, stage=stage)
         self._position = position
@@ -73,8 +75,8 @@ class ProgressMeter:
 
     def write(self) -> None:
         """Write the progress to the action's row, and hear whether the action is to stop."""
-        with self._catalog.begin() as tx:
-            cancelled = tx.set_progress(self._action_id, self.progress)
+        with self._catalog.begin(by=self._action) as tx:
+            cancelled = tx.set_progress(self._action.id, self.progress)
         if cancelled:
             raise ActionCancelled("The action was cancelled.")
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
-    from wherry.server.engine import Engine
     from wherry.server.storage import CopyPlan, Manifest, Store
 
 
@@ -39,9 +38,8 @@ class Transfer:
 
     kinds = ("transfer",)
 
-    def __init__(self, catalog: Catalog, engine: Engine, regions: Regions) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._regions = regions
 
     @property
@@ -59,24 +57,34 @@ class Transfer:
         if running := tx.running_transfer(image_id, region):
             return running
         target = lifecycle.check_transfer(image, region, self._regions.by_slug)
-        action = tx.add_action("transfer", account_id=account_id, image_id=image_id, region=target.slug)
-        self._engine.enqueue(tx.connection, action.type, action.id)
-        return action
+        return self._begin(tx, account_id, image, target.slug)
 
     def spread(self, tx: Writer, image: ImageRecord) -> list[ActionRecord]:
         """Begin to bring an image to all regions that it is not in, for its owner."""
-        begun = []
-        for region in self._regions.by_slug:
-            if region not in image.regions and tx.running_transfer(image.id, region) is None:
-                begun.append(tx.add_action("transfer", account_id=image.account_id, image_id=image.id, region=region))
-                self._engine.enqueue(tx.connection, "transfer", begun[-1].id)
-        return begun
+        return [
+            self._begin(tx, image.account_id, image, region, background=True)
+            for region in self._regions.by_slug
+            if region not in image.regions and tx.running_transfer(image.id, region) is None
+        ]
+
+    def _begin(
+        self, tx: Writer, account_id: int, image: ImageRecord, region: str, *, background: bool = False
+    ) -> ActionRecord:
+        """Begin to read the image's first replica, which is held until the end: each step must meet the same one."""
+        replica = tx.replicas(image.id)[0]
+        action = tx.add_action(
+            "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
+            background=background, detail={"source": replica.region, "manifest": replica.manifest_key},
+        )  # fmt: skip
+        tx.hold_manifest(action.id, replica.manifest_id)
+        return action
 
     def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would send, if it were begun now. Changes nothing, so what it counts may be gone by then."""
         image = reader.image(image_id, account_id)
         target = lifecycle.check_transfer(image, region, self._regions.by_slug).slug
-        manifest = self._source(reader, image_id)[1]
+        replica = reader.replicas(image_id)[0]
+        manifest = self._regions.store(replica.region).read_manifest(replica.manifest_key)
         store = self._regions.store(target)
         likest = reader.similar(target, list(manifest.samples()), image.account_id, 8)
         packs = {pack.key for one in likest for pack in reader.referred(one.id)}
@@ -89,27 +97,27 @@ class Transfer:
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)
         plan = copy.held.plan(copy.manifest, copy.account_id)
-        ProgressMeter(self._catalog, action.id, "plan", start=_totals("plan", plan))
+        ProgressMeter(self._catalog, action, "plan", start=_totals("plan", plan))
 
     def _copy(self, action: ActionRecord) -> None:
         copy = self._open(action)
         plan = plan_copy(copy.manifest, copy.held.is_reused)
-        meter = ProgressMeter(self._catalog, action.id, "copy", start=_totals("copy", plan, copy.held.own_numbers))
+        meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
         copy.target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
-            holder=ActionHolder(self._catalog, action.id, copy.region), watcher=meter,
+            holder=ActionHolder(self._catalog, action, copy.region), watcher=meter,
         )  # fmt: skip
         meter.write()
 
     def _publish(self, action: ActionRecord) -> None:
         copy = self._open(action)
         moved = copy.manifest.relocated(action.id, copy.held.find)
-        copy.target.write_manifest(moved, ActionHolder(self._catalog, action.id, copy.region))
+        copy.target.write_manifest(moved, ActionHolder(self._catalog, action, copy.region))
 
     def _complete(self, action: ActionRecord) -> None:
         assert action.region is not None
         key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
-        with self._catalog.begin() as tx:
+        with self._catalog.begin(by=action) as tx:
             tx.add_replica(action.image_id, action.region, record(tx, action, action.region, key, manifest))
             end(tx, action)
 
@@ -117,16 +125,11 @@ class Transfer:
         assert action.region is not None
         with self._catalog.read() as reader:
             account_id = reader.image(action.image_id).account_id
-            source, manifest = self._source(reader, action.image_id)
+        source = self._regions.store(action.detail["source"])
+        manifest = source.read_manifest(action.detail["manifest"])
         target = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, target, action.id, action.region)
+        held = HeldBlocks(self._catalog, target, action, action.region)
         return _Copy(action.region, source, manifest, target, held, account_id)
-
-    def _source(self, reader: Reader, image_id: int) -> tuple[Store, Manifest]:
-        """The image's first replica: it can't go while a transfer runs, so each step meets the same one."""
-        replica = reader.replicas(image_id)[0]
-        store = self._regions.store(replica.region)
-        return store, store.read_manifest(replica.manifest_key)
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:

@@ -3,27 +3,28 @@
 ``read`` answers from one state of the database and never waits for a writer. ``begin`` changes it: all or nothing, and
 when its block is left without an error, the change has survived power loss. Writers take turns in one transaction and
 share its commit (group commit), so that a disk's sync is paid once for all who came meanwhile; each has a savepoint of
-its own, so one that fails takes nobody along.
+its own, so one that fails takes nobody along. Between processes, one group writes at a time.
 """
 
 from __future__ import annotations
 
-import fcntl
 import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, ProgrammingError
 
 from wherry.errors import Unavailable
 from wherry.server.catalog.asking import GONE, micros
+from wherry.server.catalog.databases import (
+    check_current,
+    migrate_sqlite,
+    postgres_engines,
+    revisions,
+    sqlite_engines,
+    upgrade,
+)
 from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.crashpoint import crash_point
@@ -34,7 +35,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["FIRST_ACTION_ID", "FIRST_PUBLIC_IMAGE_ID", "GONE", "Catalog", "Reader", "Writer", "micros", "open_sqlite"]
+    from wherry.server.catalog.records import ActionRecord
+
+__all__ = [
+    "FIRST_ACTION_ID",
+    "FIRST_PUBLIC_IMAGE_ID",
+    "GONE",
+    "Catalog",
+    "Reader",
+    "Writer",
+    "micros",
+    "open_postgres",
+    "open_sqlite",
+    "schema_of",
+    "upgrade_postgres",
+]
 
 _LARGEST_GROUP = 64  # how many writers share one commit at the most
 
@@ -42,18 +57,23 @@ _LARGEST_GROUP = 64  # how many writers share one commit at the most
 class _Group:
     """The writers that share one commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.size = 0
         self.committed = threading.Event()
         self.error: Exception | None = None
 
 
 class Catalog:
-    """The catalog in one database. ``clock`` gives the time that changes are stamped with."""
+    """The catalog in one database. ``clock`` gives the time that changes are stamped with.
 
-    def __init__(self, readers: Engine, writer: Engine, clock: Callable[[], datetime]) -> None:
+    ``is_local`` says that a read costs no more than a look into a file of this machine.
+    """
+
+    def __init__(self, readers: Engine, writer: Engine, clock: Callable[[], datetime], *, is_local: bool) -> None:
+        self.is_local = is_local
         self._readers = readers
-        self._writer = writer.connect()
+        self._writer = writer
         self._clock = clock
         self._turn = threading.Lock()
         self._queue = threading.Lock()
@@ -66,24 +86,29 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """Ask questions of one state of the catalog."""
-        with self._readers.connect() as connection:
-            yield Reader(connection)
+        """Ask questions of one state of the catalog. Raises Unavailable if the database does not answer."""
+        try:
+            with self._readers.connect() as connection:
+                yield Reader(connection)
+        except DBAPIError as error:
+            raise _unavailable("asked", error) from error
 
     @contextmanager
-    def begin(self) -> Iterator[Writer]:
+    def begin(self, by: ActionRecord | None = None) -> Iterator[Writer]:
         """Change the catalog; the change is durable once the block is left. The block must be short: others wait.
 
-        Raises Unavailable if the database can't take the change; nothing is changed then.
+        ``by`` is the action that a worker makes the change for: ClaimLost is raised unless its claim is the last one,
+        and nothing is changed then. Raises Unavailable if the database can't take the change.
         """
         with self._my_turn() as group:
-            savepoint = self._writer.begin_nested()
             try:
-                yield Writer(self._writer, self._clock())
-            except BaseException:
-                savepoint.rollback()
-                raise
-            savepoint.commit()
+                with group.connection.begin_nested():
+                    writer = Writer(group.connection, self._clock())
+                    if by is not None:
+                        writer.check_claim(by)
+                    yield writer
+            except (DBAPIError, InvalidRequestError) as error:
+                raise _unavailable("changed", error) from error
             group.size += 1
         group.committed.wait()
         if group.error is not None:
@@ -91,8 +116,7 @@ class Catalog:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._writer.close()
-        self._writer.engine.dispose()
+        self._writer.dispose()
         self._readers.dispose()
 
     @contextmanager
@@ -112,67 +136,72 @@ class Catalog:
 
     def _open_group(self) -> _Group:
         try:
-            self._writer.begin()
-        except OperationalError as error:
-            raise Unavailable(f"The catalog can't be written now: {error.orig}") from error
-        self._group = _Group()
+            connection = self._writer.connect()
+            try:
+                connection.begin()
+            except BaseException:
+                connection.close()
+                raise
+        except DBAPIError as error:
+            raise _unavailable("written", error) from error
+        self._group = _Group(connection)
         return self._group
 
     def _commit(self, group: _Group) -> None:
         """End the group's transaction and tell its members how that went. No error leaves here but through them."""
         self._group = None
-        transaction = self._writer.get_transaction()
         try:
             crash_point("catalog.before_commit")
-            if transaction is not None:
-                transaction.commit()
+            group.connection.commit()
             crash_point("catalog.after_commit")
         except Exception as error:  # noqa: BLE001  whatever it was, each member must hear of it
             group.error = error
-            if transaction is not None and transaction.is_active:
-                transaction.rollback()
         finally:
+            group.connection.close()
             group.committed.set()
 
 
 def open_sqlite(path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:
     """Open the catalog in a SQLite file, made or migrated as needed. Raises Unavailable for a newer program's file."""
-    url = f"sqlite+pysqlite:///{path}"
-    arguments = {"check_same_thread": False, "timeout": 60}
-    writer = create_engine(url, connect_args=arguments, pool_size=1, max_overflow=0)
-    _set_up(writer, "BEGIN IMMEDIATE")
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that start at once must not migrate side by side
-        _migrate(writer)
-    readers = create_engine(url, connect_args=arguments, pool_size=16, max_overflow=32)
-    _set_up(readers, "BEGIN")
-    return Catalog(readers, writer, clock)
+    readers, writer = sqlite_engines(path)
+    migrate_sqlite(path, writer)
+    return Catalog(readers, writer, clock, is_local=True)
 
 
-def _set_up(engine: Engine, begin: str) -> None:
-    """Make SQLite durable and concurrent, and let SQLAlchemy alone decide where a transaction begins."""
+def open_postgres(url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:
+    """Open the catalog in a PostgreSQL database.
 
-    @event.listens_for(engine, "connect")
-    def _pragmas(dbapi_connection: object, _record: object) -> None:
-        dbapi_connection.isolation_level = None  # type: ignore[attr-defined]  # a sqlite3.Connection
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
-            dbapi_connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    Raises Unavailable if it does not answer, or has another schema than this program needs.
+    """
+    readers, writer = postgres_engines(url)
+    check_current(writer)
+    return Catalog(readers, writer, clock, is_local=False)
 
 
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(files("wherry.server.catalog") / "migrations"))
-    with engine.begin() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if current is not None and current not in known:
-            raise Unavailable(
-                f"The catalog was written by a newer wherry (schema {current}; this one knows up to {max(known)}). "
-                "Start that version, or restore a backup of the catalog."
-            )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+def schema_of(url: str) -> tuple[str | None, str]:
+    """The revision of a PostgreSQL database's schema (None: none yet), and the one that this program needs."""
+    with _writer_of(url) as writer:
+        return revisions(writer)
+
+
+def upgrade_postgres(url: str) -> None:
+    """Bring a PostgreSQL database's schema up to date. Raises Unavailable for one that a newer program wrote."""
+    with _writer_of(url) as writer:
+        upgrade(writer)
+
+
+@contextmanager
+def _writer_of(url: str) -> Iterator[Engine]:
+    _, writer = postgres_engines(url)
+    try:
+        yield writer
+    finally:
+        writer.dispose()
+
+
+def _unavailable(what: str, error: Exception) -> Exception:
+    """A failure of the database as an error that may pass; one of ours (a statement that can't be) stays as it is."""
+    if isinstance(error, (IntegrityError, ProgrammingError)) and not error.connection_invalidated:
+        return error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return Unavailable(f"The catalog can't be {what} now: {cause}")

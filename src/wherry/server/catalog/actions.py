@@ -14,6 +14,7 @@ from wherry.models import ActionError, Progress
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import ActionRecord
+from wherry.server.dispatch import BACKGROUND_TYPES, Lane
 from wherry.server.lifecycle import BUSY
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class ActionReader(Asker):
         """The action with this id, if the account may see it (None: any). Raises NotFound."""
         if action_id > LARGEST_ID:
             raise NotFound(GONE)
-        action = _action(self._one(_ACTION, id=action_id))
+        action = read_action(self._one(_ACTION, id=action_id))
         if account_id is not None and action.account_id not in {account_id, None}:
             raise NotFound(GONE)
         return action
@@ -48,7 +49,7 @@ class ActionReader(Asker):
                 where += [t.actions.c.resource_type == kind, t.actions.c.resource_id == resource_id]
         query = select(t.actions).where(*where).order_by(t.actions.c.id.desc()).limit(limit).offset(offset)
         total = self.connection.scalar(select(func.count()).select_from(t.actions).where(*where))
-        return [_action(row) for row in self.connection.execute(query)], total or 0
+        return [read_action(row) for row in self.connection.execute(query)], total or 0
 
     def running(
         self, *, image_id: int | None = None, droplet_id: int | None = None, kind: str | None = None
@@ -60,12 +61,12 @@ class ActionReader(Asker):
                 query = query.where(t.actions.c.resource_type == resource, t.actions.c.resource_id == resource_id)
         if kind is not None:
             query = query.where(t.actions.c.type == kind)
-        return [_action(row) for row in self.connection.execute(query)]
+        return [read_action(row) for row in self.connection.execute(query)]
 
     def running_transfer(self, image_id: int, region: str | None) -> ActionRecord | None:
         """The transfer of an image to a region that is in progress, or None."""
         row = self.connection.execute(_RUNNING_TRANSFER, {"image": image_id, "region": region}).first()
-        return None if row is None else _action(row)
+        return None if row is None else read_action(row)
 
     def repeat(self, account_id: int, key: str, since: datetime) -> tuple[str, dict[str, Any]] | None:
         """What an Idempotency-Key stood for (digest of the request, outcome), unless that is older than ``since``."""
@@ -88,21 +89,25 @@ class ActionWriter(Changer, ActionReader):
         droplet_id: int | None = None,
         region: str | None = None,
         detail: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        background: bool = False,
         started_at: datetime | None = None,
         completed: bool = False,
     ) -> ActionRecord:
-        """Add an action, in progress unless it is ``completed`` by this very transaction.
+        """Add an action; unless it is ``completed`` by this very transaction, a worker runs it once that has committed.
 
+        ``source`` is the region that a transfer reads. One in the ``background`` waits behind what is not.
         Raises Unprocessable if an action in progress excludes it (by the indexes of the table).
         """
         resource: ResourceKind = "image" if droplet_id is None else "droplet"
         resource_id = image_id if droplet_id is None else droplet_id
         started = started_at or self.moment
+        lane = Lane(background or kind in BACKGROUND_TYPES, account_id, source, region)
         values: dict[str, Any] = {
             "account_id": account_id, "type": kind, "status": "completed" if completed else "in-progress",
             "resource_id": resource_id, "resource_type": None if resource_id is None else resource, "region": region,
             "started_at": micros(started), "completed_at": micros(self.moment) if completed else None,
-            "detail": json.dumps(detail or {}),
+            "detail": json.dumps(detail or {}), "lane": lane.encode(), "trace": self.trace,
         }  # fmt: skip
         try:
             action_id = self._insert(t.actions, **values)
@@ -112,14 +117,8 @@ class ActionWriter(Changer, ActionReader):
             id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=resource_id,
             resource_type=values["resource_type"], region=region, started_at=started,
             completed_at=self.moment if completed else None, error=None, progress=None, attempts=0,
-            cancel_requested=False, detail=dict(detail or {}),
+            cancel_requested=False, lane=lane, detail=dict(detail or {}), trace=self.trace,
         )  # fmt: skip
-
-    def begin_attempt(self, action_id: int) -> ActionRecord:
-        """Count that a worker begins to run an action, and read it."""
-        row = t.actions.c.id == action_id
-        self.connection.execute(update(t.actions).where(row).values(attempts=t.actions.c.attempts + 1))
-        return self.action(action_id)
 
     def set_progress(self, action_id: int, progress: Progress) -> bool:
         """Record how far an action is; answers whether somebody asked that it be cancelled."""
@@ -155,6 +154,7 @@ class ActionWriter(Changer, ActionReader):
             .where(*running)
             .values(
                 status="completed" if error is None else "errored",
+                process_id=None,
                 completed_at=_not_before_start(micros(self.moment)),
                 error=None if error is None else msgspec.json.encode(error).decode(),
             )
@@ -185,12 +185,15 @@ def _not_before_start(moment: int) -> Case[int]:
     return case((t.actions.c.started_at > moment, t.actions.c.started_at), else_=moment)
 
 
-def _action(row: Row[Any]) -> ActionRecord:
+def read_action(row: Row[Any]) -> ActionRecord:
+    """An action from its row."""
     return ActionRecord(
         id=row.id, account_id=row.account_id, type=row.type, status=row.status, resource_id=row.resource_id,
         resource_type=row.resource_type, region=row.region, started_at=moment_of(row.started_at),
         completed_at=moment_or_none(row.completed_at),
         error=None if row.error is None else msgspec.json.decode(row.error, type=ActionError),
         progress=None if row.progress is None else msgspec.json.decode(row.progress, type=Progress),
-        attempts=row.attempts, cancel_requested=row.cancel_requested, detail=json.loads(row.detail or "{}"),
+        attempts=row.attempts, cancel_requested=row.cancel_requested, lane=Lane.decode(row.lane),
+        detail=json.loads(row.detail or "{}"), process_id=row.process_id, fence=row.fence, steps_done=row.steps_done,
+        trace=row.trace,
     )  # fmt: skip

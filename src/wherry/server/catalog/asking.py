@@ -71,11 +71,12 @@ class Asker:
 
 
 class Changer(Asker):
-    """Changes on one connection, in one transaction, at one moment."""
+    """Changes on one connection, in one transaction, at one moment. ``trace`` is the traceparent of who asked."""
 
-    def __init__(self, connection: Connection, moment: datetime) -> None:
+    def __init__(self, connection: Connection, moment: datetime, trace: str | None = None) -> None:
         super().__init__(connection)
         self.moment = moment
+        self.trace = trace
 
     def _insert(self, table: Any, **values: Any) -> int:
         key = self.connection.execute(insert(table), values).inserted_primary_key

@@ -116,17 +116,16 @@ class ObjectWriter(Changer, ObjectReader):
             live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
             self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
 
-    def begin_read(self, manifest_id: int) -> int:
-        """Keep a manifest that is named now, and all that it needs, until ``end_read``; answers what to end."""
-        return self._insert(t.reads, manifest_id=manifest_id)
+    def begin_read(self, manifest_id: int, process_id: int | None) -> int:
+        """Keep a manifest that is named now, and all that it needs, until ``end_read``; answers what to end.
+
+        It ends with the process that reads as well.
+        """
+        return self._insert(t.reads, manifest_id=manifest_id, process_id=process_id)
 
     def end_read(self, read_id: int) -> None:
         """Say that a manifest is read no longer."""
         self.connection.execute(delete(t.reads).where(t.reads.c.id == read_id))
-
-    def forget_reads(self) -> None:
-        """Say that nothing is read: what was, ended with the process."""
-        self.connection.execute(delete(t.reads))
 
     def drop_holds(self, action_id: int) -> None:
         """Let go of all that an action holds."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from wherry.models import ActionError, Progress
     from wherry.server.backup_policy import Policy
+    from wherry.server.dispatch import Lane
 
 ResourceKind = Literal["image", "droplet"]
 """What actions work on and what can be tagged."""
@@ -73,7 +74,11 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class ActionRecord:
-    """An action. ``detail`` is what its workflow must know besides the columns."""
+    """An action. ``detail`` is what its steps must know besides the columns.
+
+    ``process_id`` is who runs it, by the claim of number ``fence``; ``steps_done`` of its steps need not be run again.
+    ``trace`` is the W3C traceparent of the request that began it.
+    """
 
     id: int
     account_id: int | None
@@ -88,7 +93,12 @@ class ActionRecord:
     progress: Progress | None
     attempts: int
     cancel_requested: bool
+    lane: Lane
     detail: dict[str, Any] = field(default_factory=dict)
+    process_id: int | None = None
+    fence: int = 0
+    steps_done: int = 0
+    trace: str | None = None
 
     @property
     def is_running(self) -> bool:
@@ -108,6 +118,16 @@ class ActionRecord:
         assert self.resource_id is not None
         assert self.resource_type == "droplet"
         return self.resource_id
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """A process that serves or runs actions (``slots`` at a time). ``beats`` counts up while it lives."""
+
+    id: int
+    name: str
+    slots: int
+    beats: int
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are
 never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
 which packs a manifest needs, ``holds`` what an action in progress needs, and ``reads`` what is being exported. What
-none of them leads to is what ``collect`` may remove.
+none of them leads to is what ``collect`` may remove; it stands in ``loose`` from the moment on in which its last need
+went, so that nobody has to look for it.
 """
 
 from __future__ import annotations
@@ -168,6 +169,16 @@ facts = Table(
     Column("value", Text, nullable=False),
 )  # fmt: skip
 
+processes = Table(
+    "processes", metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),  # host and process number, for people
+    Column("slots", Integer, nullable=False),  # how many actions it runs at a time; 0 for a web face alone
+    Column("beats", BigInteger, nullable=False),  # counts up while it lives: no two machines' clocks are compared
+    Column("started_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
 actions = Table(
     "actions", metadata,
     Column("id", _Id, primary_key=True),
@@ -184,6 +195,11 @@ actions = Table(
     Column("detail", Text),  # JSON: what the workflow must know besides the columns
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    Column("lane", String(160), nullable=False, server_default="0///"),  # what it queues with: see ``dispatch.Lane``
+    Column("process_id", ForeignKey("processes.id")),  # who runs it; null while it waits, and once it has ended
+    Column("fence", Integer, nullable=False, server_default="0"),  # goes up with each claim: who has an old one is out
+    Column("steps_done", Integer, nullable=False, server_default="0"),
+    Column("trace", String(64)),  # the W3C traceparent of the request that began it
     Index("actions_of_account", "account_id", "id"),
     Index("actions_of_resource", "resource_type", "resource_id", "id"),
     # Who excludes whom: one transfer of an image to a region at a time ...
@@ -203,8 +219,26 @@ actions = Table(
     Index("one_collect", "type", unique=True,
           sqlite_where=text("status = 'in-progress' AND type = 'collect'"),
           postgresql_where=text("status = 'in-progress' AND type = 'collect'")),
+    # ... one compact, one rolling scrub, one check of an image, and one heal of a region.
+    Index("one_compact", "type", unique=True,
+          sqlite_where=text("status = 'in-progress' AND type = 'compact'"),
+          postgresql_where=text("status = 'in-progress' AND type = 'compact'")),
+    Index("one_scrub_a_region", "region", unique=True,
+          sqlite_where=text("status = 'in-progress' AND type = 'scrub'"),
+          postgresql_where=text("status = 'in-progress' AND type = 'scrub'")),
+    Index("one_verify_an_image", "resource_id", unique=True,
+          sqlite_where=text("status = 'in-progress' AND type = 'verify'"),
+          postgresql_where=text("status = 'in-progress' AND type = 'verify'")),
+    Index("one_heal_a_region", "region", unique=True,
+          sqlite_where=text("status = 'in-progress' AND type = 'heal'"),
+          postgresql_where=text("status = 'in-progress' AND type = 'heal'")),
     Index("actions_in_progress", "status",
           sqlite_where=text("status = 'in-progress'"), postgresql_where=text("status = 'in-progress'")),
+    Index("actions_waiting", "lane", "id",
+          sqlite_where=text("status = 'in-progress' AND process_id IS NULL"),
+          postgresql_where=text("status = 'in-progress' AND process_id IS NULL")),
+    Index("actions_claimed", "process_id",
+          sqlite_where=text("process_id IS NOT NULL"), postgresql_where=text("process_id IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -229,7 +263,11 @@ objects = Table(
     Column("state", String(16), nullable=False),  # live or condemned
     Column("action_id", BigInteger, nullable=False),  # who wrote it ...
     Column("number", Integer, nullable=False),  # ... and which of its packs it is
+    Column("checked_at", BigInteger, nullable=False, server_default="0"),  # when scrub last read it; 0 is never
+    Column("key_id", String(64)),  # which key of its region it is sealed with; null is none
     UniqueConstraint("region", "key"),
+    Index("objects_to_check", "region", "checked_at", "id",
+          sqlite_where=text("state = 'live'"), postgresql_where=text("state = 'live'")),
     Index("objects_of_action", "action_id"),
     Index("objects_condemned", "state", sqlite_where=text("state = 'condemned'"),
           postgresql_where=text("state = 'condemned'")),
@@ -240,7 +278,35 @@ refs = Table(
     "refs", metadata,
     Column("object_id", ForeignKey("objects.id"), primary_key=True),  # a pack ...
     Column("manifest_id", ForeignKey("objects.id"), primary_key=True),  # ... and a manifest that needs it
+    Column("bytes", BigInteger, nullable=False, server_default="0"),  # stored bytes of the blocks that it has there
     Index("refs_of_manifest", "manifest_id"),
+)  # fmt: skip
+
+loose = Table(
+    "loose", metadata,
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),  # nobody needed it when its last need went
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+thinned = Table(
+    "thinned", metadata,
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),  # a pack of which less is needed than was
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+damages = Table(
+    "damages", metadata,
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),
+    Column("at", BigInteger, primary_key=True),  # where the bad block's stored bytes begin; -1 is the object itself
+    Column("digest", String(64)),  # the block's name; null for the object itself
+    Column("reason", Text, nullable=False),
+    Column("found_at", BigInteger, nullable=False),
+)  # fmt: skip
+
+lost = Table(
+    "lost", metadata,
+    Column("manifest_id", ForeignKey("objects.id"), primary_key=True),
+    Column("number", BigInteger, primary_key=True),  # a block of the disk of which no good copy was found
 )  # fmt: skip
 
 holds = Table(
@@ -253,7 +319,8 @@ holds = Table(
 reads = Table(
     "reads", metadata,
     Column("id", _Id, primary_key=True),
-    Column("manifest_id", ForeignKey("objects.id"), nullable=False),  # an export reads it now
+    Column("manifest_id", ForeignKey("objects.id"), nullable=False),  # an export reads it now ...
+    Column("process_id", ForeignKey("processes.id")),  # ... in this process, and no longer than that lives
     Index("reads_of_manifest", "manifest_id"),
     sqlite_autoincrement=True,
 )  # fmt: skip
@@ -279,6 +346,15 @@ uploads = Table(
     Column("image_id", ForeignKey("images.id")),
     Column("action_id", BigInteger),  # of a Droplet's disk: the import that it became
     Column("created_at", BigInteger, nullable=False),
+)  # fmt: skip
+
+pieces = Table(
+    "pieces", metadata,
+    Column("upload_id", ForeignKey("uploads.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("region", String(32), nullable=False),  # whose store keeps it until it is imported
+    Column("key", String(128), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
 )  # fmt: skip
 
 repeats = Table(

@@ -191,7 +191,7 @@ def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.Fi
         droplet = _droplet(tx, x)
         assert droplet.manifest_id is not None
         store = service.regions.store(droplet.region)
-        read_id = tx.begin_read(droplet.manifest_id)
+        read_id = tx.begin_read(droplet.manifest_id, service.actions.process_id)
         return transfers.File(f"droplet-{droplet.id}", droplet.fingerprint, store, droplet.manifest_key, read_id)
 
     return find

@@ -174,7 +174,7 @@ def _find_replica(service: Service, x: Exchange) -> Callable[[Writer], File]:
         if not replicas:
             raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
         store = service.regions.store(replicas[0].region)
-        read_id = tx.begin_read(replicas[0].manifest_id)
+        read_id = tx.begin_read(replicas[0].manifest_id, service.actions.process_id)
         return File(f"image-{image.id}", image.fingerprint or "", store, replicas[0].manifest_key, read_id)
 
     return find

@@ -65,7 +65,7 @@ class Backend(Protocol):
         """Remove an object; when this returns, it stays gone after power loss. One that is not there is fine."""
 
     def sweep_unfinished(self) -> None:
-        """Remove what uploads of dead processes left behind. Only while no other process uses the backend."""
+        """Remove what uploads of dead processes left behind, and nothing of those that live."""
 
 
 def check_same_size(key: str, there: int, ours: int) -> None:

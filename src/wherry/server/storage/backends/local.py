@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -63,6 +64,7 @@ class LocalBackend:
         path = self._root / _UNFINISHED / os.urandom(16).hex()
         with _storage_errors(f"{path} can't be made"):
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process: what is locked is in the making
         try:
             yield LocalUpload(self, path, descriptor)
         finally:
@@ -89,10 +91,12 @@ class LocalBackend:
             _sync_folder(path.parent)  # also when it is not there: who removed it may have died before this
 
     def sweep_unfinished(self) -> None:
-        """Remove what uploads of dead processes left behind."""
+        """Remove what uploads of dead processes left behind; what a living one writes is locked."""
         with _storage_errors("unfinished objects can't be removed"):
             for path in (self._root / _UNFINISHED).iterdir():
-                path.unlink()
+                with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
     def name(self, path: Path, key: str, size: int) -> None:
         """Give a finished file its name, unless an object has it; for ``LocalUpload``."""

@@ -21,6 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from wherry.server.catalog.migrations import begin_ids_at
+
 revision = "0001"
 down_revision = None
 
@@ -193,9 +195,8 @@ repeats = Table(
 def upgrade() -> None:
     """Create every table, and let both id sequences begin where they should."""
     metadata.create_all(op.get_bind())
-    first = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)")
-    op.get_bind().execute(first, {"name": "images", "seq": FIRST_IMAGE_ID - 1})
-    op.get_bind().execute(first, {"name": "actions", "seq": FIRST_ACTION_ID - 1})
+    begin_ids_at(op.get_bind(), "images", FIRST_IMAGE_ID)
+    begin_ids_at(op.get_bind(), "actions", FIRST_ACTION_ID)
 
 
 def downgrade() -> None:

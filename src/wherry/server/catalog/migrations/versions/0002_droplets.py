@@ -8,6 +8,8 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, String, Text, UniqueConstraint, text
 
+from wherry.server.catalog.migrations import begin_ids_at
+
 revision = "0002"
 down_revision = "0001"
 
@@ -111,8 +113,7 @@ def _create_tables() -> None:
     )
     op.create_index("reads_of_manifest", "reads", ["manifest_id"])
     op.create_table("facts", Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
-    first = text("INSERT INTO sqlite_sequence (name, seq) VALUES ('droplets', :seq)")
-    op.get_bind().execute(first, {"seq": _FIRST_DROPLET_ID - 1})
+    begin_ids_at(op.get_bind(), "droplets", _FIRST_DROPLET_ID)
 
 
 def _carry_tags_over() -> None:

@@ -1,0 +1,103 @@
+"""What an operator does beside the API: accounts and tokens."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from typing import TYPE_CHECKING
+
+from wherry.calls import SCOPES
+from wherry.errors import BadRequest
+from wherry.server.http.edge import token_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wherry.server.catalog import Catalog, Reader
+    from wherry.server.catalog.records import AccountRecord, TokenRecord
+
+
+class Accounts:
+    """Makes and lists accounts."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(self, email: str, name: str | None = None) -> tuple[AccountRecord, str]:
+        """Make an account; answers it, and the secret of its first token. Raises BadRequest or Unprocessable."""
+        local, at, domain = email.partition("@")
+        if not (local and at and domain) or "@" in domain or not email.isprintable() or " " in email:
+            raise BadRequest(f"{email!r} is no e-mail address.")
+        secret = _new_secret()
+        with self._catalog.begin() as tx:
+            account = tx.add_account(str(uuid.uuid4()), email, name or local)
+            tx.add_token(account.id, "first", token_digest(secret), None)
+        return account, secret
+
+    def list(self) -> list[AccountRecord]:
+        """All accounts, the oldest first; that is the operator's."""
+        with self._catalog.read() as reader:
+            return reader.accounts()
+
+
+class Tokens:
+    """Makes, lists and revokes tokens."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def create(self, name: str, scopes: Iterable[str] = (), account: str | None = None) -> str:
+        """Make a token and answer its secret, which is kept nowhere; no scopes is full access. Raises BadRequest.
+
+        ``account`` is an e-mail or a UUID; the operator's account unless told.
+        """
+        wanted = sorted(set(scopes))
+        if unknown := [scope for scope in wanted if scope not in SCOPES]:
+            raise BadRequest(f"There is no scope {', '.join(unknown)}; the known ones are {', '.join(SCOPES)}.")
+        secret = _new_secret()
+        with self._catalog.begin() as tx:
+            tx.add_token(_account(tx, account).id, name, token_digest(secret), wanted or None)
+        return secret
+
+    def list(self) -> list[tuple[TokenRecord, AccountRecord]]:
+        """All tokens, without their secrets, each with the account that it is of."""
+        with self._catalog.read() as reader:
+            accounts = {one.id: one for one in reader.accounts()}
+            return [(one, accounts[one.account_id]) for one in reader.tokens()]
+
+    def revoke(self, token_id: int) -> None:
+        """End a token's validity; a running service hears of it within a second. Raises NotFound."""
+        with self._catalog.begin() as tx:
+            tx.revoke_token(token_id)
+
+
+def first_token(catalog: Catalog, bootstrap_token: str | None) -> str | None:
+    """Make the first account and its token at the first start; see that the bootstrap token is valid at any."""
+    with catalog.begin() as tx:
+        found = tx.first_account()
+        account = found or tx.add_account(str(uuid.uuid4()), "owner@wherry.invalid", "Owner")
+        if bootstrap_token is not None:
+            digest = token_digest(bootstrap_token)
+            if tx.token(digest) is None:
+                tx.add_token(account.id, "bootstrap", digest, None)
+            return None
+        if found is not None:
+            return None
+        secret = _new_secret()
+        tx.add_token(account.id, "first", token_digest(secret), None)
+        return secret
+
+
+def _new_secret() -> str:
+    return "dop_v1_" + secrets.token_hex(32)
+
+
+def _account(reader: Reader, word: str | None) -> AccountRecord:
+    """The account of this e-mail or UUID, or the operator's."""
+    if word is None:
+        if (first := reader.first_account()) is None:
+            raise BadRequest("There is no account yet: start the service once (wherry serve).")
+        return first
+    if (found := reader.find_account(email=word, uuid=word)) is None:
+        raise BadRequest(f"There is no account {word}; 'wherry account list' lists them.")
+    return found

@@ -1,0 +1,132 @@
+"""Work: which processes there are, what waits for one of them, and who runs what.
+
+A process claims an action; each claim has a number, the fence, higher than the one before. Whatever a worker changes
+for an action it changes by its claim (``Catalog.begin(by=...)``), and only while that is the last one: a worker that
+was taken for dead and wakes up again can neither publish nor end anything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, delete, func, select, text, update
+
+from wherry.errors import ClaimLost
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.actions import ActionReader, ActionWriter, read_action
+from wherry.server.catalog.asking import batches, micros
+from wherry.server.catalog.records import ActionRecord, ProcessRecord
+from wherry.server.dispatch import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+
+
+class WorkReader(ActionReader):
+    """Questions about work."""
+
+    def processes(self) -> list[ProcessRecord]:
+        """Every process that is not known to be dead."""
+        p = t.processes.c
+        return [ProcessRecord(*row) for row in self.connection.execute(select(p.id, p.name, p.slots, p.beats))]
+
+    def is_waiting(self) -> bool:
+        """Whether any action waits for a worker."""
+        return self.connection.execute(_ANY_WAITING).first() is not None
+
+    def waiting(self, most: int) -> dict[Lane, list[int]]:
+        """The first ids that wait in each lane, at most so many of each. Costs as much as there are lanes."""
+        found: dict[Lane, list[int]] = {}
+        for lane in self.connection.scalars(_LANES).all():
+            found[Lane.decode(lane)] = list(self.connection.scalars(_FIRST, {"lane": lane, "most": most}))
+        return found
+
+    def waiting_counts(self) -> list[tuple[str, str | None, int, int]]:
+        """Of the actions that wait: type, region, how many, and when the oldest began (in microseconds)."""
+        a = t.actions.c
+        query = select(a.type, a.region, func.count(), func.min(a.started_at)).where(*_waiting())
+        return [tuple(row) for row in self.connection.execute(query.group_by(a.type, a.region))]
+
+    def claimed(self) -> list[tuple[int, str, Lane]]:
+        """What runs now: by which process, of which type, in which lane."""
+        a = t.actions.c
+        query = select(a.process_id, a.type, a.lane).where(a.process_id.is_not(None))
+        return [(row[0], row[1], Lane.decode(row[2])) for row in self.connection.execute(query)]
+
+    def position(self, action: ActionRecord) -> int:
+        """How many actions of its lane wait before this one."""
+        before = (t.actions.c.lane == action.lane.encode(), t.actions.c.id < action.id)
+        return self.connection.scalar(select(func.count()).select_from(t.actions).where(*_waiting(), *before)) or 0
+
+
+class WorkWriter(ActionWriter, WorkReader):
+    """Changes of who runs what."""
+
+    def add_process(self, name: str, slots: int) -> int:
+        """Add a process that begins to run; answers its id."""
+        return self._insert(t.processes, name=name, slots=slots, beats=0, started_at=micros(self.moment))
+
+    def beat(self, process_id: int) -> bool:
+        """Say that a process lives. False if it was taken for dead: all that it ran is somebody else's by now."""
+        row = t.processes.c.id == process_id
+        return bool(
+            self.connection.execute(update(t.processes).where(row).values(beats=t.processes.c.beats + 1)).rowcount
+        )
+
+    def remove_process(self, process_id: int, beats: int | None = None, *, has_left: bool = False) -> list[int] | None:
+        """Forget a process, and let others run what it ran; answers the ids of those actions.
+
+        Of one that ``has_left`` of its own will, the attempts do not count. None, and nothing changes, if it is gone
+        already, or has another count of ``beats`` by now and so is alive.
+        """
+        known = self.connection.scalar(select(t.processes.c.beats).where(t.processes.c.id == process_id))
+        if known is None or beats not in {None, known}:
+            return None
+        its_own = t.actions.c.process_id == process_id
+        running = list(self.connection.scalars(select(t.actions.c.id).where(its_own)))
+        free = {"process_id": None, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts - int(has_left)}
+        self.connection.execute(update(t.actions).where(its_own).values(**free))
+        self.connection.execute(delete(t.reads).where(t.reads.c.process_id == process_id))
+        self.connection.execute(delete(t.processes).where(t.processes.c.id == process_id))
+        return running
+
+    def claim(self, process_id: int, action_ids: Sequence[int]) -> list[ActionRecord]:
+        """Let a process run those of these actions that still wait. Each claim has a higher fence than the last."""
+        for batch in batches(action_ids):
+            row = (t.actions.c.id.in_(batch), *_waiting())
+            values = {"process_id": process_id, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts + 1}
+            self.connection.execute(update(t.actions).where(*row).values(**values))
+        mine = select(t.actions).where(t.actions.c.process_id == process_id, t.actions.c.id.in_(action_ids))
+        return [read_action(row) for row in self.connection.execute(mine.order_by(t.actions.c.id))]
+
+    def step_done(self, action: ActionRecord, steps: int) -> None:
+        """Record that so many steps of an action are done. It made headway, so its attempts count anew."""
+        row = t.actions.c.id == action.id
+        self.connection.execute(update(t.actions).where(row).values(steps_done=steps, attempts=1))
+
+    def check_claim(self, action: ActionRecord) -> None:
+        """Raise ClaimLost unless this is the last claim of the action."""
+        now = self.connection.execute(_CLAIM, {"id": action.id}).first()
+        if now is None or now.process_id is None or now.fence != action.fence:
+            raise ClaimLost(f"Action {action.id} is no longer run by claim {action.fence}.")
+
+
+_WAITING = "status = 'in-progress' AND process_id IS NULL"
+_ANY_WAITING = text(f"SELECT 1 FROM actions WHERE {_WAITING} LIMIT 1")  # noqa: S608  a constant of this file
+_LANES = text(f"""
+    WITH RECURSIVE lanes(lane) AS (
+      SELECT min(lane) FROM actions WHERE {_WAITING}
+      UNION ALL
+      SELECT (SELECT min(a.lane) FROM actions a WHERE a.status = 'in-progress' AND a.process_id IS NULL
+              AND a.lane > lanes.lane) FROM lanes WHERE lanes.lane IS NOT NULL
+    )
+    SELECT lane FROM lanes WHERE lane IS NOT NULL
+""")  # noqa: S608  from the index alone: each lane is found by one look-up, however many wait in it
+_FIRST = text(f"SELECT id FROM actions WHERE {_WAITING} AND lane = :lane ORDER BY id LIMIT :most")  # noqa: S608  as above
+_CLAIM = select(t.actions.c.process_id, t.actions.c.fence).where(t.actions.c.id == bindparam("id"))
+
+
+def _waiting() -> tuple[ColumnElement[bool], ...]:
+    return t.actions.c.status == "in-progress", t.actions.c.process_id.is_(None)

@@ -1,0 +1,105 @@
+"""The addresses that are listened on, and the web server behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+
+from wherry.errors import Unavailable
+from wherry.server.tls import Certificate, ensure_certificate, own_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from wherry.server.settings import Settings, Tls
+
+
+@dataclass(frozen=True)
+class Face:
+    """An address that is listened on, and the certificate that is shown there; without one, it is plain http."""
+
+    listener: socket.socket
+    url: str
+    certificate: Certificate | None = None
+
+    def config(self, app: Any) -> uvicorn.Config:
+        """How the web server shows an app here."""
+        shown = self.certificate
+        return uvicorn.Config(
+            app, http="httptools", lifespan="off", access_log=False, log_config=None, server_header=False,
+            timeout_graceful_shutdown=2, timeout_keep_alive=75, ssl_certfile=shown.cert_file if shown else None,
+            ssl_keyfile=shown.key_file if shown else None,
+        )  # fmt: skip
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to ``_run``: each one would take them from the other."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator's more narrow type
+        return nullcontext()
+
+
+async def _run(servers: list[_Server], listeners: list[socket.socket]) -> None:
+    """Serve one app at several addresses until a signal stops all of them."""
+
+    def stop(number: int) -> None:
+        for server in servers:
+            server.handle_exit(number, None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    await asyncio.gather(
+        *(server.serve(sockets=[listener]) for server, listener in zip(servers, listeners, strict=True))
+    )
+
+
+def take_addresses(settings: Settings) -> list[Face]:
+    """Take the addresses; the first is plain http, the one with TLS may stand beside it.
+
+    Raises Unavailable if one is taken, BadRequest for a certificate that can't be used.
+    """
+    return list(_faces(settings))
+
+
+def run_servers(faces: Sequence[Face], app: Any) -> None:
+    """Serve an app at all addresses until a signal stops it."""
+    servers = [_Server(face.config(app)) for face in faces]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(servers, [face.listener for face in faces]))
+
+
+def _faces(settings: Settings) -> Iterator[Face]:
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    yield Face(listener, _url("http", host, port))
+    if tls := settings.tls:
+        certificate = _certificate(tls, settings.data.resolve() / "tls")
+        listener = _listen(tls.host, tls.port)
+        # By the name that the certificate has: the address behind it may not be in there, and 0.0.0.0 is in none.
+        host = "localhost" if tls.host in {"0.0.0.0", "::"} else tls.host  # noqa: S104  nothing is bound here
+        yield Face(listener, _url("https", host, listener.getsockname()[1]), certificate)
+
+
+def _certificate(tls: Tls, folder: Path) -> Certificate:
+    return own_certificate(*tls.own) if tls.own else ensure_certificate(folder, [tls.host, *tls.names])
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise Unavailable(f"The address {host}:{port} can't be listened on: {error.strerror}.") from error
