@@ -16,6 +16,7 @@ from wherry.fingerprint import BLOCK_SIZE, block_digest
 from wherry.server.storage import Entry, Fault, Manifest, MemoryBackend, Store
 from wherry.server.storage import scrub as module
 from wherry.server.storage.block import encode
+from wherry.server.storage.manifest import manifest_key
 from wherry.server.storage.pack import RECORD_SIZE, PackWriter
 from wherry.testing.faults import Flaky, Wrapped
 
@@ -270,7 +271,7 @@ def test_manifest_of_another_version_is_a_fault() -> None:
     """Under its right name, too: it can't be read."""
     backend = MemoryBackend()
     data = b"WMAN\2" + backend.objects[write_manifest(backend)][5:]
-    key = module.key_of_digest(block_digest(data).hex())
+    key = manifest_key(data)
     backend.objects[key] = data
     (fault,) = scrub(backend, key)
     assert (fault.kind, "version 2" in fault.message) == ("structure", True)
