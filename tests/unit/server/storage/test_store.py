@@ -762,6 +762,18 @@ def test_without_a_good_copy_the_first_error_stays(target: Store, disk: bytes, w
     assert list(target.list_objects()) == []
 
 
+def test_control_copies_that_are_not_checked(target: Store, disk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: without the check, a damaged copy comes to lie in the target."""
+    entry, _ = plain_copy(disk[:BLOCK_SIZE])
+    backend, rescue = MemoryBackend(), Copies({entry.digest: (entry, noise(99))})
+    manifest = import_disk(Store(backend), disk)
+    damage(backend, manifest.packs[0], manifest.offsets[0])
+    monkeypatch.setattr("wherry.server.storage.rescue.check", lambda *_: None)
+    there = rescued_transfer(Store(backend), target, manifest, rescue)
+    with pytest.raises(BlockCorrupt):
+        read_disk(target, there)
+
+
 def test_store_that_does_not_answer_is_not_rescued(target: Store, disk: bytes) -> None:
     """What may pass is raised, so that it is tried again later."""
     inner, rescue = MemoryBackend(), Copies({})
