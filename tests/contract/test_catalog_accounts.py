@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import NotFound, Unprocessable
-from wherry.server.catalog import Catalog, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wherry.server.catalog import Catalog, Writer
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 TOO_LARGE = (2**53, 2**63, 2**64, 10**30)

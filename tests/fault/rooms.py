@@ -86,8 +86,8 @@ class Death:
 class InlineEngine:
     """An engine whose actions run when they are told to, each step as often as ``times`` says.
 
-    It claims as the real one does. What runs is left behind when its rooms die: the next ones take it over, and begin at
-    the step that was not recorded as done.
+    It claims as the real one does. What runs is left behind when its rooms die: the next ones take it over, and begin
+    at the step that was not recorded as done.
     """
 
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:

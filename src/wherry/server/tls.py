@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.crashpoint import crash_point
+from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -117,7 +118,7 @@ def _make_ca(folder: Path) -> None:
     _put(unfinished / _CA, ca.cert_pem.bytes(), _PUBLIC)
     crash_point("tls.before_ca")
     unfinished.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
     log.info("tls.ca_made folder=%s", folder)
 
 
@@ -219,12 +220,4 @@ def _put(file: Path, data: bytes, mode: int) -> None:
         stream.flush()
         os.fsync(descriptor)
     unfinished.rename(file)
-    _sync_folder(file.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(file.parent)

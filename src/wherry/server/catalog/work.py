@@ -7,7 +7,7 @@ was taken for dead and wakes up again can neither publish nor end anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 

@@ -15,9 +15,10 @@ from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.block import Entry
-from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
-from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, sample_number
+from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
+from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
 
 __all__ = [
@@ -26,16 +27,19 @@ __all__ = [
     "CopyPlan",
     "DiskBlocks",
     "Entry",
+    "Fault",
     "Holder",
     "Known",
     "LocalBackend",
     "Located",
     "Manifest",
     "MemoryBackend",
+    "Rescue",
     "Store",
     "Upload",
     "Watcher",
     "is_sampled",
+    "live_places",
     "open_store",
     "plan_copy",
     "sample_number",

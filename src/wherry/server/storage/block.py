@@ -60,11 +60,13 @@ def encode(digest: bytes, data: memoryview) -> tuple[Entry, bytes]:
 
 def decode(entry: Entry, stored: memoryview, where: str) -> bytes:
     """The plain bytes of a stored block, checked against its name. Raises BlockCorrupt."""
-    check_stored(entry, stored, where)
-    plain = _decompress(entry, stored, where) if entry.codec == ZSTD else bytes(stored)
-    if (found := block_digest(plain)) != entry.digest:
-        raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} hashes to {found.hex()[:12]}")
-    return plain
+    return bytes(_checked(entry, stored, where))
+
+
+def check(entry: Entry, stored: memoryview, where: str) -> None:
+    """Check stored bytes against both digests, and what they decompress to is as long as said. Raises BlockCorrupt."""
+    if (found := len(_checked(entry, stored, where))) != entry.plain_length:
+        raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} has {found} bytes, not {entry.plain_length}")
 
 
 def check_stored(entry: Entry, stored: memoryview, where: str) -> None:
@@ -72,6 +74,19 @@ def check_stored(entry: Entry, stored: memoryview, where: str) -> None:
     if (found := blake3(stored).digest()) != entry.stored_digest:
         name, expected = entry.digest.hex()[:12], entry.stored_digest.hex()[:12]
         raise BlockCorrupt(f"block {name} in {where}: stored bytes hash to {found.hex()[:12]}, not to {expected}")
+
+
+def _checked(entry: Entry, stored: memoryview, where: str) -> bytes | memoryview:
+    """The plain bytes; where they are what is stored, not copied, and not hashed a second time either."""
+    check_stored(entry, stored, where)
+    if entry.codec == ZSTD:
+        plain: bytes | memoryview = _decompress(entry, stored, where)
+        found = block_digest(plain)
+    else:
+        plain, found = stored, entry.stored_digest
+    if found != entry.digest:
+        raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} hashes to {found.hex()[:12]}")
+    return plain
 
 
 def _decompress(entry: Entry, stored: memoryview, where: str) -> bytes:

@@ -9,6 +9,8 @@ from wherry.server.storage.block import Entry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from wherry.errors import StorageError
+
 Located = tuple[str, Entry]
 """A pack's key and a block in it."""
 
@@ -35,6 +37,17 @@ class Known(Protocol):
 
     def find(self, digest: bytes) -> Located | None:
         """Where the block lies, or None. Called from several threads."""
+
+
+class Rescue(Protocol):
+    """Who may know another copy of a block."""
+
+    def stored(self, entry: Entry, key: str, error: StorageError) -> tuple[Entry, bytes] | None:
+        """Another copy of a block that is missing or wrong in a pack, or None: then the error is raised.
+
+        The copy may be stored in another form, which its own entry describes (its offset means nothing). It is checked
+        against both digests before it is used. Called from several threads.
+        """
 
 
 class DiskBlocks(Protocol):

@@ -6,16 +6,18 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from wherry.server.storage.block import check_stored
+from wherry.errors import BlockCorrupt, BlockMissing
+from wherry.server.storage.block import check_stored, decode, encode
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.pack import PackWriter
+from wherry.server.storage.rescue import rescued
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from wherry.server.storage.backends import Backend
     from wherry.server.storage.block import Entry
-    from wherry.server.storage.callers import Holder, Watcher
+    from wherry.server.storage.callers import Holder, Rescue, Watcher
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.plan import CopyPlan
 
@@ -27,14 +29,16 @@ class PackCopier:
     """Copies the packs of a plan, one thread a core, each with a pack of its own; used once."""
 
     def __init__(
-        self, source: Backend, target: Backend, plan: CopyPlan, action_id: int, *, holder: Holder, watcher: Watcher
-    ) -> None:
+        self, source: Backend, target: Backend, plan: CopyPlan, action_id: int, *, holder: Holder, watcher: Watcher,
+        rescue: Rescue | None = None,
+    ) -> None:  # fmt: skip
         self._source = source
         self._target = target
         self._plan = plan
         self._action_id = action_id
         self._holder = holder
         self._watcher = watcher
+        self._rescue = rescue
         self._todo: deque[int] = deque()
         self._errors: list[BaseException] = []
 
@@ -63,29 +67,52 @@ class PackCopier:
             return None
 
     def _copy_pack(self, number: int, buffer: memoryview) -> None:
+        places = self._plan.packs[number]
+        lengths = self._plan.manifest.stored_lengths
         with self._target.create() as upload:
             pack = PackWriter(upload, self._action_id, number)
-            for entry, stored in _read_checked(self._source, self._plan.manifest, self._plan.packs[number], buffer):
+            for place, (entry, stored) in zip(places, self._read_checked(places, buffer), strict=True):
                 if self._errors:
                     return
                 pack.append(entry, stored)
-                self._watcher.advance(sent=1, sent_bytes=entry.stored_length)
+                self._watcher.advance(sent=1, sent_bytes=lengths[place])  # as planned, also where it was rescued
             pack.close(lambda key, size: self._holder.pack(number, key, size))
 
+    def _read_checked(self, places: Sequence[int], buffer: memoryview) -> Iterator[tuple[Entry, bytes | memoryview]]:
+        """Stored blocks at these places, checked against the manifest; good until the next is asked for."""
+        manifest = self._plan.manifest
+        for span in _spans(manifest, places):
+            key, start = manifest.pack(span[0]), manifest.offsets[span[0]]
+            end = manifest.offsets[span[-1]] + manifest.stored_lengths[span[-1]]
+            is_read = self._read_span(key, start, buffer[: end - start])
+            for place in span:
+                entry = manifest.entry(place)
+                stored = buffer[entry.offset - start : entry.end - start]
+                try:
+                    if not is_read:
+                        self._source.read(key, entry.offset, stored)
+                    check_stored(entry, stored, key)
+                except (BlockCorrupt, BlockMissing) as error:
+                    yield self._rescued(entry, key, error)
+                else:
+                    yield entry, stored
 
-def _read_checked(
-    backend: Backend, manifest: Manifest, places: Sequence[int], buffer: memoryview
-) -> Iterator[tuple[Entry, memoryview]]:
-    """Stored blocks at these places, checked against the manifest; the bytes are good until the next is asked for."""
-    for span in _spans(manifest, places):
-        key, start = manifest.pack(span[0]), manifest.offsets[span[0]]
-        end = manifest.offsets[span[-1]] + manifest.stored_lengths[span[-1]]
-        backend.read(key, start, buffer[: end - start])
-        for place in span:
-            entry = manifest.entry(place)
-            stored = buffer[entry.offset - start : entry.end - start]
-            check_stored(entry, stored, key)
-            yield entry, stored
+    def _read_span(self, key: str, start: int, into: memoryview) -> bool:
+        """Whether a run could be read. One that could not is read block by block, so that only bad ones are rescued."""
+        try:
+            self._source.read(key, start, into)
+        except (BlockCorrupt, BlockMissing):
+            if self._rescue is None:
+                raise
+            return False
+        return True
+
+    def _rescued(self, entry: Entry, key: str, error: BlockCorrupt | BlockMissing) -> tuple[Entry, bytes]:
+        """Another copy of a block. One that takes more room than was planned for could burst the pack: it is shrunk."""
+        found, stored = rescued(self._rescue, entry, key, error)
+        if found.stored_length > entry.stored_length:
+            return encode(entry.digest, memoryview(decode(found, memoryview(stored), key)))
+        return found, stored
 
 
 def _spans(manifest: Manifest, places: Sequence[int]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from wherry.fingerprint import BLOCK_SIZE, block_digest, is_zero
 from wherry.server.storage.block import encode
 from wherry.server.storage.manifest import Manifest
-from wherry.server.storage.pack import PackWriter
+from wherry.server.storage.pack import PackSeries
 from wherry.server.storage.places import Places
 
 if TYPE_CHECKING:
@@ -48,11 +48,7 @@ class DiskWriter:
     def __init__(
         self, backend: Backend, action_id: int, first_number: int, *, known: Known, holder: Holder, watcher: Watcher
     ) -> None:
-        self._backend = backend
-        self._action_id = action_id
-        self._number = first_number
         self._known = known
-        self._holder = holder
         self._watcher = watcher
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._free: list[bytearray] = []
@@ -61,8 +57,9 @@ class DiskWriter:
         self._manifest = Manifest(0, action_id)
         self._stored = Places(self._manifest.digests)
         self._packs: dict[str, int] = {}  # where a pack that is reused stands in the manifest's table
-        self._open: PackWriter | None = None
+        self._written: dict[int, int] = {}  # where a new one does, whose name is known once it is closed
         self._resources = ExitStack()
+        self._series = self._resources.enter_context(PackSeries(backend, action_id, first_number, holder))
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +74,9 @@ class DiskWriter:
             self._flight.append((buffer, self._pool.submit(self._prepare, number, buffer, length)))
         while self._flight:
             self._land()
-        self._close_pack()
+        self._series.close()
+        for number, place in self._written.items():
+            self._manifest.packs[place] = self._series.keys[number]
         self._manifest.virtual_size = disk.virtual_size
         return self._manifest
 
@@ -130,24 +129,12 @@ class DiskWriter:
         return self._packs[key], entry
 
     def _append(self, entry: Entry, stored: bytes) -> tuple[int, Entry]:
-        if self._open is not None and not self._open.has_room(entry.stored_length):
-            self._close_pack()
-        if self._open is None:
-            upload = self._resources.enter_context(self._backend.create())
-            self._open = PackWriter(upload, self._action_id, self._number)
-            self._place = self._list_pack("")  # its name is known when it is closed
-        placed = self._open.append(entry, stored)
+        number, placed = self._series.append(entry, stored)
         self._watcher.advance(sent=1, sent_bytes=entry.stored_length)
-        return self._place, placed
+        if number not in self._written:
+            self._written[number] = self._list_pack("")
+        return self._written[number], placed
 
     def _list_pack(self, key: str) -> int:
         self._manifest.packs.append(key)
         return len(self._manifest.packs) - 1
-
-    def _close_pack(self) -> None:
-        if self._open is not None:
-            number = self._number
-            self._manifest.packs[self._place] = self._open.close(lambda key, size: self._holder.pack(number, key, size))
-            self._number += 1
-            self._open = None
-            self._resources.close()

@@ -24,8 +24,8 @@ import sys
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import gt, lt
+from itertools import compress, islice, repeat
+from operator import gt, lshift, lt, or_
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -38,13 +38,14 @@ from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
 from wherry.server.storage.places import DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 VERSION = 1
 
 _HEAD = Struct("<4sIQIIQQ")
 _SAMPLE = Struct(">q")
 _SAMPLED_BITS = 6
+_OFFSET_BITS = PACK_SIZE.bit_length()
 
 FEW_BLOCKS = 256
 """Up to so many blocks, an image stands in the sparse index with all of them: one in 64 could well be none."""
@@ -123,6 +124,29 @@ class Manifest:
         moved.packs = list(places)
         return moved
 
+    def moved(self, action_id: int, find: Callable[[str, Entry], tuple[str, Entry] | None]) -> Manifest:
+        """The same image, where the blocks for which ``find(pack key, entry)`` answers a place lie there.
+
+        Others stay where they are. Packs in which nothing is left are not named any more.
+        """
+        moved = Manifest(self.virtual_size, action_id, self.block_size)
+        places: dict[str, int] = {}
+        for index, number in enumerate(self.numbers):
+            key, entry = self.pack(index), self.entry(index)
+            there, found = find(key, entry) or (key, entry)
+            assert (found.digest, found.plain_length) == (entry.digest, entry.plain_length), "another block was found"
+            moved.add(number, found, places.setdefault(there, len(places)))
+        moved.packs = list(places)
+        return moved
+
+    def pack_bytes(self) -> dict[str, int]:
+        """How many stored bytes it uses of each of its packs; a block that the disk has several times counts once."""
+        places = map(or_, map(lshift, self.packs_of, repeat(_OFFSET_BITS)), self.offsets)
+        sizes = [0] * len(self.packs)
+        for place, length in dict(zip(places, self.stored_lengths, strict=True)).items():
+            sizes[place >> _OFFSET_BITS] += length
+        return dict(zip(self.packs, sizes, strict=True))
+
     @property
     def fingerprint(self) -> str:
         """The digest of the image's content, the same wherever it lies."""
@@ -150,6 +174,18 @@ class Manifest:
         return [head, packs, *(memoryview(getattr(self, name)).cast("B") for name, _ in _COLUMNS)]
 
 
+def live_places(manifests: Iterable[Manifest], key: str) -> dict[int, Entry]:
+    """What these manifests use of a pack: each block by its offset, once, in the order of the pack."""
+    live: dict[int, Entry] = {}
+    for manifest in manifests:
+        if key in manifest.packs:
+            is_there = map(manifest.packs.index(key).__eq__, manifest.packs_of)
+            for place in compress(range(len(manifest)), is_there):
+                if manifest.offsets[place] not in live:
+                    live[manifest.offsets[place]] = manifest.entry(place)
+    return dict(sorted(live.items()))
+
+
 def is_sampled(first_byte: int) -> bool:
     """Whether a block whose digest begins so stands for its neighbours in the sparse index: one in 64 does.
 
@@ -169,26 +205,40 @@ def manifest_key(*parts: bytes | bytearray | memoryview) -> str:
     state = blake3()
     for part in parts:
         state.update(part)
-    digest = state.hexdigest()
+    return key_of_digest(state.hexdigest())
+
+
+def key_of_digest(digest: str) -> str:
+    """The name of a manifest whose content has this digest."""
     return f"manifests/{digest[:2]}/{digest}"
+
+
+def check_head(key: str, head: bytes | bytearray | memoryview, size: int) -> None:
+    """Check the first bytes of a manifest that has so many in all. Raises ManifestCorrupt."""
+    _read_head(key, head, size)
 
 
 def decode_manifest(key: str, data: bytes | bytearray) -> Manifest:
     """Read a manifest, checked against its name. Raises ManifestCorrupt."""
     if (found := manifest_key(data)) != key:
         raise ManifestCorrupt(f"{key} hashes to {found.rpartition('/')[2][:12]}")
-    try:
-        magic, version, virtual_size, block_size, packs, blocks, action_id = _HEAD.unpack_from(data)
-    except struct.error as error:
-        raise ManifestCorrupt(f"{key} has {len(data)} bytes, fewer than a manifest's head") from error
-    if magic != b"WMAN" or version != VERSION:
-        raise ManifestCorrupt(f"{key} is of version {version}; this program reads version {VERSION}")
-    if len(data) != _HEAD.size + packs * DIGEST + blocks * _BLOCK_BYTES:
-        raise ManifestCorrupt(f"{key} has {len(data)} bytes for {packs} packs and {blocks} blocks")
+    virtual_size, block_size, packs, blocks, action_id = _read_head(key, data, len(data))
     manifest = Manifest(virtual_size, action_id, block_size)
     _fill(manifest, memoryview(data)[_HEAD.size :], packs, blocks)
     _check(manifest, key)
     return manifest
+
+
+def _read_head(key: str, data: bytes | bytearray | memoryview, size: int) -> tuple[int, int, int, int, int]:
+    try:
+        magic, version, virtual_size, block_size, packs, blocks, action_id = _HEAD.unpack_from(data)
+    except struct.error as error:
+        raise ManifestCorrupt(f"{key} has {size} bytes, fewer than a manifest's head") from error
+    if magic != b"WMAN" or version != VERSION:
+        raise ManifestCorrupt(f"{key} is of version {version}; this program reads version {VERSION}")
+    if size != _HEAD.size + packs * DIGEST + blocks * _BLOCK_BYTES:
+        raise ManifestCorrupt(f"{key} has {size} bytes for {packs} packs and {blocks} blocks")
+    return virtual_size, block_size, packs, blocks, action_id
 
 
 def _fill(manifest: Manifest, body: memoryview, packs: int, blocks: int) -> None:

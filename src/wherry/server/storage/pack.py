@@ -28,13 +28,15 @@ a step that runs twice writes the same object, and two actions never write the s
 from __future__ import annotations
 
 import struct
+from contextlib import ExitStack
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
 from wherry.errors import BlockMissing, ManifestCorrupt
+from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
 from wherry.server.storage.block import CODECS, Entry
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wherry.server.storage.backends import Backend, Upload
+    from wherry.server.storage.callers import Holder
 
 PACK_SIZE = 64 << 20
 """Bytes that a pack has at the most."""
@@ -57,6 +60,8 @@ _ENTRY = Struct("<32s32sQIIB3x")
 _FOOTER = Struct("<QI32s4s")
 
 RECORD_SIZE = _RECORD.size
+
+_LARGEST_INDEX = _INDEX.size + PACK_BLOCKS * _ENTRY.size
 
 
 def has_room(blocks: int, stored_bytes: int) -> bool:
@@ -88,6 +93,12 @@ def pack_key(index: bytes | bytearray) -> str:
     return f"packs/{digest[:2]}/{digest}"
 
 
+def record_head(entry: Entry) -> bytes:
+    """What stands before a block's stored bytes in its pack."""
+    return _RECORD.pack(b"WBLK", entry.codec, entry.plain_length, entry.stored_length, entry.digest,
+                        entry.stored_digest)  # fmt: skip
+
+
 class PackWriter:
     """Appends stored blocks to a pack and publishes it once it is closed."""
 
@@ -109,9 +120,7 @@ class PackWriter:
             block.digest, block.stored_digest, self._size + RECORD_SIZE, block.stored_length, block.plain_length,
             block.codec,
         )  # fmt: skip
-        head = _RECORD.pack(b"WBLK", entry.codec, entry.plain_length, entry.stored_length, entry.digest,
-                            entry.stored_digest)  # fmt: skip
-        self._upload.write(head, stored)
+        self._upload.write(record_head(entry), stored)
         self._size = entry.end
         self._stored_bytes += entry.stored_length
         self._entries.append(entry)
@@ -135,6 +144,47 @@ class PackWriter:
         return key
 
 
+class PackSeries:
+    """Appends stored blocks to one pack after another, each published when the next block has no room in it.
+
+    The same blocks in the same order make the same packs. Leaving the context discards the pack that is open.
+    """
+
+    def __init__(self, backend: Backend, action_id: int, first_number: int, holder: Holder) -> None:
+        self._backend = backend
+        self._action_id = action_id
+        self._number = first_number
+        self._holder = holder
+        self._open: PackWriter | None = None
+        self._resources = ExitStack()
+        self.keys: dict[int, str] = {}
+        """The packs that were published, by their numbers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def append(self, block: Entry, stored: bytes | memoryview) -> tuple[int, Entry]:
+        """Append a stored block; answers its pack's number and its entry there."""
+        if self._open is not None and not self._open.has_room(block.stored_length):
+            self.close()
+        if self._open is None:
+            upload = self._resources.enter_context(self._backend.create())
+            self._open = PackWriter(upload, self._action_id, self._number)
+        return self._number, self._open.append(block, stored)
+
+    def close(self) -> None:
+        """Publish the pack that is open, if one is."""
+        if self._open is not None:
+            number = self._number
+            self.keys[number] = self._open.close(lambda key, size: self._holder.pack(number, key, size))
+            self._number += 1
+            self._open = None
+            self._resources.close()
+
+
 def read_index(backend: Backend, key: str) -> PackIndex:
     """Read what a pack holds. Raises BlockMissing if there is no such pack, ManifestCorrupt if it is damaged."""
     if (size := backend.size(key)) is None:
@@ -144,7 +194,7 @@ def read_index(backend: Backend, key: str) -> PackIndex:
     footer = bytearray(_FOOTER.size)
     backend.read(key, size - _FOOTER.size, memoryview(footer))
     offset, length, digest, magic = _FOOTER.unpack(footer)
-    if magic != b"WPCK" or offset + length + _FOOTER.size != size:
+    if magic != b"WPCK" or offset + length + _FOOTER.size != size or length > _LARGEST_INDEX:
         raise ManifestCorrupt(f"{key} does not end as a pack of {size} bytes does")
     data = bytearray(length)
     backend.read(key, offset, memoryview(data))
@@ -171,7 +221,8 @@ def _check_order(key: str, index: PackIndex, end: int) -> None:
     """The records must follow one another without gaps: a block that lies across another was never written by us."""
     at = 0
     for entry in index.entries:
-        if entry.offset != at + RECORD_SIZE or entry.codec not in CODECS:
+        is_possible = entry.codec in CODECS and max(entry.stored_length, entry.plain_length) <= BLOCK_SIZE
+        if entry.offset != at + RECORD_SIZE or not is_possible:
             name = entry.digest.hex()[:12]
             raise ManifestCorrupt(f"{key}: block {name} at {entry.offset}, codec {entry.codec}; expected after {at}")
         at = entry.end

@@ -13,24 +13,28 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from wherry.errors import BlockMissing, ManifestMissing, StorageError
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
-from wherry.server.storage.block import decode
+from wherry.server.storage.block import check, check_stored, decode
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.disk_writer import THREADS, DiskWriter
 from wherry.server.storage.manifest import decode_manifest, manifest_key
-from wherry.server.storage.pack import read_index
+from wherry.server.storage.pack import PackSeries, read_index
+from wherry.server.storage.rescue import rescued
+from wherry.server.storage.scrub import scrub_manifest, scrub_pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.callers import DiskBlocks, Holder, Known, Watcher
+    from wherry.server.storage.block import Entry
+    from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.pack import PackIndex
     from wherry.server.storage.plan import CopyPlan
+    from wherry.server.storage.scrub import Fault
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,18 +85,42 @@ class Store:
             crash_point("manifest.after_publish")
         return key
 
+    def write_blocks(
+        self, blocks: Iterable[tuple[Entry, bytes | memoryview]], action_id: int, first_number: int, *,
+        holder: Holder, watcher: Watcher,
+    ) -> dict[bytes, Located]:  # fmt: skip
+        """Put stored blocks into new packs, as they are; answers where each digest lies now.
+
+        Packs get the numbers from ``first_number`` on. The same blocks in the same order make the same packs, so the
+        call may be repeated. A block that comes twice is written once; its bytes need to last until the next is asked
+        for. Raises BlockCorrupt for bytes that are not what their entry says, and what the blocks, the watcher, the
+        holder and the backend raise; packs that were published by then stay.
+        """
+        numbers: dict[bytes, tuple[int, Entry]] = {}
+        with PackSeries(self.backend, action_id, first_number, holder) as series:
+            for entry, stored in blocks:
+                if entry.digest not in numbers:
+                    check_stored(entry, memoryview(stored), "what is to be written")
+                    numbers[entry.digest] = series.append(entry, stored)
+                    watcher.advance(sent=1, sent_bytes=entry.stored_length)
+            series.close()
+            return {digest: (series.keys[number], entry) for digest, (number, entry) in numbers.items()}
+
     def copy_from(
-        self, source: Store, plan: CopyPlan, action_id: int, *, done: frozenset[int], holder: Holder, watcher: Watcher
-    ) -> None:
+        self, source: Store, plan: CopyPlan, action_id: int, *, done: frozenset[int], holder: Holder, watcher: Watcher,
+        rescue: Rescue | None = None,
+    ) -> None:  # fmt: skip
         """Copy what a plan lists from another store, but for the packs that are ``done``.
 
         Stored bytes travel as they are; each block is checked against the digest that the source's manifest gives for
         it (the one in the record would only show that the record is whole, not that it is the right block). One
-        thread a core, each with a pack of its own. The first error stops all of them and is raised: BlockMissing or
-        BlockCorrupt from the source, StoreFull or StoreUnavailable, or what the watcher and the holder raise. Packs
-        that were published by then stay.
+        thread a core, each with a pack of its own. For a block that the source has lost or damaged, ``rescue`` is asked
+        first. The first error stops all threads and is raised: BlockMissing or BlockCorrupt from the source, StoreFull
+        or StoreUnavailable, or what the watcher and the holder raise. Packs that were published by then stay.
         """
-        copier = PackCopier(source.backend, self.backend, plan, action_id, holder=holder, watcher=watcher)
+        copier = PackCopier(
+            source.backend, self.backend, plan, action_id, holder=holder, watcher=watcher, rescue=rescue
+        )
         copier.copy(done)
 
     def remove(self, key: str) -> None:
@@ -123,22 +151,50 @@ class Store:
         """Read what a pack holds. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
         return read_index(self.backend, key)
 
-    def read_block(self, manifest: Manifest, place: int) -> bytes:
+    def read_block(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
         """The plain bytes of the block at a place of a manifest, checked against its name.
 
-        Raises BlockMissing, BlockCorrupt or StoreUnavailable.
+        Raises BlockMissing or BlockCorrupt, where ``rescue`` has no other copy either, or StoreUnavailable.
         """
         entry, key = manifest.entry(place), manifest.pack(place)
         stored = _kept.buffer[: entry.stored_length]
-        self.backend.read(key, entry.offset, stored)
-        return decode(entry, stored, key)
+        try:
+            self.backend.read(key, entry.offset, stored)
+            return decode(entry, stored, key)
+        except (BlockCorrupt, BlockMissing) as error:
+            found, copy = rescued(rescue, entry, key, error)
+            return decode(found, memoryview(copy), key)
 
-    def read_blocks(self, manifest: Manifest, places: Iterable[int]) -> Iterator[bytes]:
+    def read_blocks(self, manifest: Manifest, places: Iterable[int], rescue: Rescue | None = None) -> Iterator[bytes]:
         """The plain bytes of blocks, each checked against its name, in the order asked for.
 
         Threads read a few blocks ahead. Raises as ``read_block``, when the block's turn comes.
         """
-        return _in_order(partial(self.read_block, manifest), places)
+        return _in_order(partial(self.read_block, manifest, rescue=rescue), places)
+
+    def read_stored(self, key: str, entry: Entry) -> bytes:
+        """The stored bytes of a block in a pack, checked against both of its digests.
+
+        Raises BlockMissing, BlockCorrupt or StoreUnavailable.
+        """
+        stored = _kept.buffer[: entry.stored_length]
+        self.backend.read(key, entry.offset, stored)
+        check(entry, stored, key)
+        return bytes(stored)
+
+    # ------------------------------------------------------------------------------------------- looking for damage
+
+    def scrub_pack(self, key: str, *, watcher: Watcher) -> list[Fault]:
+        """Read and check a whole pack; answers all that is wrong with it.
+
+        The watcher is told of the blocks and stored bytes that were read and checked, as if they were sent. Raises
+        StoreUnavailable, which is no fault of the pack, and what the watcher raises.
+        """
+        return scrub_pack(self.backend, key, watcher=watcher)
+
+    def scrub_manifest(self, key: str) -> list[Fault]:
+        """Read and check a whole manifest; answers what is wrong with it. Raises StoreUnavailable."""
+        return scrub_manifest(self.backend, key)
 
     def faults(self, manifest: Manifest, *, deep: bool) -> Iterator[StorageError]:
         """What is wrong with an image's blocks here: packs that are gone or damaged; with ``deep``, bad blocks as well.

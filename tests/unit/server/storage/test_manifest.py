@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint
-from wherry.server.storage import Entry, Manifest, is_sampled, sample_number
+from wherry.server.storage import Entry, Located, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.manifest import decode_manifest, manifest_key
 from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
 
@@ -147,6 +147,73 @@ def test_relocated_without_a_block() -> None:
     """A block that is nowhere stops the manifest from being made."""
     with pytest.raises(BlockMissing, match="number 3"):
         sound(1, 3).relocated(8, lambda name: (PACKS[0], sound(1).entry(0)) if name[0] == 1 else None)
+
+
+# Images whose blocks repeat and lie in several packs: a pack and one of a few places in it for each block.
+places = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=40)
+
+
+def at_places(where: list[tuple[int, int]]) -> Manifest:
+    """A disk whose blocks lie there; those at one place are the same."""
+    manifest = Manifest(max(1, len(where)) * BLOCK_SIZE, 7, packs=list(PACKS))
+    for number, (pack, place) in enumerate(where):
+        name = bytes([pack, place]) * 16
+        entry = Entry(name, name, RECORD_SIZE + 1000 * place, 10 * pack + place + 1, BLOCK_SIZE, 1)
+        manifest.add(number, entry, pack)
+    return manifest
+
+
+def blocks_of(manifest: Manifest) -> list[tuple[int, str, Entry]]:
+    numbers = enumerate(manifest.numbers)
+    return [(number, manifest.pack(place), manifest.entry(place)) for place, number in numbers]
+
+
+@given(places, st.sets(st.integers(0, 5)))
+def test_moved_blocks_lie_elsewhere_and_the_others_stay(where: list[tuple[int, int]], which: set[int]) -> None:
+    """Every block is where it was said to be now, or else where it was; the image is the same, and can be stored."""
+    manifest, new = at_places(where), f"packs/ff/{'ff' * 32}"
+
+    def find(key: str, entry: Entry) -> Located | None:
+        is_moved = key == PACKS[0] and entry.digest[1] in which
+        other = Entry(entry.digest, bytes(32), entry.offset + 7, 3, entry.plain_length, 0)
+        return (new, other) if is_moved else None
+
+    moved = manifest.moved(8, find)
+    expected = [(number, *(find(key, entry) or (key, entry))) for number, key, entry in blocks_of(manifest)]
+    assert blocks_of(moved) == expected
+    assert set(moved.packs) == {key for _, key, _ in expected}
+    assert (moved.fingerprint, moved.action_id) == (manifest.fingerprint, 8)
+    assert decode_manifest(*stored(moved)) == moved
+
+
+def test_moved_to_another_block() -> None:
+    """Another block in place of the right one is never taken."""
+    manifest = at_places([(0, 0), (0, 1)])
+    with pytest.raises(AssertionError, match="another block"):
+        manifest.moved(8, lambda key, _: (key, manifest.entry(0)))
+
+
+@given(places)
+def test_pack_bytes_counts_each_block_once(where: list[tuple[int, int]]) -> None:
+    """Stored bytes by pack, however often the disk has a block; a pack of which it uses nothing counts nothing."""
+    expected = dict.fromkeys(PACKS, 0)
+    for pack, place in set(where):
+        expected[PACKS[pack]] += 10 * pack + place + 1
+    assert at_places(where).pack_bytes() == expected
+
+
+@given(st.lists(places, max_size=4))
+def test_live_places_are_those_of_all_images(disks: list[list[tuple[int, int]]]) -> None:
+    """Each block that some image uses of a pack, once, in the order of the pack."""
+    manifests = [at_places(where) for where in disks]
+    found = live_places(iter(manifests), PACKS[1])
+    everywhere = {entry.offset: entry for one in manifests for _, key, entry in blocks_of(one) if key == PACKS[1]}
+    assert list(found.items()) == sorted(everywhere.items())
+
+
+def test_live_places_of_a_pack_that_nobody_uses() -> None:
+    """A pack that no image names has none."""
+    assert live_places([at_places([(0, 0)])], f"packs/ff/{'ff' * 32}") == {}
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))

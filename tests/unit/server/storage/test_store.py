@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
+from blake3 import blake3
 
 from wherry.errors import (
     BlockCorrupt,
@@ -18,17 +21,18 @@ from wherry.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.storage import LocalBackend, MemoryBackend, Store, open_store, plan_copy
+from wherry.fingerprint import BLOCK_SIZE, block_digest
+from wherry.server.storage import Entry, LocalBackend, MemoryBackend, Store, open_store, plan_copy
+from wherry.server.storage.block import PLAIN, ZSTD
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.pack import PACK_SIZE
 from wherry.testing.faults import Flaky, Full, Slow, Torn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from wherry.server.storage import CopyPlan, Entry, Located, Manifest
+    from wherry.server.storage import CopyPlan, Located, Manifest
 
 
 class Disk:
@@ -513,6 +517,284 @@ def damage(backend: MemoryBackend, key: str, offset: int) -> None:
     data = bytearray(backend.objects[key])
     data[offset] ^= 1
     backend.objects[key] = bytes(data)
+
+
+# ------------------------------------------------------------------------------------------------------ moving blocks
+
+
+def stored_blocks(store: Store, manifest: Manifest) -> list[tuple[Entry, bytes]]:
+    places = range(len(manifest))
+    return [(manifest.entry(place), store.read_stored(manifest.pack(place), manifest.entry(place))) for place in places]
+
+
+def write_blocks(
+    store: Store, blocks: Iterable[tuple[Entry, bytes | memoryview]], caller: Caller, first: int = 0
+) -> dict[bytes, Located]:
+    return store.write_blocks(blocks, 5, first, holder=caller, watcher=caller)
+
+
+def test_moved_blocks_read_back(store: Store, disk: bytes) -> None:
+    """Blocks that were written anew make the same disk, from where they lie now."""
+    manifest, caller = import_disk(store, disk), Caller()
+    where = write_blocks(store, stored_blocks(store, manifest), caller)
+    moved = manifest.moved(5, lambda _, entry: where[entry.digest])
+    store.remove(manifest.packs[0])
+    assert read_disk(store, moved) == disk
+    assert moved.packs == [key for key, _ in caller.packs.values()]
+    assert store.scrub_pack(moved.packs[0], watcher=caller) == []
+
+
+def test_written_blocks_are_counted_once(store: Store, disk: bytes) -> None:
+    """A block that comes twice is written once."""
+    manifest, caller = import_disk(store, disk), Caller()
+    blocks = stored_blocks(store, manifest)
+    where = write_blocks(store, blocks, caller)
+    assert caller.counts["sent"] == len(where) == 4
+    assert caller.counts["sent_bytes"] == sum(
+        entry.stored_length for entry in {e.digest: e for e, _ in blocks}.values()
+    )
+
+
+def test_buffer_of_a_written_block_is_free_afterwards(store: Store, disk: bytes) -> None:
+    """Whoever gives blocks may use one buffer for all of them."""
+    manifest = import_disk(store, disk)
+    buffer = bytearray(BLOCK_SIZE)
+
+    def blocks() -> Iterator[tuple[Entry, memoryview]]:
+        for entry, stored in stored_blocks(store, manifest):
+            buffer[: len(stored)] = stored
+            yield entry, memoryview(buffer)[: len(stored)]
+
+    where = write_blocks(store, blocks(), Caller())
+    assert read_disk(store, manifest.moved(5, lambda _, entry: where[entry.digest])) == disk
+
+
+def test_as_many_packs_as_needed(large_disk: bytes) -> None:
+    """Packs are filled one after another, from the first number on, and none is too large."""
+    store, caller = Store(MemoryBackend()), Caller()
+    manifest = import_disk(store, large_disk)
+    where = write_blocks(store, stored_blocks(store, manifest), caller, first=3)
+    assert sorted(caller.packs) == [3, 4]
+    assert {key for key, _ in where.values()} == {key for key, _ in caller.packs.values()}
+    assert max(size for _, size in caller.packs.values()) <= PACK_SIZE
+    again, second = Store(MemoryBackend()), Caller()
+    assert write_blocks(again, stored_blocks(store, manifest), second, first=3) == where
+    assert second.packs == caller.packs
+
+
+def test_writing_blocks_again_changes_nothing(store: Store, disk: bytes) -> None:
+    """A step that runs again writes the same objects and answers the same places."""
+    blocks = stored_blocks(store, import_disk(store, disk))
+    first = write_blocks(store, blocks, Caller())
+    before = dict(store.list_objects())
+    assert write_blocks(store, blocks, Caller()) == first
+    assert dict(store.list_objects()) == before
+
+
+def test_no_blocks_make_no_pack(store: Store) -> None:
+    """Nothing is published for nothing."""
+    assert write_blocks(store, [], Caller()) == {}
+    assert list(store.list_objects()) == []
+
+
+def test_wrong_bytes_are_never_written(store: Store, disk: bytes) -> None:
+    """Bytes that are not what their entry says end the call, and the pack gets no name."""
+    (one, good), (other, _), *_ = stored_blocks(store, import_disk(store, disk))
+    before = dict(store.list_objects())
+    with pytest.raises(BlockCorrupt, match="to be written"):
+        write_blocks(store, [(one, good), (other, good)], Caller())
+    assert dict(store.list_objects()) == before
+
+
+def test_writing_blocks_stops_when_asked(store: Store, disk: bytes) -> None:
+    """What the watcher raises ends the call, and nothing is published."""
+    blocks = stored_blocks(store, import_disk(store, disk))
+    before = dict(store.list_objects())
+    with pytest.raises(InterruptedError):
+        write_blocks(store, blocks, Caller(stop_after=2))
+    assert dict(store.list_objects()) == before
+
+
+def test_stored_bytes_are_checked(disk: bytes) -> None:
+    """Damaged bytes, sound ones of another block, and those of a pack that is gone are not answered."""
+    backend = MemoryBackend()
+    store = Store(backend)
+    manifest = import_disk(store, disk)
+    entry, key = manifest.entry(1), manifest.packs[0]
+    with pytest.raises(BlockCorrupt, match="hashes to"):
+        store.read_stored(key, replace(entry, digest=manifest.digest(0)))
+    with pytest.raises(BlockCorrupt, match="bytes, not"):
+        store.read_stored(key, replace(entry, plain_length=5 * BLOCK_SIZE))
+    damage(backend, key, entry.offset)
+    with pytest.raises(BlockCorrupt, match="stored bytes hash to"):
+        store.read_stored(key, entry)
+    store.remove(key)
+    with pytest.raises(BlockMissing):
+        store.read_stored(key, entry)
+
+
+# ------------------------------------------------------------------------------------------------------------ rescue
+
+
+class Copies:
+    """A Rescue that knows the blocks of another store, in whatever form they have there."""
+
+    def __init__(self, copies: dict[bytes, tuple[Entry, bytes]]) -> None:
+        self.copies = copies
+        self.asked: list[tuple[Entry, str, StorageError]] = []
+
+    def stored(self, entry: Entry, key: str, error: StorageError) -> tuple[Entry, bytes] | None:
+        """Answer the copy, and write down that it was asked for."""
+        self.asked.append((entry, key, error))
+        return self.copies.get(entry.digest)
+
+
+@pytest.fixture(scope="module")
+def copies(disk: bytes) -> dict[bytes, tuple[Entry, bytes]]:
+    """All blocks of the disk as another store has them."""
+    other = Store(MemoryBackend())
+    manifest = import_disk(other, disk, 9)
+    return {entry.digest: (entry, data) for entry, data in stored_blocks(other, manifest)}
+
+
+def plain_copy(data: bytes) -> tuple[Entry, bytes]:
+    """A block in plain form."""
+    digest = block_digest(data)
+    return Entry(digest, digest, 0, len(data), len(data), PLAIN), data
+
+
+def rescued_transfer(source: Store, target: Store, manifest: Manifest, rescue: Copies) -> Manifest:
+    caller = Caller()
+    plan = plan_copy(manifest, lambda _: False)
+    target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller, rescue=rescue)
+    assert caller.counts["sent"] == plan.blocks
+    assert caller.counts["sent_bytes"] == plan.bytes
+    return moved(target, manifest, caller)
+
+
+def cut(backend: MemoryBackend, key: str, length: int) -> None:
+    backend.objects[key] = backend.objects[key][:length]
+
+
+def test_transfer_with_a_damaged_block(target: Store, disk: bytes, copies: dict[bytes, tuple[Entry, bytes]]) -> None:
+    """The block that is damaged comes from elsewhere, and no other; the image is whole."""
+    backend, rescue = MemoryBackend(), Copies(copies)
+    manifest = import_disk(Store(backend), disk)
+    damage(backend, manifest.packs[0], manifest.offsets[1] + 5)
+    there = rescued_transfer(Store(backend), target, manifest, rescue)
+    assert read_disk(target, there) == disk
+    ((entry, key, error),) = rescue.asked
+    assert (entry, key, type(error)) == (manifest.entry(1), manifest.packs[0], BlockCorrupt)
+
+
+def test_transfer_of_a_pack_that_is_gone(target: Store, disk: bytes, copies: dict[bytes, tuple[Entry, bytes]]) -> None:
+    """All blocks of it come from elsewhere."""
+    source, rescue = Store(MemoryBackend()), Copies(copies)
+    manifest = import_disk(source, disk)
+    source.remove(manifest.packs[0])
+    there = rescued_transfer(source, target, manifest, rescue)
+    assert read_disk(target, there) == disk
+    assert {type(error) for *_, error in rescue.asked} == {BlockMissing}
+    assert len(rescue.asked) == 4
+
+
+def test_transfer_of_a_pack_that_ends_early(
+    target: Store, disk: bytes, copies: dict[bytes, tuple[Entry, bytes]]
+) -> None:
+    """A read of many blocks that fails as a whole loses only those that are behind the end."""
+    backend, rescue = MemoryBackend(), Copies(copies)
+    manifest = import_disk(Store(backend), disk)
+    cut(backend, manifest.packs[0], manifest.offsets[2] + 1)
+    there = rescued_transfer(Store(backend), target, manifest, rescue)
+    assert read_disk(target, there) == disk
+    assert [entry.offset for entry, *_ in rescue.asked] == [manifest.offsets[2], manifest.offsets[5]]
+
+
+def test_rescued_block_keeps_its_form(target: Store, disk: bytes) -> None:
+    """A copy in fewer bytes, in another form, is stored as it was answered."""
+    data = disk[:BLOCK_SIZE]
+    zipped = zstandard.ZstdCompressor(level=3).compress(text(1))
+    digest = block_digest(text(1))
+    found = Entry(digest, blake3(zipped).digest(), 99, len(zipped), BLOCK_SIZE, ZSTD)
+    source = Store(MemoryBackend())
+    manifest = import_disk(source, data + text(1))
+    source.remove(manifest.packs[0])
+    manifest.stored_lengths[1] = len(zipped)
+    rescue = Copies({digest: (found, zipped), block_digest(data): plain_copy(data)})
+    there = rescued_transfer(source, target, manifest, rescue)
+    assert there.entry(1) == replace(found, offset=there.offsets[1])
+    assert target.read_stored(there.packs[0], there.entry(1)) == zipped
+    assert read_disk(target, there) == data + text(1)
+
+
+def test_rescued_block_takes_no_more_room_than_planned(target: Store) -> None:
+    """A pack of many blocks that compress well does not burst when their copies come plain."""
+    disk = b"".join(text(n) for n in range(80))
+    source, rescue = Store(MemoryBackend()), Copies({})
+    rescue.copies = {entry.digest: (entry, data) for entry, data in (plain_copy(text(n)) for n in range(80))}
+    manifest = import_disk(source, disk)
+    source.remove(manifest.packs[0])
+    there = rescued_transfer(source, target, manifest, rescue)
+    assert list(there.stored_lengths) == list(manifest.stored_lengths)
+    assert len(there.packs) == 1
+    assert read_disk(target, there) == disk
+
+
+def wrong_copies(disk: bytes) -> list[Copies]:
+    """None at all; one of another block; one that is damaged; one that is not as long as it says."""
+    name = block_digest(disk[:BLOCK_SIZE])
+    right, other = plain_copy(disk[:BLOCK_SIZE]), plain_copy(b"another")
+    answers = [other, (right[0], b"damaged"), (replace(right[0], plain_length=5), right[1]),
+               (replace(other[0], digest=name), other[1])]  # fmt: skip
+    return [Copies({}), *(Copies({name: answer}) for answer in answers)]
+
+
+@pytest.mark.parametrize("which", range(5))
+def test_without_a_good_copy_the_first_error_stays(target: Store, disk: bytes, which: int) -> None:
+    """A copy is checked; where there is no good one, the caller learns what was wrong in the first place."""
+    source, rescue = Store(MemoryBackend()), wrong_copies(disk)[which]
+    manifest = import_disk(source, disk)
+    source.remove(manifest.packs[0])
+    with pytest.raises(BlockMissing, match=manifest.packs[0]):
+        rescued_transfer(source, target, manifest, rescue)
+    with pytest.raises(BlockMissing, match=manifest.packs[0]):
+        next(source.read_blocks(manifest, [0], rescue))
+    assert list(target.list_objects()) == []
+
+
+def test_control_copies_that_are_not_checked(target: Store, disk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: without the check, a damaged copy comes to lie in the target."""
+    entry, _ = plain_copy(disk[:BLOCK_SIZE])
+    backend, rescue = MemoryBackend(), Copies({entry.digest: (entry, noise(99))})
+    manifest = import_disk(Store(backend), disk)
+    damage(backend, manifest.packs[0], manifest.offsets[0])
+    monkeypatch.setattr("wherry.server.storage.rescue.check", lambda *_: None)
+    there = rescued_transfer(Store(backend), target, manifest, rescue)
+    with pytest.raises(BlockCorrupt):
+        read_disk(target, there)
+
+
+def test_store_that_does_not_answer_is_not_rescued(target: Store, disk: bytes) -> None:
+    """What may pass is raised, so that it is tried again later."""
+    inner, rescue = MemoryBackend(), Copies({})
+    manifest = import_disk(Store(inner), disk)
+    with pytest.raises(StoreUnavailable):
+        rescued_transfer(Store(Flaky(inner, "read", 1, StoreUnavailable("gone"))), target, manifest, rescue)
+    with pytest.raises(StoreUnavailable):
+        Store(Flaky(inner, "read", 1, StoreUnavailable("gone"))).read_block(manifest, 0, rescue)
+    assert rescue.asked == []
+
+
+def test_reading_with_damage(disk: bytes, copies: dict[bytes, tuple[Entry, bytes]]) -> None:
+    """A disk of which blocks are damaged and others gone reads whole, by their copies."""
+    backend, rescue = MemoryBackend(), Copies(copies)
+    store = Store(backend)
+    manifest = import_disk(store, disk)
+    damage(backend, manifest.packs[0], manifest.offsets[1])
+    cut(backend, manifest.packs[0], manifest.offsets[5])
+    found = list(store.read_blocks(manifest, range(len(manifest)), rescue))
+    assert found == [disk[n * BLOCK_SIZE : (n + 1) * BLOCK_SIZE] for n in manifest.numbers]
+    assert {entry.offset for entry, *_ in rescue.asked} == {manifest.offsets[1], manifest.offsets[5]}
 
 
 # -------------------------------------------------------------------------------------------------------------- door

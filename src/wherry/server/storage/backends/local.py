@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailable
 from wherry.server.crashpoint import crash_point
+from wherry.server.durable import make_folder, sync_folder
 from wherry.server.storage.backends import check_same_size
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LocalBackend:
         self._root = root.absolute()
         self._settled: set[Path] = set()
         with _storage_errors(f"the folder {root} can't be made"):
-            _make_folder(self._root)
+            make_folder(self._root)
             (self._root / _UNFINISHED).mkdir(exist_ok=True)
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
@@ -88,7 +89,7 @@ class LocalBackend:
         with _storage_errors(f"{key} can't be removed"), suppress(FileNotFoundError):
             path.unlink(missing_ok=True)
             crash_point("local.after_unlink")
-            _sync_folder(path.parent)  # also when it is not there: who removed it may have died before this
+            sync_folder(path.parent)  # also when it is not there: who removed it may have died before this
 
     def sweep_unfinished(self) -> None:
         """Remove what uploads of dead processes left behind; what a living one writes is locked."""
@@ -109,7 +110,7 @@ class LocalBackend:
             except FileExistsError:
                 check_same_size(key, target.stat().st_size, size)
             crash_point("local.after_link")
-            _sync_folder(target.parent)  # also for one that was there: who linked it may have died before this
+            sync_folder(target.parent)  # also for one that was there: who linked it may have died before this
 
     def _settle(self, folder: Path) -> None:
         """Make a folder below the root, whose name and those above it survive power loss.
@@ -120,7 +121,7 @@ class LocalBackend:
             return
         self._settle(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         self._settled.add(folder)
 
     def _sized(self, keys: Iterator[str]) -> Iterator[tuple[str, int]]:
@@ -186,19 +187,3 @@ class LocalUpload:
 
     def _drop(self, start: int, length: int) -> None:
         os.posix_fadvise(self._descriptor, start, length, os.POSIX_FADV_DONTNEED)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it; each new name is durable before something lies below it."""
-    if not folder.exists():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
