@@ -15,6 +15,7 @@ from wherry.errors import ClaimLost
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.actions import ActionReader, ActionWriter, read_action
 from wherry.server.catalog.asking import batches, micros
+from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import ActionRecord, ProcessRecord
 from wherry.server.dispatch import Lane
 
@@ -88,7 +89,9 @@ class WorkWriter(ActionWriter, WorkReader):
         running = list(self.connection.scalars(select(t.actions.c.id).where(its_own)))
         free = {"process_id": None, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts - int(has_left)}
         self.connection.execute(update(t.actions).where(its_own).values(**free))
+        read = self.connection.scalars(select(t.reads.c.manifest_id).where(t.reads.c.process_id == process_id)).all()
         self.connection.execute(delete(t.reads).where(t.reads.c.process_id == process_id))
+        loosen(self.connection, read)
         self.connection.execute(delete(t.processes).where(t.processes.c.id == process_id))
         return running
 
