@@ -109,7 +109,7 @@ class JsonFormatter(logging.Formatter):
         said.update(_bound.get())
         if record.exc_info:
             said["exc"] = _clean(self.formatException(record.exc_info))
-        return json.dumps(said, ensure_ascii=False, default=str)
+        return json.dumps(said, default=str)
 
 
 def _clean(text: str) -> str:

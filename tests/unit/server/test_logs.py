@@ -91,9 +91,7 @@ def test_a_text_line_names_each_id_once(written: Callable[..., io.StringIO]) -> 
     stream = written()
     with bound(request_id="r-1", action_id=7):
         log.info("action.begin action_id=%s type=%s", 7, "transfer")
-    assert stream.getvalue().endswith(
-        " INFO    wherry.tests action.begin action_id=7 type=transfer request_id=r-1\n"
-    )
+    assert stream.getvalue().endswith(" INFO    wherry.tests action.begin action_id=7 type=transfer request_id=r-1\n")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

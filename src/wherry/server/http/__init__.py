@@ -190,7 +190,7 @@ def _unknown(gate: edge.Gate) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         parts = request.url.path.split("/")
         if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
-            return await _not_served(gate)(request)
+            return await named("unserved", _not_served(gate))(request)
         return edge.error_reply(NotFound(GONE), gate.headers(request))
 
     return endpoint
