@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from wherry.server.http.edge import token_digest
 from wherry.server.logs import bound, bound_fields
 from wherry.server.settings import load_sizes
 from wherry.server.storage import copier
+from wherry.server.storage.block import check_stored
 from wherry.server.tracing import carrier, continued, set_up_tracing, span, stop_tracing
 
 if TYPE_CHECKING:
@@ -113,8 +114,7 @@ def test_a_request_is_followed_to_its_packs(
         assert f"{one.context.trace_id:032x}" == FROM_OUTSIDE.split("-")[1]
         assert one.attributes is not None
         assert one.attributes["wherry.action_id"] == reply.json()["action"]["id"]
-    blocks = [one.attributes["wherry.blocks"] for one in found if one.attributes]
-    assert sum(int(count) for count in blocks) == 19  # type: ignore[arg-type]  # numbers, as we gave them
+    assert sum(cast("int", (one.attributes or {})["wherry.blocks"]) for one in found) == 19
     (request,) = [one for one in ended.get_finished_spans() if one.name == "request"]
     assert request.attributes == {
         "wherry.request_id": reply.headers["x-request-id"], "wherry.method": "POST", "wherry.status": 201,
@@ -136,7 +136,6 @@ def test_a_worker_s_threads_know_their_action(
 ) -> None:
     """What is said while a pack is copied has the action's id and step; what the request says has its own id."""
     seen: list[dict[str, str | int]] = []
-    check_stored = copier.check_stored
 
     def watch(*given: Any) -> None:
         seen.append(dict(bound_fields()))

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -25,7 +25,15 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from wherry.errors import WherryError
+from wherry.errors import (
+    BlockCorrupt,
+    BlockMissing,
+    ManifestCorrupt,
+    ManifestMissing,
+    StoreFull,
+    StoreUnavailable,
+    WherryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -219,6 +227,9 @@ class StoreCalls:
         self._region = region
         self._read = _store_bytes.labels(region, "read")
         self._written = _store_bytes.labels(region, "written")
+        for operation in get_args(Operation):
+            for kind in (StoreFull, StoreUnavailable):
+                _store_errors.labels(region, operation, kind.id)
 
     @contextmanager
     def call(self, operation: Operation) -> Iterator[None]:
@@ -327,6 +338,22 @@ def commit_failed() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- looking at it
+
+
+def expect(regions: Iterable[str], kinds: Iterable[str]) -> None:
+    """Let the rare counters of these regions and types of actions begin at 0. To be called once, at the start.
+
+    A series that first appears with its first event shows no increase: an alert on one would sleep through it.
+    """
+    for kind in kinds:
+        for counter in (_accepted, _takeovers, _claims_lost):
+            counter.labels(kind)
+    for region in regions:
+        _lost.labels(region)
+        for error in (BlockMissing, BlockCorrupt, ManifestMissing, ManifestCorrupt):
+            _faults.labels(region, error.id)
+        for source in get_args(Healer):
+            _healed.labels(region, source)
 
 
 @dataclass(frozen=True)

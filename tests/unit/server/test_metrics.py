@@ -35,12 +35,12 @@ def samples(census: Census | None = None) -> dict[tuple[str, tuple[tuple[str, st
     return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
 
 
-def value(name: str, census: Census | None = None, **labels: str) -> float:
+def value(name: str, census: Census | None = None, /, **labels: str) -> float:
     """What a metric shows; 0 for what was never moved."""
     return samples(census).get((name, tuple(sorted(labels.items()))), 0.0)
 
 
-def moved(act: Callable[[], object], name: str, **labels: str) -> float:
+def moved(act: Callable[[], object], name: str, /, **labels: str) -> float:
     """By how much an act moves a metric."""
     before = value(name, **labels)
     act()
@@ -50,7 +50,7 @@ def moved(act: Callable[[], object], name: str, **labels: str) -> float:
 def documented(page: str) -> list[metrics.Described]:
     """The metrics as a page's table has them."""
     return [
-        metrics.Described(name, kind, text.strip(), tuple(re.findall(r"`(\w+)`", labels)))  # type: ignore[arg-type]
+        metrics.Described(name, kind, text.strip(), tuple(re.findall(r"`(\w+)`", labels)))
         for name, kind, labels, text in ROW.findall(page)
     ]
 
@@ -168,6 +168,21 @@ ACTS: list[tuple[Callable[[], object], str, dict[str, str], float]] = [
 def test_each_act_moves_its_metric(act: Callable[[], object], name: str, labels: dict[str, str], by: float) -> None:
     """Each function of the list moves the metric that it is for, by what it was told."""
     assert moved(act, name, **labels) == pytest.approx(by)
+
+
+def test_rare_counters_begin_at_zero() -> None:
+    """What an alert looks for is there before it happens, or its first time would show no increase."""
+    metrics.expect(["lon1"], ["heal"])
+    Measured(MemoryBackend(), "lon1")
+    shown = samples()
+    for name, labels in (
+        ("wherry_blocks_lost_total", (("region", "lon1"),)),
+        ("wherry_faults_found_total", (("code", "block_corrupt"), ("region", "lon1"))),
+        ("wherry_takeovers_total", (("type", "heal"),)),
+        ("wherry_claims_lost_total", (("type", "heal"),)),
+        ("wherry_store_errors_total", (("code", "store_full"), ("operation", "sync"), ("region", "lon1"))),
+    ):
+        assert shown[name, labels] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------- storage
