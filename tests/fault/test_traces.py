@@ -110,12 +110,12 @@ def test_a_request_is_followed_to_its_packs(
     found = packs(ended)
     assert found
     for one in found:
-        assert line_of(one, ended) == ["copy pack", "step copy", "action transfer", "request"]
+        assert line_of(one, ended) == ["copy pack", "step copy", "action transfer", "request image_actions.create"]
         assert f"{one.context.trace_id:032x}" == FROM_OUTSIDE.split("-")[1]
         assert one.attributes is not None
         assert one.attributes["wherry.action_id"] == reply.json()["action"]["id"]
     assert sum(cast("int", (one.attributes or {})["wherry.blocks"]) for one in found) == 19
-    (request,) = [one for one in ended.get_finished_spans() if one.name == "request"]
+    (request,) = [one for one in ended.get_finished_spans() if one.name.startswith("request ")]
     assert request.attributes == {
         "wherry.request_id": reply.headers["x-request-id"], "wherry.method": "POST", "wherry.status": 201,
         "wherry.call": "image_actions.create",

@@ -378,7 +378,7 @@ class RegionState:
 
 @dataclass(frozen=True)
 class RoleState:
-    """The processes of a role (serve, worker) whose lease has not run out."""
+    """The processes of a role (serve, worker, or face for one without a worker) whose lease has not run out."""
 
     alive: int
     oldest_heartbeat_age_s: float

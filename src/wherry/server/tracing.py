@@ -38,6 +38,12 @@ class Span(Protocol):
     def happened(self, event: str, **facts: Value | None) -> None:
         """Say that something happened in it, now."""
 
+    def rename(self, name: str) -> None:
+        """Call it by another name, which was not known at its begin."""
+
+    def failed(self, code: str) -> None:
+        """Say that it failed, where no error leaves it."""
+
 
 class _Off:
     """The span of a process that does not trace."""
@@ -46,6 +52,12 @@ class _Off:
         pass
 
     def happened(self, event: str, **facts: Value | None) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
+        pass
+
+    def failed(self, code: str) -> None:
         pass
 
 
@@ -124,13 +136,15 @@ class _Tracer:
             record_exception=False,
             set_status_on_exception=False,
         ) as inner:
+            live = _Live(inner, self._trace.StatusCode.ERROR)
             try:
-                yield _Live(inner)
+                yield live
             except BaseException as error:
                 # No stack trace, which may have anything in it, and no message but one that is written for people.
-                ours = error if isinstance(error, WherryError) else None
-                inner.set_attribute("error.type", ours.id if ours else type(error).__name__)
-                inner.set_status(self._trace.StatusCode.ERROR, ours.message if ours else None)
+                if isinstance(error, WherryError):
+                    live.failed(error.id, error.message)
+                else:
+                    live.failed(type(error).__name__)
                 raise
 
     def carrier(self) -> str | None:
@@ -156,14 +170,22 @@ class _Tracer:
 class _Live:
     """A span that is sent."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, failure: Any) -> None:
         self._inner = inner
+        self._failure = failure
 
     def note(self, **facts: Value | None) -> None:
         self._inner.set_attributes(_named(facts))
 
     def happened(self, event: str, **facts: Value | None) -> None:
         self._inner.add_event(event, _named(facts))
+
+    def rename(self, name: str) -> None:
+        self._inner.update_name(name)
+
+    def failed(self, code: str, message: str | None = None) -> None:
+        self._inner.set_attribute("error.type", code)
+        self._inner.set_status(self._failure, message)
 
 
 def _named(facts: dict[str, Value | None]) -> dict[str, Value]:

@@ -108,6 +108,16 @@ def test_an_error_is_noted_without_a_stack_trace(ended: InMemorySpanExporter) ->
     assert not other.events
 
 
+def test_a_failure_that_raises_nothing_can_be_told(ended: InMemorySpanExporter) -> None:
+    """A span may be said to have failed, and get the name that was not known at its begin."""
+    with span("request") as one:
+        one.rename("request images.get")
+        one.failed("503")
+    found = by_name(ended)["request images.get"]
+    assert found.status.status_code is StatusCode.ERROR
+    assert found.attributes == {"error.type": "503"}
+
+
 def test_a_trace_goes_on_in_another_thread_by_its_text(ended: InMemorySpanExporter) -> None:
     """What ``carrier`` answers is enough for a worker to go on below the request."""
     with span("request"):

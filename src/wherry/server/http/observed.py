@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from wherry.server import metrics
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("wherry.http")
 
 _KEY = "wherry.request"
-_ERRORS = 500  # the first status that says that the fault is ours
+_OURS = 500  # the first status that says that the fault is not the caller's
 
 
 @dataclass
@@ -82,7 +83,10 @@ def _watched(send: Send, method: str, seen: Observation) -> Send:
 
 
 def _tell(telling: Span, scope: Scope, seen: Observation) -> None:
+    telling.rename(f"request {seen.call}")
     telling.note(call=seen.call, status=seen.status)
+    if seen.status >= _OURS and seen.status != HTTPStatus.NOT_IMPLEMENTED:
+        telling.failed(str(seen.status))
     if log.isEnabledFor(logging.DEBUG):
         log.debug(
             "request.done method=%s path=%s call=%s status=%s duration_ms=%.1f",
