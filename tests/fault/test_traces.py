@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.fault.rooms import InlineEngine
 
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.edge import token_digest
@@ -24,33 +24,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
-    from sqlalchemy import Connection
     from tests.fault.rooms import Rooms
+
+    from wherry.server.catalog.records import ActionRecord
 
 
 SECRET = "a secret"
 FROM_OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class TracedEngine(InlineEngine):
-    """An engine that keeps with each workflow what it belongs to, and runs it and its steps as that."""
+def trace(rooms: Rooms, patch: pytest.MonkeyPatch) -> None:
+    """Let the engine of these rooms run each action and its steps as what they belong to."""
+    traces: dict[int, str | None] = {}
+    engine, accept = rooms.engine, rooms.actions.transfer
+    run_steps = engine.run_steps
 
-    def enqueue(self, connection: Connection, kind: str, action_id: int, attempt: int = 0) -> None:
-        kept = carrier()
-        super().enqueue(connection, kind, action_id, attempt)
-        queued = self._queue[-1]
-        run = self._runners[kind]
+    def kept(*asked: Any) -> list[ActionRecord]:
+        actions = accept(*asked)
+        traces.update(dict.fromkeys([one.id for one in actions], carrier()))
+        return actions
 
-        def resumed(action_id: int) -> None:
-            with continued(kept), bound(action_id=action_id), span(f"action {kind}", kind="consumer"):
-                run(action_id)
+    def resumed(run: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
+        def resume(action: ActionRecord) -> None:
+            name = f"action {action.type}"
+            with continued(traces.get(action.id)), bound(action_id=action.id), span(name, kind="consumer"):
+                run(action)
 
-        self._queue[-1] = (f"{kind} {action_id}", queued[1])
-        self._runners[self._queue[-1][0]] = resumed
+        return resume
 
-    def step(self, name: str, run: Callable[[int], Any], action_id: int) -> Any:
-        with span(f"step {name}"), bound(step=name):
-            return super().step(name, run, action_id)
+    def stepped(step: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
+        name = step.__name__.strip("_")
+
+        @wraps(step)
+        def run(action: ActionRecord) -> None:
+            with span(f"step {name}"), bound(step=name):
+                step(action)
+
+        return run
+
+    patch.setattr(rooms.actions, "transfer", kept)
+    patch.setattr(engine, "_runners", {kind: resumed(run) for kind, run in engine._runners.items()})
+    patch.setattr(engine, "run_steps", lambda action, steps: run_steps(action, [stepped(one) for one in steps]))
 
 
 @pytest.fixture
@@ -62,13 +76,12 @@ def ended() -> Iterator[InMemorySpanExporter]:
     stop_tracing()
 
 
-def transfer(rooms: Rooms, disk: bytes) -> httpx.Response:
+def transfer(rooms: Rooms, disk: bytes, patch: pytest.MonkeyPatch) -> httpx.Response:
     """Ask for a transfer at the web face, and run what comes of it in a thread that knows nothing of the request."""
     image_id = rooms.import_disk(disk)
+    trace(rooms, patch)
     with rooms.catalog.begin() as tx:
         tx.add_token(1, "test", token_digest(SECRET), None)
-    engine = rooms.engine
-    engine.__class__ = TracedEngine
     sizes = load_sizes()
     app = make_app(Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes)))
 
@@ -82,7 +95,7 @@ def transfer(rooms: Rooms, disk: bytes) -> httpx.Response:
     reply = asyncio.run(ask())
     assert reply.status_code == 201, reply.text
     with ThreadPoolExecutor(1) as worker:
-        worker.submit(engine.run).result()
+        worker.submit(rooms.engine.run).result()
     assert rooms.action(reply.json()["action"]["id"]).status == "completed"
     return reply
 
@@ -103,10 +116,10 @@ def packs(ended: InMemorySpanExporter) -> list[ReadableSpan]:
 
 
 def test_a_request_is_followed_to_its_packs(
-    build: Callable[..., Rooms], disk: bytes, ended: InMemorySpanExporter
+    build: Callable[..., Rooms], disk: bytes, ended: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each pack is below its step, that below the action, that below the request, that in the caller's trace."""
-    reply = transfer(build(), disk)
+    reply = transfer(build(), disk, monkeypatch)
     found = packs(ended)
     assert found
     for one in found:
@@ -127,7 +140,7 @@ def test_a_pool_that_forgets_is_seen(
 ) -> None:
     """Control: with a plain pool of threads in the copier, packs are in no one's trace."""
     monkeypatch.setattr(copier, "Threads", ThreadPoolExecutor)
-    transfer(build(), disk)
+    transfer(build(), disk, monkeypatch)
     assert {tuple(line_of(one, ended)) for one in packs(ended)} == {("copy pack",)}
 
 
@@ -143,7 +156,7 @@ def test_a_worker_s_threads_know_their_action(
 
     monkeypatch.setattr(copier, "check_stored", watch)
     with caplog.at_level(logging.DEBUG, "wherry.http"):
-        reply = transfer(build(), disk)
+        reply = transfer(build(), disk, monkeypatch)
     assert seen
     assert {tuple(one.items()) for one in seen} == {
         (("action_id", reply.json()["action"]["id"]), ("step", "copy")),

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 Format = Literal["text", "json"]
 
-_NOISY = ("dbos", "alembic", "uvicorn", "opentelemetry")
+_NOISY = ("alembic", "uvicorn", "opentelemetry")
 _OURS = "wherry"
 _SECRET = re.compile(r"(?i)(dop_v1_|bearer\s+)[\w.~+/=-]+")
 _BREAKS = {ord(one): repr(one)[1:-1] for one in "\r\n\x0b\x0c\x1b\x85\u2028\u2029"}
@@ -71,9 +71,6 @@ def set_up_logging(level: str, form: Format = "text", stream: TextIO | None = No
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    engine = logging.getLogger("dbos")
-    engine.handlers[:] = [logging.NullHandler()]  # where it finds none it adds one that writes as it likes
-    engine.propagate = True
 
 
 class TextFormatter(logging.Formatter):

@@ -378,7 +378,7 @@ class RegionState:
 
 @dataclass(frozen=True)
 class RoleState:
-    """The processes of a role (serve, worker, or face for one without a worker) whose lease has not run out."""
+    """The processes of a role whose lease has not run out: ``worker`` for all that run actions, ``face`` for others."""
 
     alive: int
     oldest_heartbeat_age_s: float
