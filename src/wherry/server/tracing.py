@@ -35,9 +35,6 @@ class Span(Protocol):
     def note(self, **facts: Value | None) -> None:
         """Say something of it; None says nothing. Names are shown with ``wherry.`` before them."""
 
-    def happened(self, event: str, **facts: Value | None) -> None:
-        """Say that something happened in it, now."""
-
     def rename(self, name: str) -> None:
         """Call it by another name, which was not known at its begin."""
 
@@ -49,9 +46,6 @@ class _Off:
     """The span of a process that does not trace."""
 
     def note(self, **facts: Value | None) -> None:
-        pass
-
-    def happened(self, event: str, **facts: Value | None) -> None:
         pass
 
     def rename(self, name: str) -> None:
@@ -97,6 +91,12 @@ def stop_tracing() -> None:
 def span(name: str, *, kind: Kind = "internal", **facts: Value | None) -> AbstractContextManager[Span]:
     """A span that lasts as long as the block, below the one that is current. An error that leaves it is noted."""
     return _OFF if _ON is None else _ON.span(name, kind, facts)
+
+
+def happened(event: str, **facts: Value | None) -> None:
+    """Say that something happened now, in the span that is current."""
+    if _ON is not None:
+        _ON.happened(event, facts)
 
 
 def carrier() -> str | None:
@@ -147,6 +147,9 @@ class _Tracer:
                     live.failed(type(error).__name__)
                 raise
 
+    def happened(self, event: str, facts: dict[str, Value | None]) -> None:
+        self._trace.get_current_span().add_event(event, _named(facts))
+
     def carrier(self) -> str | None:
         carried: dict[str, str] = {}
         self._text.inject(carried)
@@ -176,9 +179,6 @@ class _Live:
 
     def note(self, **facts: Value | None) -> None:
         self._inner.set_attributes(_named(facts))
-
-    def happened(self, event: str, **facts: Value | None) -> None:
-        self._inner.add_event(event, _named(facts))
 
     def rename(self, name: str) -> None:
         self._inner.update_name(name)

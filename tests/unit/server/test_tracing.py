@@ -14,13 +14,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from wherry.errors import BadRequest, StoreFull
-from wherry.server.tracing import carrier, continued, set_up_tracing, span, stop_tracing
+from wherry.errors import BadRequest, BlockMissing, StoreFull
+from wherry.fingerprint import block_digest
+from wherry.server.storage.block import PLAIN, Entry
+from wherry.server.storage.rescue import rescued
+from wherry.server.tracing import carrier, continued, happened, set_up_tracing, span, stop_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opentelemetry.sdk.trace import ReadableSpan
+
+    from wherry.errors import StorageError
 
 FROM_OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -58,10 +63,10 @@ def test_a_process_that_does_not_trace_imports_nothing() -> None:
     program = (
         "import sys\n"
         "import wherry.server.http, wherry.server.storage\n"
-        "from wherry.server.tracing import carrier, continued, set_up_tracing, span\n"
+        "from wherry.server.tracing import carrier, continued, happened, set_up_tracing, span\n"
         "assert not set_up_tracing('serve')\n"
         "with continued('00-1-2-01'), span('request', call='images.get') as one:\n"
-        "    one.note(status=200), one.happened('retry')\n"
+        "    one.note(status=200), happened('retry')\n"
         "    assert carrier() is None\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
@@ -73,7 +78,7 @@ def test_a_span_says_what_it_was_told(ended: InMemorySpanExporter) -> None:
     """Facts are attributes under wherry's name; None is no fact; what happened is an event."""
     with span("step copy", kind="consumer", action_id=7, region=None) as one:
         one.note(blocks=3)
-        one.happened("took over", attempt=2)
+        happened("took over", attempt=2)
     found = by_name(ended)["step copy"]
     assert found.attributes == {"wherry.action_id": 7, "wherry.blocks": 3}
     assert found.kind is SpanKind.CONSUMER
@@ -116,6 +121,26 @@ def test_a_failure_that_raises_nothing_can_be_told(ended: InMemorySpanExporter) 
     found = by_name(ended)["request images.get"]
     assert found.status.status_code is StatusCode.ERROR
     assert found.attributes == {"error.type": "503"}
+
+
+class Copies:
+    """Knows the same copy of every block."""
+
+    def stored(self, entry: Entry, _key: str, _error: StorageError) -> tuple[Entry, bytes]:
+        return entry, b"data"
+
+
+def test_a_rescued_block_is_an_event(ended: InMemorySpanExporter) -> None:
+    """A block that another copy stood in for is told of in the span of its pack, with what was wrong."""
+    digest = block_digest(b"data")
+    entry = Entry(digest, digest, 0, 4, 4, PLAIN)
+    with span("copy pack"):
+        rescued(Copies(), entry, "packs/ab/abcd", BlockMissing("it is gone"))
+    (event,) = by_name(ended)["copy pack"].events
+    assert event.name == "block rescued"
+    assert event.attributes == {
+        "wherry.block": digest.hex(), "wherry.pack": "packs/ab/abcd", "wherry.code": "block_missing",
+    }  # fmt: skip
 
 
 def test_a_trace_goes_on_in_another_thread_by_its_text(ended: InMemorySpanExporter) -> None:
