@@ -70,7 +70,7 @@ class PackCopier:
     def _copy_pack(self, number: int, buffer: memoryview) -> None:
         places = self._plan.packs[number]
         lengths = self._plan.manifest.stored_lengths
-        # One span a pack, with its blocks as a count: a block takes a millisecond, and a pack may have thousands.
+        # One span a pack, with its blocks as a count: a pack may have thousands, and a span keeps few events.
         with (
             tracing.span("copy pack", action_id=self._action_id, pack=number, blocks=len(places)) as copying,
             self._target.create() as upload,
