@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
-from wherry.server.storage import Backend, LocalBackend, MemoryBackend
+from wherry.server.storage import Backend, LocalBackend, Measured, MemoryBackend
 from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ KEY = "packs/ab/abcd"
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "memory": lambda _: MemoryBackend(),
     "local": lambda folder: LocalBackend(folder / "new" / "store"),
+    "measured": lambda folder: Measured(LocalBackend(folder), "nyc3"),
     "wrapped": lambda _: Wrapped(MemoryBackend()),
     "slow": lambda folder: Slow(LocalBackend(folder), lambda _: None),
     "flaky": lambda _: Flaky(MemoryBackend(), "read", 1000, StoreUnavailable("not today")),

@@ -13,9 +13,11 @@ from urllib.parse import unquote, urlsplit
 from wherry.errors import StorageError
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
+from wherry.server.storage.backends.measured import Measured
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+from wherry.server.storage.counted import Counted
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.scrub import Fault
@@ -25,6 +27,7 @@ __all__ = [
     "FEW_BLOCKS",
     "Backend",
     "CopyPlan",
+    "Counted",
     "DiskBlocks",
     "Entry",
     "Fault",
@@ -33,6 +36,7 @@ __all__ = [
     "LocalBackend",
     "Located",
     "Manifest",
+    "Measured",
     "MemoryBackend",
     "Rescue",
     "Store",
