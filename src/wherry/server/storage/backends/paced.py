@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _AHEAD_S = 0.1  # how far ahead of its rate a limiter may get: what evens out calls that take longer than others
 _LOOK_S = 0.25  # how often a wait asks whether it should go on, and sees a new rate
+_SHORTEST_S = 1e-4  # a shorter wait is not worth the call: the line keeps count of it
 _SMALLEST_PIECE = 64 << 10
 
 
@@ -75,7 +76,7 @@ class Pace:
             self._move()
             self._asked += count
             place = self._asked
-        while (wait_s := self._wait_s(place)) > 0:
+        while (wait_s := self._wait_s(place)) > _SHORTEST_S:
             try:
                 keep_going()
             except BaseException:
