@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from wherry.server.storage.backends import Backend, Upload
 
-_AHEAD_S = 0.1  # how far ahead of its rate a limiter may get: what evens out calls that take longer than others
+_AHEAD_S = 0.1  # how far ahead of its rate a limiter may get ...
+_PIECE_S = 0.05  # ... and what goes in one piece: a call that takes up to twice the time of its bytes costs no rate
 _LOOK_S = 0.25  # how often a wait asks whether it should go on, and sees a new rate
 _SHORTEST_S = 1e-4  # a shorter wait is not worth the call: the line keeps count of it
 _SMALLEST_PIECE = 64 << 10
@@ -28,8 +29,8 @@ class Pace:
     """Lets bytes through at a rate that all its callers share, from any number of threads.
 
     Bytes stand in one line, in the order in which they were asked for, and the line moves at the rate. It does not move
-    on while nobody stands there: after a rest no more than a tenth of a second's bytes go at once. Who asks for more
-    than that gets back into the line for each tenth of a second's bytes, so that others get their turn.
+    on while nobody stands there: after a rest no more than a tenth of a second's bytes go at once. Who asks for many
+    gets back into the line for each twentieth of a second's bytes, so that others get their turn.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Pace:
     def piece(self) -> int | None:
         """How many bytes should be moved in one go, or None for any number."""
         rate = self._rate
-        return None if rate is None else max(1, int(rate * _AHEAD_S))
+        return None if rate is None else max(1, int(rate * _PIECE_S))
 
     def take(self, count: int, keep_going: Callable[[], None] = _go_on) -> None:
         """Wait until so many bytes may pass.
