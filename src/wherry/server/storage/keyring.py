@@ -69,16 +69,17 @@ class Keyring:
         raise KeyMissing(f"{what} is sealed with the key {key_id}; given are {', '.join(key.id for key in self.keys)}")
 
 
-def load_keyring(env: str | None, file: Path | None) -> Keyring | None:
-    """The keys in an environment variable's value or in a file; None if neither is given.
+def load_keyring(env: str | None, file: Path | None) -> Keyring:
+    """The keys in an environment variable's value, or in a file.
 
-    Raises BadRequest if both are given, if the file can't be read, or for the first line that is wrong. The message
-    names that line and never repeats what stands there.
+    Raises BadRequest if none of them is given, or both; if the file can't be read; or for the first line that is wrong.
+    The message names that line and never repeats what stands there.
     """
+    if (env is None) == (file is None):
+        found = "neither" if env is None else "both"
+        raise BadRequest(f"Keys are given in an environment variable or in a file; found {found}.")
     if file is None:
-        return parse_keyring(env, "the environment") if env is not None else None
-    if env is not None:
-        raise BadRequest("Keys are given both in the environment and in a file; one of them is enough.")
+        return parse_keyring(env or "", "the environment")
     try:
         text = file.read_text(encoding="ascii")
     except OSError as error:

@@ -52,18 +52,19 @@ def test_a_wrong_line_is_named_and_not_repeated(text: str, why: str) -> None:
 
 
 def test_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    """Either place gives the same keys; neither gives none."""
+    """Either place gives the same keys."""
     file = tmp_path / "keys"
     file.write_text(f"a:{ENCODED}\n", encoding="ascii")
 
     assert load_keyring(f"a:{ENCODED}", None) == load_keyring(None, file) == Keyring((Key("a", SECRET),))
-    assert load_keyring(None, None) is None
 
 
-def test_both_places_are_refused(tmp_path: Path) -> None:
-    """Which of two sets of keys counts is nothing to guess."""
-    with pytest.raises(BadRequest, match="both"):
+def test_neither_place_and_both_are_refused(tmp_path: Path) -> None:
+    """Which of two sets of keys counts is not guessed; a variable that is not set never means no encryption."""
+    with pytest.raises(BadRequest, match="found both"):
         load_keyring(f"a:{ENCODED}", tmp_path / "keys")
+    with pytest.raises(BadRequest, match="found neither"):
+        load_keyring(None, None)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -370,9 +370,9 @@ def test_a_backend_keeps_both_limits() -> None:
     assert memory.objects[KEY] == written
     assert clock.now == pytest.approx(len(written) / (2 * MIB), rel=0.05)
 
-    started, data = clock.now, bytearray(len(written))
-    paced.read(KEY, 0, memoryview(data))
-    assert bytes(data) == written
+    started, found = clock.now, bytearray(len(written))
+    paced.read(KEY, 0, memoryview(found))
+    assert bytes(found) == written
     assert clock.now - started == pytest.approx(len(written) / MIB, rel=0.05)
     assert max(count for _, _, count in passed.log) <= 2 * MIB / 20
 

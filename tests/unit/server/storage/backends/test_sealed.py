@@ -262,9 +262,21 @@ def test_every_cut_is_noticed() -> None:
     for end in range(len(stored)):
         memory.objects[STORED] = stored[:end]
         assert (Sealed(memory, RING).size(KEY) or 0) < len(plain)
-    memory.objects[STORED] = stored + b"more"
-    with pytest.raises(BlockCorrupt, match=f"{KEY}: the footer"):
-        get(Sealed(memory, RING), len(plain))
+    for more in (b"more", stored[-FOOTER:]):
+        memory.objects[STORED] = stored + more
+        with pytest.raises(BlockCorrupt, match=f"{KEY}[: ]"):
+            get(Sealed(memory, RING), len(plain))
+
+
+def test_a_missing_segment_is_noticed() -> None:
+    """An object that lost a segment in its middle is not read at all, not even the part that is left."""
+    memory = MemoryBackend()
+    put(Sealed(memory, RING), noise(3 * SEGMENT))
+    stored = memory.objects[STORED]
+    memory.objects[STORED] = stored[: SEGMENT + 16] + stored[2 * (SEGMENT + 16) :]
+
+    with pytest.raises(BlockCorrupt, match=f"{KEY} has 131248 bytes; sealed, it had 196800"):
+        get(Sealed(memory, RING), 1)
 
 
 def test_segments_that_changed_places_are_noticed() -> None:
@@ -424,6 +436,9 @@ class OneBlock:
         """Nothing is known."""
 
     def pack(self, number: int, key: str, size: int) -> None:
+        """Nothing is held."""
+
+    def manifest(self, key: str, size: int) -> None:
         """Nothing is held."""
 
     def advance(self, **more: int) -> None:
