@@ -59,7 +59,7 @@ def add_replica(tx: Writer) -> int:
     action = tx.add_action("import", account_id=1, image_id=image_id(tx), region="nyc3")
     tx.add_object("nyc3", "pack", "packs/1", 100, action_id=action.id, number=0)
     tx.add_object("nyc3", "manifest", "manifests/1", 10, action_id=action.id, number=0)
-    named = tx.add_manifest("nyc3", action.id, manifest_key="manifests/1", pack_keys=["packs/1"], samples=[])
+    named = tx.add_manifest("nyc3", action.id, manifest_key="manifests/1", packs={"packs/1": 100}, samples=[])
     tx.add_replica(image_id(tx), "nyc3", named)
     tx.drop_holds(action.id)
     tx.end_action(action.id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -14,11 +13,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.edge import token_digest
-from wherry.server.logs import bound, bound_fields
+from wherry.server.logs import bound_fields
 from wherry.server.settings import load_sizes
 from wherry.server.storage import copier
 from wherry.server.storage.block import check_stored
-from wherry.server.tracing import carrier, continued, set_up_tracing, span, stop_tracing
+from wherry.server.tracing import set_up_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,45 +25,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from tests.fault.rooms import Rooms
 
-    from wherry.server.catalog.records import ActionRecord
-
 
 SECRET = "a secret"
 FROM_OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def trace(rooms: Rooms, patch: pytest.MonkeyPatch) -> None:
-    """Let the engine of these rooms run each action and its steps as what they belong to."""
-    traces: dict[int, str | None] = {}
-    engine, accept = rooms.engine, rooms.actions.transfer
-    run_steps = engine.run_steps
-
-    def kept(*asked: Any) -> list[ActionRecord]:
-        actions = accept(*asked)
-        traces.update(dict.fromkeys([one.id for one in actions], carrier()))
-        return actions
-
-    def resumed(run: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
-        def resume(action: ActionRecord) -> None:
-            name = f"action {action.type}"
-            with continued(traces.get(action.id)), bound(action_id=action.id), span(name, kind="consumer"):
-                run(action)
-
-        return resume
-
-    def stepped(step: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
-        name = step.__name__.strip("_")
-
-        @wraps(step)
-        def run(action: ActionRecord) -> None:
-            with span(f"step {name}"), bound(step=name):
-                step(action)
-
-        return run
-
-    patch.setattr(rooms.actions, "transfer", kept)
-    patch.setattr(engine, "_runners", {kind: resumed(run) for kind, run in engine._runners.items()})
-    patch.setattr(engine, "run_steps", lambda action, steps: run_steps(action, [stepped(one) for one in steps]))
 
 
 @pytest.fixture
@@ -76,10 +39,9 @@ def ended() -> Iterator[InMemorySpanExporter]:
     stop_tracing()
 
 
-def transfer(rooms: Rooms, disk: bytes, patch: pytest.MonkeyPatch) -> httpx.Response:
+def transfer(rooms: Rooms, disk: bytes) -> httpx.Response:
     """Ask for a transfer at the web face, and run what comes of it in a thread that knows nothing of the request."""
     image_id = rooms.import_disk(disk)
-    trace(rooms, patch)
     with rooms.catalog.begin() as tx:
         tx.add_token(1, "test", token_digest(SECRET), None)
     sizes = load_sizes()
@@ -116,10 +78,10 @@ def packs(ended: InMemorySpanExporter) -> list[ReadableSpan]:
 
 
 def test_a_request_is_followed_to_its_packs(
-    build: Callable[..., Rooms], disk: bytes, ended: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    build: Callable[..., Rooms], disk: bytes, ended: InMemorySpanExporter
 ) -> None:
     """Each pack is below its step, that below the action, that below the request, that in the caller's trace."""
-    reply = transfer(build(), disk, monkeypatch)
+    reply = transfer(build(), disk)
     found = packs(ended)
     assert found
     for one in found:
@@ -140,7 +102,7 @@ def test_a_pool_that_forgets_is_seen(
 ) -> None:
     """Control: with a plain pool of threads in the copier, packs are in no one's trace."""
     monkeypatch.setattr(copier, "Threads", ThreadPoolExecutor)
-    transfer(build(), disk, monkeypatch)
+    transfer(build(), disk)
     assert {tuple(line_of(one, ended)) for one in packs(ended)} == {("copy pack",)}
 
 
@@ -156,10 +118,10 @@ def test_a_worker_s_threads_know_their_action(
 
     monkeypatch.setattr(copier, "check_stored", watch)
     with caplog.at_level(logging.DEBUG, "wherry.http"):
-        reply = transfer(build(), disk, monkeypatch)
+        reply = transfer(build(), disk)
     assert seen
     assert {tuple(one.items()) for one in seen} == {
-        (("action_id", reply.json()["action"]["id"]), ("step", "copy")),
+        (("action_id", reply.json()["action"]["id"]), ("account_id", 1), ("step", "copy")),
     }
     (said,) = [one.getMessage() for one in caplog.records if one.getMessage().startswith("request.done")]
     assert "method=POST" in said

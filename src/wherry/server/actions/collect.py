@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import Unprocessable
 from wherry.models import CollectPlan
+from wherry.server import metrics
 from wherry.server.actions.progress import ProgressMeter, finished
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Collect:
                 if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
                     self._regions.store(one.region).remove(one.key)
                 meter.advance(sent=1, sent_bytes=one.bytes)
+                metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
             with self._catalog.begin(by=action) as tx:
                 tx.forget_objects([one.id for one in condemned])
 
