@@ -58,7 +58,7 @@ def _missing(reason: str) -> click.Command:
 
 
 @click.group(
-    cls=_Commands, served={name: name for name in ("check", "serve", "token")},
+    cls=_Commands, served={name: name for name in ("check", "regions", "serve", "token")},
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 @click.version_option(package_name="wherry")

@@ -1,4 +1,4 @@
-"""Commands that need the service's own parts: serve, check, token, and what makes and lists accounts."""
+"""Commands that need the service's own parts: serve, check, regions, token, and what makes and lists accounts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from wherry.server.app import Finding, Ready, Settings, Tls, check_data, open_accounts, open_tokens
 from wherry.server.app import serve as run_service
+from wherry.server.regions_check import RegionReport, check_regions
 from wherry.server.settings import Network
 
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -19,6 +20,16 @@ _file = click.Path(path_type=Path, dir_okay=False)
 data_option = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"), show_default=True,
     envvar="WHERRY_DATA", help="The folder that keeps everything.",
+)  # fmt: skip
+
+
+regions_option = click.option(
+    "--regions", default="", callback=lambda _ctx, _param, value: _slugs(value),
+    help="Slugs, separated by commas; all known ones unless told.",
+)  # fmt: skip
+regions_file_option = click.option(
+    "--regions-file", type=_file, envvar="WHERRY_REGIONS_FILE",
+    help="A TOML file that says which regions there are, and where their stores lie.",
 )  # fmt: skip
 
 
@@ -42,8 +53,13 @@ class _Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[str, ...]:
+def _slugs(value: str) -> tuple[str, ...]:
     return tuple(slug.strip() for slug in value.split(",") if slug.strip())
+
+
+def _one_of(regions: tuple[str, ...], regions_file: Path | None) -> None:
+    if regions and regions_file:
+        raise click.UsageError("--regions and --regions-file exclude each other; the file names its regions")
 
 
 @click.command()
@@ -57,7 +73,8 @@ def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
               help="A further host name or IP address that the local CA's certificate is for.")  # fmt: skip
 @click.option("--tls-cert", type=_file, help="A certificate of your own, in PEM, with its chain; implies --tls.")
 @click.option("--tls-key", type=_file, help="Its key, in PEM.")
-@click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
+@regions_option
+@regions_file_option
 @click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
 @click.option("--public-images/--no-public-images", default=True, show_default=True,
               help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
@@ -68,12 +85,13 @@ def _slugs(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
 @click.option("--log-level", default="info", show_default=True,
               type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged on stderr.")  # fmt: skip
 def serve(
-    data: Path, listen: tuple[str, int], regions: tuple[str, ...], *, with_tls: bool, test_mode: bool,
-    public_images: bool, tls_listen: tuple[str, int] | None, tls_names: tuple[str, ...], tls_cert: Path | None,
-    tls_key: Path | None,
-    rate_limit: int, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+    data: Path, listen: tuple[str, int], regions: tuple[str, ...], regions_file: Path | None, *, with_tls: bool,
+    test_mode: bool, public_images: bool, tls_listen: tuple[str, int] | None, tls_names: tuple[str, ...],
+    tls_cert: Path | None, tls_key: Path | None, rate_limit: int, import_from: tuple[Network, ...],
+    max_image_gb: int, log_level: str,
 ) -> None:  # fmt: skip
-    """Run the service: one process, everything in one folder."""
+    """Run the service: one process, everything in one folder unless a regions file says otherwise."""
+    _one_of(regions, regions_file)
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
     )
@@ -81,7 +99,7 @@ def serve(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     settings = Settings(
         data=data, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
-        regions=regions, test_mode=test_mode, rate_limit=rate_limit, import_from=import_from,
+        regions=regions, regions_file=regions_file, test_mode=test_mode, rate_limit=rate_limit, import_from=import_from,
         largest_image_bytes=max_image_gb << 30, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"),
     )  # fmt: skip
@@ -123,11 +141,13 @@ def _announce(ready: Ready) -> None:
 
 @click.command()
 @data_option
-@click.option("--regions", callback=_slugs, default="", help="Slugs, separated by commas; all known ones unless told.")
+@regions_option
+@regions_file_option
 @click.option("--read-data", is_flag=True, help="Read every block of every image, too.")
-def check(data: Path, regions: tuple[str, ...], *, read_data: bool) -> None:
+def check(data: Path, regions: tuple[str, ...], regions_file: Path | None, *, read_data: bool) -> None:
     """Compare what the catalog says with what the stores hold."""
-    findings = list(check_data(Settings(data=data, regions=regions), deep=read_data))
+    _one_of(regions, regions_file)
+    findings = list(check_data(Settings(data=data, regions=regions, regions_file=regions_file), deep=read_data))
     for one in findings:
         click.echo(_line(one))
     harmful = sum(one.harmful for one in findings)
@@ -137,6 +157,37 @@ def check(data: Path, regions: tuple[str, ...], *, read_data: bool) -> None:
 
 def _line(finding: Finding) -> str:
     return f"{'fault   ' if finding.harmful else 'leftover'}  {finding.region:6}  {finding.what}"
+
+
+@click.group()
+def regions() -> None:
+    """Prove the stores of regions."""
+
+
+@regions.command("check")
+@data_option
+@regions_file_option
+@click.option("--quick", is_flag=True, help="Write 1 MiB in place of a whole pack (64 MiB).")
+@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+def check_stores(data: Path, regions_file: Path | None, slugs: tuple[str, ...], *, quick: bool) -> None:
+    """Write, read, list and delete in each region's store, and say which does not keep what it promises.
+
+    What is written is removed again. A service may be running.
+    """
+    settings = Settings(data=data, regions_file=regions_file)
+    failed = [report.slug for report in check_regions(settings, slugs, quick=quick) if not _told(report)]
+    click.echo(f"not fit for use: {', '.join(failed)}" if failed else "all stores keep what they promise")
+    sys.exit(1 if failed else 0)
+
+
+def _told(report: RegionReport) -> bool:
+    """Show a region's report as it comes; answers whether all is well."""
+    click.echo(f"{report.slug}  {report.store_url}")
+    well = True
+    for one in report.probes:
+        click.echo(f"  {'ok' if one.fault is None else 'FAILED':6}  {one.name:15}  {one.fault or ''}".rstrip())
+        well = well and one.fault is None
+    return well
 
 
 @click.group()

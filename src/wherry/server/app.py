@@ -30,7 +30,8 @@ from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.edge import token_digest
-from wherry.server.settings import Settings, Tls, load_regions, load_sizes
+from wherry.server.regions_file import served_regions
+from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import open_store
 from wherry.server.tls import Certificate, ensure_certificate, own_certificate
@@ -71,17 +72,19 @@ class Ready:
 def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     """Run a service until it is told to stop; ``announce`` is called when it is ready.
 
-    Raises Unavailable if another process uses the data, or an address is taken; BadRequest for a certificate that can't
-    be used.
+    Raises Unavailable if another process uses the data, or an address is taken; BadRequest for a certificate or a
+    regions file that can't be used, StorageError for a store that can't be opened.
     """
     with _locked(settings.data):
         _keep_memory()
         sys.setswitchinterval(_SWITCH_S)
-        faces = list(_faces(settings))  # before the first token is made: a start that fails would never show it
+        # Before the first token is made: a start that fails would never show it.
+        faces = list(_faces(settings))
+        regions = _regions(settings)
         clock = Clock()
         catalog = open_sqlite(settings.data / "catalog.db", clock)
         secret = _first_token(catalog, settings)
-        service = _assemble(settings, catalog, clock)
+        service = _assemble(settings, catalog, clock, regions)
         if settings.test_mode:
             service.actions.scheduler.restore_clock()
         service.actions.start()
@@ -175,8 +178,7 @@ class Tokens:
             tx.revoke_token(token_id)
 
 
-def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
-    regions = _regions(settings)
+def _assemble(settings: Settings, catalog: Catalog, clock: Clock, regions: Regions) -> Service:
     for store in regions.stores.values():
         store.backend.sweep_unfinished()  # nobody else uses them: the data folder is locked
     spool = settings.data / "spool"
@@ -192,9 +194,9 @@ def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
 
 
 def _regions(settings: Settings) -> Regions:
-    by_slug = load_regions(settings.regions)
-    folder = settings.data.resolve() / "regions"
-    return Regions(by_slug, {slug: open_store((folder / slug).as_uri()) for slug in by_slug})
+    served = served_regions(settings).regions
+    stores = {slug: open_store(one.store_url, one.options) for slug, one in served.items()}
+    return Regions({slug: one.region for slug, one in served.items()}, stores)
 
 
 def _first_token(catalog: Catalog, settings: Settings) -> str | None:

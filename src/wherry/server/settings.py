@@ -37,7 +37,8 @@ class Tls:
 class Settings:
     """How a service is set up.
 
-    ``regions`` are slugs; none means all that are known. ``rate_limit`` is requests an hour and token, 0 for none.
+    ``regions`` are slugs; none means all that are known. ``regions_file`` says instead which there are and where their
+    stores lie. ``rate_limit`` is requests an hour and token, 0 for none.
     ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
     start; without one, the first start makes its own. ``tls`` is None where only http is served. ``public_images`` lets
     the first start make public images.
@@ -48,6 +49,7 @@ class Settings:
     port: int = 8080
     tls: Tls | None = None
     regions: tuple[str, ...] = ()
+    regions_file: Path | None = None
     test_mode: bool = False
     rate_limit: int = 0
     import_from: tuple[Network, ...] = ()

@@ -14,10 +14,12 @@ from wherry.errors import StorageError
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
+from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.store import Store
 
 __all__ = [
@@ -32,22 +34,30 @@ __all__ = [
     "Located",
     "Manifest",
     "MemoryBackend",
+    "ObjectStoreBackend",
+    "Probe",
     "Store",
+    "StoreOptions",
     "Upload",
     "Watcher",
     "is_sampled",
     "open_store",
     "plan_copy",
+    "probe",
     "sample_number",
 ]  # fmt: skip
 
 _memories: dict[str, MemoryBackend] = {}
 
 
-def open_store(url: str) -> Store:
-    """Open a region's store: ``file:///folder``, ``/folder`` or ``memory://name`` (which lives as long as the process).
+def open_store(url: str, options: StoreOptions | None = None) -> Store:
+    """Open a region's store.
 
-    Raises StorageError for a URL of any other kind, StoreUnavailable or StoreFull if the folder can't be made.
+    ``file:///folder`` or ``/folder``; ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, for
+    which alone the options are; ``memory://name``, which lives as long as the process.
+
+    Raises StorageError for a URL of any other kind, StoreUnavailable or StoreFull if the folder can't be made,
+    StoreRefused for a bucket whose URL or credentials can't be used. A bucket is not asked anything yet.
     """
     parts = urlsplit(url)
     if url.startswith("/"):
@@ -56,4 +66,8 @@ def open_store(url: str) -> Store:
         return Store(LocalBackend(Path(unquote(parts.path))))
     if parts.scheme == "memory":
         return Store(_memories.setdefault(parts.netloc, MemoryBackend()))
-    raise StorageError(f"A store's URL is file://, memory:// or an absolute path; found {url!r}.")
+    if parts.scheme in OBJECT_SCHEMES:
+        return Store(open_bucket(url, options or StoreOptions()))
+    raise StorageError(
+        f"A store's URL is s3://, gs://, az://, file://, memory:// or an absolute path; found one of {parts.scheme!r}."
+    )
