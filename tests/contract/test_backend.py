@@ -7,14 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from obstore.store import MemoryStore
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
-from wherry.server.storage import Backend, LocalBackend, MemoryBackend
+from wherry.server.storage import Backend, LocalBackend, MemoryBackend, ObjectStoreBackend
 from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.buckets import Buckets
 
 KEY = "packs/ab/abcd"
 
@@ -26,11 +29,15 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "flaky": lambda _: Flaky(MemoryBackend(), "read", 1000, StoreUnavailable("not today")),
     "full": lambda folder: Full(LocalBackend(folder), 1 << 30),
     "torn": lambda _: Torn(MemoryBackend()),
+    "obstore": lambda _: ObjectStoreBackend(MemoryStore(), "one/region", name="memory", bucket="memory"),
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "s3"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "s3":
+        buckets: Buckets = request.getfixturevalue("buckets")
+        return buckets.backend()
     return BACKENDS[request.param](tmp_path)
 
 
