@@ -192,7 +192,13 @@ def _read(top: _Table) -> ServedRegions:
         served[slug] = _region(told, facts)
         places[slug] = _place(served[slug])
         _refuse_overlap(told, slug, places)
-    return ServedRegions(served, dict(_pair(one, served) for one in pairs))
+    limits: dict[tuple[str, str], Limits] = {}
+    for one in pairs:
+        pair = _pair(one, served)
+        if pair in limits:
+            one.refuse("to", "a pair that is not there yet", " to ".join(pair))
+        limits[pair] = _limits(one)
+    return ServedRegions(served, limits)
 
 
 def _region(told: _Table, facts: Region) -> RegionSettings:
@@ -260,14 +266,14 @@ def _encryption(told: _Table) -> EncryptionSettings:
     return EncryptionSettings(variable, None if file is None else Path(file))
 
 
-def _pair(told: _Table, served: Mapping[str, RegionSettings]) -> tuple[tuple[str, str], Limits]:
+def _pair(told: _Table, served: Mapping[str, RegionSettings]) -> tuple[str, str]:
     source, target = told.needed("from"), told.needed("to")
     for key, slug in (("from", source), ("to", target)):
         if slug not in served:
             told.refuse(key, f"a region of this file ({', '.join(served)})", repr(slug))
     if source == target:
         told.refuse("to", "another region than 'from'", repr(target))
-    return (source, target), _limits(told)
+    return source, target
 
 
 def _place(one: RegionSettings) -> tuple[str, ...]:

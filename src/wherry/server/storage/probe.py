@@ -6,6 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, StorageError
@@ -103,22 +104,27 @@ class _Prober:
             raise _Failed("a second put under the same name replaces what is there: conditional puts are ignored")
 
     def _race(self) -> None:
-        """Each writer reads right after its put. All must see the same: who sees another was overwritten later."""
+        """Each writer's object has a size of its own, so that all but the one whose object is there are refused."""
         for number in range(_ROUNDS):
             key = f"{self._folder}race-{number}"
-            together = threading.Barrier(_WRITERS)
-
-            def write(_: int, key: str = key, together: threading.Barrier = together) -> bytes:
-                data = os.urandom(_SMALL)
-                together.wait()
-                self._put(key, data)
-                return self._get(key, 0, _SMALL)
-
             self._written.append(key)
+            objects = [os.urandom(_SMALL + writer) for writer in range(_WRITERS)]
+            together = threading.Barrier(_WRITERS)
             with ThreadPoolExecutor(_WRITERS) as pool:
-                seen = set(pool.map(write, range(_WRITERS)))
-            if len(seen | {self._get(key, 0, _SMALL)}) != 1:
-                raise _Failed(f"of {_WRITERS} writers of one name at the same moment, more than one wins")
+                won = list(pool.map(partial(self._wins, key, together), objects))
+            winners = [data for data, is_winner in zip(objects, won, strict=True) if is_winner]
+            if len(winners) != 1:
+                raise _Failed(f"of {_WRITERS} writers of one name at the same moment, {len(winners)} win")
+            if self._get(key, 0, len(winners[0])) != winners[0]:
+                raise _Failed("the bytes that are there are not those of the writer that won")
+
+    def _wins(self, key: str, together: threading.Barrier, data: bytes) -> bool:
+        together.wait()
+        try:
+            self._put(key, data)
+        except BlockCorrupt:
+            return False
+        return True
 
     def _delete(self) -> None:
         self._backend.delete(self._key)
