@@ -176,6 +176,18 @@ def test_a_store_that_refuses_says_why(backend: ObjectStoreBackend, meddler: Med
     assert "wherry regions check" in caught.value.hint
 
 
+def test_a_put_that_finds_nothing_is_refused(backend: ObjectStoreBackend, meddler: Meddler) -> None:
+    """Whoever answers a put or a listing with a bare 404 is no store; to a read, it says that there is no object."""
+    meddler.refuse = 404, b"<html>no such page</html>"
+    with pytest.raises(StoreRefused, match="404 Not Found$"):
+        put(backend, KEY, b"data")
+    with pytest.raises(StoreRefused, match="404 Not Found$"):
+        list(backend.list(""))
+    with pytest.raises(BlockMissing, match=f"{KEY} is not in s3://"):
+        get(backend, KEY, 0, 1)
+    assert backend.size(KEY) is None
+
+
 def test_a_store_that_ignores_ranges_is_refused(backend: ObjectStoreBackend, meddler: Meddler) -> None:
     """Whoever answers a ranged get with everything can't be used."""
     meddler.refuse = 200, b"everything"

@@ -86,6 +86,15 @@ def test_everything_that_a_file_may_say(tmp_path: Path) -> None:
     assert served.pairs == {("nyc3", "ams3"): Limits(2, 10_000_000), ("ams3", "nyc3"): Limits()}
 
 
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    """The file that the page on stores shows can be read."""
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "stores.md").read_text(encoding="utf-8")
+    served = read(tmp_path, page.partition("```toml\n")[2].partition("```")[0])
+
+    assert list(served.regions) == ["nyc3", "ams3"]
+    assert served.pairs == {("nyc3", "ams3"): Limits(2, 10 << 20)}
+
+
 def test_what_a_file_need_not_say(tmp_path: Path) -> None:
     """A region that is known keeps its facts; a store is reached as usual, without limits and encryption."""
     served = read(tmp_path, '[regions.nyc3]\nstore = "/srv/nyc3"\n')

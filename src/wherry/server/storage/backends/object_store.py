@@ -118,7 +118,7 @@ class ObjectStoreBackend:
             if self._look(key) is None:
                 raise BlockMissing(f"{key} is not in {self._name}")
             return
-        with self._errors(key, "read"):
+        with self._errors(key, "read", may_be_absent=True):
             found = obstore.get_range(self._store, self._path(key), start=offset, length=len(into))
         if len(found) != len(into):
             raise BlockCorrupt(f"{key} ends {len(into) - len(found)} bytes too early")
@@ -147,7 +147,7 @@ class ObjectStoreBackend:
     def delete(self, key: str) -> None:
         """Remove an object."""
         try:
-            with self._errors(key, "remove"):
+            with self._errors(key, "remove", may_be_absent=True):
                 obstore.delete(self._store, self._path(key))
         except BlockMissing:
             pass  # GCS and Azure say so, S3 does not
@@ -210,7 +210,7 @@ class ObjectStoreBackend:
     def _look(self, key: str) -> _Found | None:
         """What the store says of an object. A get and not a head, so that an error has a body that says why."""
         try:
-            with self._errors(key, "look up"):
+            with self._errors(key, "look up", may_be_absent=True):
                 try:
                     found = obstore.get(self._store, self._path(key), options={"range": (0, 1)})
                 except GenericError as error:
@@ -223,7 +223,7 @@ class ObjectStoreBackend:
 
     def _md5(self, key: str) -> str:
         digest = _new_md5()
-        with self._errors(key, "read back"):
+        with self._errors(key, "read back", may_be_absent=True):
             for part in obstore.get(self._store, self._path(key)).stream(min_chunk_size=1 << 20):
                 digest.update(part)
         return digest.hexdigest()
@@ -247,15 +247,19 @@ class ObjectStoreBackend:
         return self._prefix + key
 
     @contextmanager
-    def _errors(self, key: str, doing: str) -> Iterator[None]:
-        """Turn the library's errors into the store's.
+    def _errors(self, key: str, doing: str, *, may_be_absent: bool = False) -> Iterator[None]:
+        """Turn the library's errors into the store's; BlockMissing only where an object may be absent.
 
         Without their cause: it quotes requests and replies, in which keys, signatures and tokens may stand.
         """
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            raise _as_ours(error, key, f"can't {doing} {key or 'objects'} in {self._name}", self._name) from None
+            if may_be_absent and isinstance(error, FileNotFoundError) and _code(error) not in _NO_BUCKET:
+                raise BlockMissing(f"{key} is not in {self._name}") from None
+            if _is_past_end(error):
+                raise BlockCorrupt(f"{key} ends too early") from None
+            raise _kind(error)(f"can't {doing} {key or 'objects'} in {self._name}: {_cause(error)}") from None
 
 
 class ObjectUpload:
@@ -380,18 +384,9 @@ def _is_past_end(error: BaseError | FileNotFoundError) -> bool:
     return "status code: 416" in said or "StartTooLarge" in inside
 
 
-def _as_ours(error: BaseError | FileNotFoundError, key: str, what: str, name: str) -> StorageError:
+def _kind(error: Exception) -> type[StorageError]:
     """The error of ours that fits. The library has few classes, so the reply's status and code decide."""
-    code = _match(r"<Code>(\w+)</Code>", error)
-    if isinstance(error, FileNotFoundError) and code not in _NO_BUCKET:
-        return BlockMissing(f"{key} is not in {name}")
-    if _is_past_end(error):
-        return BlockCorrupt(f"{key} ends too early")
-    status = int(_match(r"status code: (\d{3})", error) or 0)
-    return _kind(error, status, code)(f"{what}: {_cause(error, code)}")
-
-
-def _kind(error: Exception, status: int, code: str | None) -> type[StorageError]:
+    status, code = int(_match(r"status code: (\d{3})", error) or 0), _code(error)
     if status == 507 or code in _NO_ROOM:  # noqa: PLR2004  insufficient storage
         return StoreFull
     if code in _PASSING or status in _PASSING_STATUS or status >= 500:  # noqa: PLR2004  the server's faults
@@ -400,13 +395,18 @@ def _kind(error: Exception, status: int, code: str | None) -> type[StorageError]
     return StoreRefused if status or refused or "non-partial response" in str(error) else StoreUnavailable
 
 
-def _cause(error: Exception, code: str | None) -> str:
+def _cause(error: Exception) -> str:
     """Why, in a few words: the reply's status and code, or what became of the connection. Never the reply itself."""
     if status := _match(r"status code: (\d{3}[ \w]*)", error):
-        return f"it answers {status.strip()}" + (f" ({code})" if code else "")
+        return f"it answers {status.strip()}" + (f" ({code})" if (code := _code(error)) else "")
     if kind := _match(r"\bkind: (\w+)", error):
         return _KINDS.get(kind, "the connection broke")
     return _first_line(error)
+
+
+def _code(error: Exception) -> str | None:
+    """The word that the provider has for a refusal."""
+    return _match(r"<Code>(\w+)</Code>", error)
 
 
 def _first_line(error: Exception) -> str:
