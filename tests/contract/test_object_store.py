@@ -427,6 +427,15 @@ def test_a_put_that_a_store_forgets_is_found_by_whoever_reads(buckets: Buckets, 
     assert [type(fault) for fault in Store(backend).faults(manifest, deep=False)] == [BlockMissing]
 
 
+def test_a_put_that_a_store_forgets_is_found_where_it_is_read_back(
+    backend: ObjectStoreBackend, meddler: Meddler
+) -> None:
+    """Where the ETag proves nothing, the put itself notices."""
+    meddler.lose_put = meddler.opaque = True
+    with pytest.raises(StoreRefused, match=f"can't read back {KEY} .*404"):
+        put(backend, KEY, b"some data")
+
+
 @pytest.mark.parametrize("fault", ["flip_read", "flip_write", "cut_write"])
 def test_bytes_that_change_in_the_store_are_found_by_whoever_reads(buckets: Buckets, fault: str) -> None:
     """Whatever a store makes of bytes after they arrived whole: no read and no transfer takes them for the block."""

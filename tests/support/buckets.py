@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         is_put = self.command == "PUT"
         if is_put and faults.lose_put:
-            self._answer(200, {"ETag": f'"{_md5(body)}"'}, b"")
+            self._answer(200, {"ETag": '"opaque"' if faults.opaque else f'"{_md5(body)}"'}, b"")
             return
         if is_put and faults.flip_put:
             body = flipped(body)

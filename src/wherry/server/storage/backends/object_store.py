@@ -175,7 +175,9 @@ class ObjectStoreBackend:
                 self._copy(source._path(source_key), self._path(target_key))  # noqa: SLF001
         except StoreRefused:
             return False  # forbidden or not known here: no reason why carrying the bytes should fail, too
-        self._check_there(target_key, size)
+        if (there := self.size(target_key)) is None:
+            raise StoreUnavailable(f"{target_key} was copied and removed by others meanwhile in {self._name}")
+        check_same_size(target_key, there, size)
         return True
 
     def put(self, key: str, data: bytearray, md5: str) -> None:
@@ -223,7 +225,7 @@ class ObjectStoreBackend:
 
     def _md5(self, key: str) -> str:
         digest = _new_md5()
-        with self._errors(key, "read back", may_be_absent=True):
+        with self._errors(key, "read back"):
             for part in obstore.get(self._store, self._path(key)).stream(min_chunk_size=1 << 20):
                 digest.update(part)
         return digest.hexdigest()
