@@ -164,7 +164,8 @@ def test_errors_by_what_the_store_answers(
         assert "packs/" in said
         assert "\n" not in said
         assert not any(secret in said for secret in ("AKIA", "made-up", "StringToSign"))
-        assert caught.value.__suppress_context__  # a log with the library's error would quote the reply
+        # A log with the library's error would quote the reply.
+        assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
 
 
 def test_a_store_that_refuses_says_why(backend: ObjectStoreBackend, meddler: Meddler) -> None:
