@@ -6,7 +6,7 @@
         RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
         Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
-        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · KeyMissing · StoreFull
+        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · KeyMissing · StoreFull · StoreRefused
         StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
         ImageTooLarge
@@ -193,6 +193,15 @@ class StoreFull(StorageError):
 
     id = "store_full"
     hint = "Free space in the region (delete images, then 'wherry collect'), or enlarge its store; then start again."
+
+
+class StoreRefused(StorageError):
+    """The region's store can't be used as it is set up: no such bucket, no right to it, or it lacks what is needed."""
+
+    id = "store_refused"
+    hint = (
+        "Check the region's store URL, bucket and credentials; 'wherry regions check' tries everything that is needed."
+    )
 
 
 class StoreUnavailable(StorageError):

@@ -7,15 +7,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from obstore.store import MemoryStore
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
-from wherry.server.storage import Backend, LocalBackend, Measured, MemoryBackend, Pace, Paced, Sealed
+from wherry.server.storage import (
+    Backend,
+    LocalBackend,
+    Measured,
+    MemoryBackend,
+    ObjectStoreBackend,
+    Pace,
+    Paced,
+    Sealed,
+)
 from wherry.server.storage.keyring import Key, Keyring
 from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.support.buckets import Buckets
 
 KEY = "packs/ab/abcd"
 KEYRING = Keyring((Key("now", bytes(range(32))), Key("then", bytes(32))))
@@ -32,11 +44,15 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "sealed": lambda folder: Sealed(LocalBackend(folder), KEYRING),
     "sealed_in_memory": lambda _: Sealed(MemoryBackend(), KEYRING),
     "paced": lambda _: Paced(MemoryBackend(), (Pace(1e12), Pace(None)), (Pace(1e12),)),
+    "obstore": lambda _: ObjectStoreBackend(MemoryStore(), "one/region", name="memory", bucket="memory"),
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "s3"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "s3":
+        buckets: Buckets = request.getfixturevalue("buckets")
+        return buckets.backend()
     return BACKENDS[request.param](tmp_path)
 
 

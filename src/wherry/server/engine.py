@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from wherry.errors import ActionCancelled, Unavailable, WherryError
+from wherry.errors import ActionCancelled, StoreUnavailable, Unavailable, WherryError
 from wherry.models import Progress
 from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
@@ -48,6 +48,7 @@ _POLL_S = 0.05
 _BEATS_A_LEASE = 5
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 5.0
+_PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
 _GLANCE_S = 0.2
 
 
@@ -96,12 +97,12 @@ class Watch:
 class Pool:
     """How a process runs actions: ``slots`` at a time (0: none), and how long it may be silent.
 
-    ``patience_s`` is how long a step is tried again that fails for a reason that may pass.
+    ``patience_s`` is how long a step is tried again while a store or the database does not answer.
     """
 
     slots: int = 8
     lease_s: float = LEASE_S
-    patience_s: float = 20.0
+    patience_s: float = 60.0
 
     @property
     def background_slots(self) -> int:
@@ -199,13 +200,15 @@ class Engine:
                 crash_point(f"step.recorded.{name}")
 
     def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
-        gives_up = time.monotonic() + self._pool.patience_s
+        began = time.monotonic()
         wait = _FIRST_WAIT_S
         while True:
             try:
                 run(action)
             except WherryError as error:
-                if not error.retryable or time.monotonic() + wait > gives_up:
+                ours = isinstance(error, (StoreUnavailable, Unavailable))
+                patience = self._pool.patience_s if ours else min(_PATIENCE_WITH_OTHERS_S, self._pool.patience_s)
+                if not error.retryable or time.monotonic() + wait - began > patience:
                     raise
                 log.warning("action.waits action_id=%s seconds=%s %s", action.id, wait, error.message)
                 self._wait(action, wait, error.message)

@@ -828,7 +828,7 @@ def test_open_store_by_url(tmp_path: Path) -> None:
     assert open_store("memory://one").backend is not open_store("memory://two").backend
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "relative/folder", "", "http://host/"])
+@pytest.mark.parametrize("url", ["ftp://bucket", "relative/folder", "", "http://host/"])
 def test_open_store_refuses_other_urls(url: str) -> None:
     """A URL of an unknown kind is an error, never a store in some other place."""
     with pytest.raises(StorageError, match="URL"):
