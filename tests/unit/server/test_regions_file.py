@@ -8,7 +8,6 @@ from wherry.errors import BadRequest
 from wherry.server.dispatch import Limits
 from wherry.server.regions_file import (
     EncryptionSettings,
-    Limits,
     RegionSettings,
     ServedRegions,
     load_regions_file,
