@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wherry.server.actions.regions import Regions
+    from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.sources import Sources
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 class Disks:
     """Stores the disk that an action's ``source`` gives in the action's region."""
 
-    def __init__(self, catalog: Catalog, regions: Regions, sources: Sources, largest_bytes: int) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, sources: Sources, spool: Spool, largest_bytes: int) -> None:
         self._catalog = catalog
         self._regions = regions
         self._sources = sources
+        self._spool = spool
         self._largest_bytes = largest_bytes
 
     def check_url(self, url: str) -> None:
@@ -66,5 +68,7 @@ class Disks:
         if (slug := where.get("seed")) is not None:
             yield SeedDisk(next(one for one in PUBLIC_IMAGES if one.slug == slug)), lambda: None
         else:
-            with self._sources.open(where) as source:
+            upload_id = where.get("upload")
+            opened = self._sources.open(where["url"]) if upload_id is None else self._spool.open(upload_id)
+            with opened as source:
                 yield open_image(source, self._sources.spool, largest), source.position

@@ -351,7 +351,7 @@ uploads = Table(
 pieces = Table(
     "pieces", metadata,
     Column("upload_id", ForeignKey("uploads.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),  # minus the id of the process that is about to put it, until it counts
     Column("region", String(32), nullable=False),  # whose store keeps it until it is imported
     Column("key", String(128), nullable=False),
     Column("bytes", BigInteger, nullable=False),
