@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
@@ -70,5 +70,6 @@ class Disks:
         else:
             upload_id = where.get("upload")
             opened = self._sources.open(where["url"]) if upload_id is None else self._spool.open(upload_id)
-            with opened as source:
-                yield open_image(source, self._sources.spool, largest), source.position
+            with opened as source, ExitStack() as files:
+                disk = open_image(source, lambda: files.enter_context(self._sources.spool()), largest)
+                yield disk, source.position

@@ -1,8 +1,8 @@
 """Reading an upload that lies in pieces, each an object of a store: one after another, or anywhere.
 
-Bytes are checked against the digest in their object's name. One after another they are read ahead, and a piece's last
-bytes are only handed out when the whole of it was right. Anywhere, a piece is read through and checked when something
-of it is wanted for the first time.
+A piece is checked against the digest in its object's name before any of it is handed out: what a store damaged must
+not look like a fault of the caller's file. One after another, the next piece is read while one is used. Anywhere, a
+piece is read whole when something of it is wanted for the first time, and later only where it is wanted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog.records import PieceRecord
 
-_STEP = 4 << 20  # what is read at once, one after another ...
-_AHEAD = 2  # ... and how many of them ahead
+_AHEAD = 1  # how many pieces are read before they are wanted, one after another
 _WINDOW = 1 << 20  # what is read at once, anywhere ...
 _WINDOWS = 16  # ... and how many of them are kept
 
@@ -38,17 +37,17 @@ class PieceSource:
         self.file = PieceFile(regions, pieces)
         self._regions = regions
         self._pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="piece")
-        self._steps = self._in_order(pieces)
-        self._step = memoryview(b"")
+        self._whole = self._in_order(pieces)
+        self._rest = memoryview(b"")
         self._read = 0
 
     def read_into(self, into: memoryview) -> int:
         """Read on. Raises UploadLost or StoreUnavailable."""
-        if not self._step:
-            self._step = memoryview(next(self._steps, b""))
-        count = min(len(into), len(self._step))
-        into[:count] = self._step[:count]
-        self._step = self._step[count:]
+        if not self._rest:
+            self._rest = memoryview(next(self._whole, b""))
+        count = min(len(into), len(self._rest))
+        into[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         self._read += count
         return count
 
@@ -61,26 +60,13 @@ class PieceSource:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _in_order(self, pieces: Sequence[PieceRecord]) -> Iterator[bytearray]:
-        ahead: deque[tuple[PieceRecord, bool, Future[bytearray]]] = deque()
-        digest = blake3()
-        steps = ((piece, start) for piece in pieces for start in range(0, piece.bytes, _STEP))
-        is_over = False
-        while ahead or not is_over:
-            while len(ahead) <= _AHEAD and not is_over:
-                if (step := next(steps, None)) is None:
-                    is_over = True
-                else:
-                    piece, start = step
-                    is_last = start + _STEP >= piece.bytes
-                    ahead.append((piece, is_last, self._pool.submit(_read, self._regions, piece, start, _STEP)))
-            if ahead:
-                piece, is_last, found = ahead.popleft()
-                data = found.result()
-                digest.update(data)
-                if is_last:
-                    _check(piece, digest.hexdigest())
-                    digest = blake3()
-                yield data
+        ahead: deque[Future[bytearray]] = deque()
+        for piece in pieces:
+            ahead.append(self._pool.submit(_read_whole, self._regions, piece))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 class PieceFile:
@@ -110,19 +96,28 @@ class PieceFile:
             self._windows.move_to_end(key)
             return self._windows[key]
         piece = self._pieces[number]
-        if number not in self._checked:
-            self._read_through(piece)
-            self._checked.add(number)
-        self._windows[key] = found = _read(self._regions, piece, window * _WINDOW, _WINDOW)
+        if number in self._checked:
+            found = _read(self._regions, piece, window * _WINDOW, _WINDOW)
+            self._keep(key, found)
+            return found
+        whole = _read_whole(self._regions, piece)
+        self._checked.add(number)
+        cuts = [whole[start : start + _WINDOW] for start in range(0, len(whole), _WINDOW)]
+        for place, cut in enumerate(cuts):
+            self._keep((number, place), cut)
+        return cuts[window]
+
+    def _keep(self, key: tuple[int, int], window: bytearray) -> None:
+        self._windows[key] = window
         if len(self._windows) > _WINDOWS:
             self._windows.popitem(last=False)
-        return found
 
-    def _read_through(self, piece: PieceRecord) -> None:
-        digest = blake3()
-        for start in range(0, piece.bytes, _STEP):
-            digest.update(_read(self._regions, piece, start, _STEP))
-        _check(piece, digest.hexdigest())
+
+def _read_whole(regions: Regions, piece: PieceRecord) -> bytearray:
+    data = _read(regions, piece, 0, piece.bytes)
+    if piece.key.rpartition("-")[2] != blake3(data).hexdigest():
+        raise _damaged(piece)
+    return data
 
 
 def _read(regions: Regions, piece: PieceRecord, start: int, most: int) -> bytearray:
@@ -134,11 +129,6 @@ def _read(regions: Regions, piece: PieceRecord, start: int, most: int) -> bytear
     except BlockCorrupt as error:
         raise _damaged(piece) from error
     return data
-
-
-def _check(piece: PieceRecord, digest: str) -> None:
-    if piece.key.rpartition("-")[2] != digest:
-        raise _damaged(piece)
 
 
 def _damaged(piece: PieceRecord) -> UploadLost:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.uploads")
 
-OBJECT_BYTES = 16 << 20
-"""How large an object grows: a bucket keeps it in memory until it is put, once for each request that comes in."""
+OBJECT_BYTES = 8 << 20
+"""How large an object grows, about: it is in memory while it is put into a bucket, and while it is read and checked."""
 
 _BATCH = 100
 
