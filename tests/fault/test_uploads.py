@@ -6,7 +6,7 @@ import random
 import shutil
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fault.rooms import MIB, Death, Killed, Rooms, Site
@@ -363,7 +363,8 @@ def test_a_wrong_order_is_caught(fast_folder: Path, death: Death, monkeypatch: p
 
         monkeypatch.setattr(store_spool.StoreSpool, "_remove", remove)
     else:
-        add, late = UploadWriter.add_piece, {}
+        add = UploadWriter.add_piece
+        late: dict[str, dict[str, Any]] = {}
 
         def count(self: UploadWriter, upload_id: str, process_id: int, key: str) -> None:
             add(self, upload_id, process_id, **late.pop(key))

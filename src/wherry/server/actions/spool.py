@@ -37,7 +37,7 @@ class Sink(Protocol):
     def is_full(self) -> bool:
         """Whether what was written is enough to be kept now."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take bytes in; answers how many, which is all. Raises StorageError or OSError."""
 
     def keep(self, count: Callable[[Writer], None]) -> None:
@@ -138,7 +138,7 @@ class _FileSink:
         """How long the file is."""
         return self._file.tell()
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take bytes in."""
         return self._file.write(data)
 

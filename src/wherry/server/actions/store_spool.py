@@ -67,9 +67,9 @@ class StoreSpool:
 
     def remove(self, upload_id: str) -> None:
         """Remove what is kept of an upload that was removed."""
-        with self._catalog.read() as reader:
-            pieces = reader.pieces(upload_id)
         with suppress(StorageError, Unavailable):
+            with self._catalog.read() as reader:
+                pieces = reader.pieces(upload_id)
             self._remove([*pieces, *self._begun(self._own_id(), upload_id)])
 
     def sweep(self, alone: Callable[[str], AbstractContextManager[None]]) -> None:
@@ -141,7 +141,7 @@ class _ObjectSink:
         """Whether the object is large enough."""
         return self._size >= OBJECT_BYTES
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take bytes in."""
         if self._object is None:
             self._object = self._made.enter_context(self._store.backend.create())

@@ -57,8 +57,8 @@ class Uploads:
         """Begin an upload. What can be refused is refused before a byte is sent.
 
         One that comes ``in_one_go`` is the body of the request that begins it, and ends with it and with this process,
-        whatever happens.
-        It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes are known.
+        whatever happens. It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes
+        are known.
         """
         with self._catalog.begin() as tx:
             if request.droplet_id is not None:
@@ -139,10 +139,11 @@ class Uploads:
 
     def remove(self, account_id: int, upload_id: str) -> None:
         """Give an upload up."""
-        with self.alone(upload_id), self._catalog.begin() as tx:
-            _open_upload(tx, account_id, upload_id)
-            tx.remove_upload(upload_id)
-        self._spool.remove(upload_id)
+        with self.alone(upload_id):
+            with self._catalog.begin() as tx:
+                _open_upload(tx, account_id, upload_id)
+                tx.remove_upload(upload_id)
+            self._spool.remove(upload_id)
 
     def give_up(self, account_id: int, upload_id: str) -> None:
         """Give an upload up if it was not finished: its bytes came with a request that failed."""
@@ -165,9 +166,10 @@ class Uploads:
         self._spool.sweep(self.alone)
 
     def _broken(self, reader: Reader) -> list[str]:
+        """The uploads that came in one go to a process that is gone."""
         living = {one.id for one in reader.processes()}
-        requests = {one.id: one.request for one in reader.uploads()}
-        return [id_ for id_, asked in requests.items() if asked["in_one_go"] and asked.get("process_id") not in living]
+        one_go = [one for one in reader.uploads() if one.request.get("in_one_go")]
+        return [one.id for one in one_go if one.request.get("process_id") not in living]
 
     def _source(self, upload: UploadRecord) -> dict[str, str]:
         if not upload.received_bytes:
@@ -201,7 +203,7 @@ class _Piece:
         if self.received == 0 and data:
             self._packed = not is_packed(data)  # what is compressed or sparse already is kept as it comes
         for start in range(0, len(data), _STEP):
-            part = data[start : start + _STEP]
+            part = memoryview(data)[start : start + _STEP]
             with self._unless_broken():
                 (self._open_frame() if self._packed else self._sink).write(part)
             self.received += len(part)
