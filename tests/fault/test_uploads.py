@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.fault.rooms import MIB, Death, Killed, Rooms, Site
 
-from wherry.errors import NotFound, StoreUnavailable, Unprocessable
+from wherry.errors import NotFound, StoreUnavailable, Unavailable, Unprocessable
 from wherry.fingerprint import ZEROS
 from wherry.models import UploadCreateRequest
 from wherry.server.actions import pieces as pieces_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from wherry.server.catalog import Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.storage.backends import Backend
 
@@ -501,3 +502,39 @@ def test_pieces_read_the_same_anywhere(faces: Faces) -> None:
             whole += buffer[:count]
         assert whole == data
         assert source.position() == 1.0
+
+
+@pytest.mark.parametrize("has_committed", [True, False])
+def test_a_commit_of_which_nothing_is_heard_loses_nothing(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch, *, has_committed: bool
+) -> None:
+    """Where a face can't know whether a piece came to count, it is not removed if it did, and is if it did not."""
+    one, other = faces()
+    begin_change = one.catalog.begin
+    met: list[str] = []
+
+    @contextmanager
+    def unheard(by: ActionRecord | None = None) -> Iterator[Writer]:
+        is_due = "piece.after_publish" in met
+        met.clear()
+        with begin_change(by) as tx:
+            yield tx
+            if is_due and not has_committed:
+                raise Unavailable("no answer")
+        if is_due:
+            raise Unavailable("no answer")
+
+    upload_id = begin(one)
+    append(one, upload_id, 0, SMALL[:1000])
+    monkeypatch.setattr(store_spool, "crash_point", met.append)
+    monkeypatch.setattr(one.catalog, "begin", unheard)
+    with pytest.raises(Unavailable):
+        append(one, upload_id, 1000, SMALL[1000 : MIB // 4])
+    monkeypatch.undo()
+    one.actions.uploads.sweep()
+    received = upload_of(one, upload_id).received_bytes
+    assert received == (MIB // 4 if has_committed else 1000)
+    assert len(one.spooled()) == 2 * (1 + has_committed)
+    append(other, upload_id, received, SMALL[received:])
+    assert imported(other, other.actions.uploads.finish(1, upload_id)) == SMALL
+    assert_nothing_is_left(one, other)
