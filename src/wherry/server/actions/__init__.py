@@ -30,6 +30,8 @@ from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
+from wherry.server.actions.spool import FolderSpool
+from wherry.server.actions.store_spool import StoreSpool
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         Size,
         TransferPlan,
     )
+    from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.clock import Clock
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
-__all__ = ["Actions", "Regions"]
+__all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
 
 log = logging.getLogger("wherry.actions")
 
@@ -84,14 +87,14 @@ class Actions:
     """Begins actions and runs them."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int,
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
+        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
-        self._disks = Disks(catalog, regions, sources, largest_bytes)
+        self._disks = Disks(catalog, regions, sources, spool, largest_bytes)
         self._collect = Collect(catalog, regions)
         self._transfer = Transfer(catalog, regions)
         self._import = ImportImage(catalog, regions, self._disks)
@@ -99,9 +102,10 @@ class Actions:
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
         self._expire = Expire(catalog, self._collect)
         self.uploads = Uploads(
-            catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
-        )
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
+            catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
+            largest_bytes=largest_bytes,
+        )  # fmt: skip
+        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock, sweep=self.uploads.sweep)
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
         )  # fmt: skip
@@ -114,9 +118,7 @@ class Actions:
     def start(self, *, alone: bool) -> None:
         """Run what was accepted. ``alone`` says that no other process works on this catalog."""
         self._engine.start(alone=alone)
-        if alone:
-            self.uploads.give_up_broken()
-            self.uploads.sweep()
+        self.uploads.sweep()
 
     def stop(self, grace_s: float = 0.0) -> None:
         """Claim nothing more, let what runs end for a while, and hand over what has not."""

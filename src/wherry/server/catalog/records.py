@@ -245,6 +245,17 @@ class UploadRecord:
 
 
 @dataclass(frozen=True)
+class PieceRecord:
+    """An object of ``bytes`` that keeps a part of an upload; it counts once its number is 0 or more."""
+
+    upload_id: str
+    number: int
+    region: str
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Garbage:
     """What nobody holds in a region."""
 
