@@ -6,7 +6,8 @@
         RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
         Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
-        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
+        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · KeyMissing · StoreFull
+        StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
         ImageTooLarge
       SourceError                  the URL of an import gives no image
@@ -178,6 +179,13 @@ class ManifestCorrupt(StorageError):
 
     id = "manifest_corrupt"
     hint = "'wherry check' lists what is damaged."
+
+
+class KeyMissing(StorageError):
+    """The key that an object was sealed with is not among those given."""
+
+    id = "key_missing"
+    hint = "Add that key to the region's keys, below the first one; a key may go once nothing is sealed with it."
 
 
 class StoreFull(StorageError):

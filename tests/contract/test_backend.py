@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
-from wherry.server.storage import Backend, LocalBackend, MemoryBackend
+from wherry.server.storage import Backend, LocalBackend, MemoryBackend, Pace, Paced, Sealed
+from wherry.server.storage.keyring import Key, Keyring
 from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "packs/ab/abcd"
+KEYRING = Keyring((Key("now", bytes(range(32))), Key("then", bytes(32))))
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "memory": lambda _: MemoryBackend(),
@@ -26,6 +28,9 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "flaky": lambda _: Flaky(MemoryBackend(), "read", 1000, StoreUnavailable("not today")),
     "full": lambda folder: Full(LocalBackend(folder), 1 << 30),
     "torn": lambda _: Torn(MemoryBackend()),
+    "sealed": lambda folder: Sealed(LocalBackend(folder), KEYRING),
+    "sealed_in_memory": lambda _: Sealed(MemoryBackend(), KEYRING),
+    "paced": lambda _: Paced(MemoryBackend(), (Pace(1e12), Pace(None)), (Pace(1e12),)),
 }
 
 

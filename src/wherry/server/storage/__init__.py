@@ -14,8 +14,11 @@ from wherry.errors import StorageError
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.storage.backends.paced import Pace, Paced
+from wherry.server.storage.backends.sealed import Sealed
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.scrub import Fault
@@ -29,17 +32,23 @@ __all__ = [
     "Entry",
     "Fault",
     "Holder",
+    "Keyring",
     "Known",
     "LocalBackend",
     "Located",
     "Manifest",
     "MemoryBackend",
+    "Pace",
+    "Paced",
     "Rescue",
+    "Sealed",
     "Store",
     "Upload",
     "Watcher",
     "is_sampled",
     "live_places",
+    "load_keyring",
+    "new_key_line",
     "open_store",
     "plan_copy",
     "sample_number",
