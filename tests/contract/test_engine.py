@@ -351,9 +351,23 @@ class TestWatch:
         watch = Watch(10.0, lambda: now)
         one = ProcessRecord(1, "a", 1, beats=7)
         assert watch.silent([one]) == []
-        now += 9.9
-        assert watch.silent([one]) == []
+        for passed in (3.0, 3.0, 3.9):
+            now += passed
+            assert watch.silent([one]) == []
         now += 0.2
+        assert watch.silent([one]) == [one]
+
+    @staticmethod
+    def test_silence_does_not_count_while_nobody_looked() -> None:
+        """What kept the watcher from looking kept the other from beating; who is dead is found all the same."""
+        now = 0.0
+        watch = Watch(10.0, lambda: now)
+        one = ProcessRecord(1, "a", 1, beats=7)
+        assert watch.silent([one]) == []
+        for _ in range(2):
+            now += 3600.0
+            assert watch.silent([one]) == []
+        now += 3600.0
         assert watch.silent([one]) == [one]
 
     @staticmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import bindparam, delete, exists, func, select, text, update
 
 from wherry.errors import ClaimLost
 from wherry.server.catalog import tables as t
@@ -93,13 +93,22 @@ class WorkWriter(ActionWriter, WorkReader):
         return running
 
     def claim(self, process_id: int, action_ids: Sequence[int]) -> list[ActionRecord]:
-        """Let a process run those of these actions that still wait. Each claim has a higher fence than the last."""
+        """Let a process run those of these actions that still wait. Each claim has a higher fence than the last.
+
+        None of them, if the process was taken for dead.
+        """
+        is_known = exists().where(t.processes.c.id == process_id)
         for batch in batches(action_ids):
-            row = (t.actions.c.id.in_(batch), *_waiting())
+            row = (t.actions.c.id.in_(batch), *_waiting(), is_known)
             values = {"process_id": process_id, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts + 1}
             self.connection.execute(update(t.actions).where(*row).values(**values))
         mine = select(t.actions).where(t.actions.c.process_id == process_id, t.actions.c.id.in_(action_ids))
         return [read_action(row) for row in self.connection.execute(mine.order_by(t.actions.c.id))]
+
+    def claims_of(self, process_id: int) -> list[ActionRecord]:
+        """What a process runs, as far as the catalog knows."""
+        mine = select(t.actions).where(t.actions.c.process_id == process_id).order_by(t.actions.c.id)
+        return [read_action(row) for row in self.connection.execute(mine)]
 
     def step_done(self, action: ActionRecord, steps: int) -> None:
         """Record that so many steps of an action are done. It made headway, so its attempts count anew."""
