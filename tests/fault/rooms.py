@@ -18,6 +18,7 @@ from wherry.server.actions import Actions, Regions, account_transfer
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.settings import load_regions, load_sizes
 from wherry.server.sources import Sources
@@ -92,6 +93,7 @@ class InlineEngine:
 
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
+        self.rules = Rules()
         self.after_step: Callable[[str], None] = lambda _name: None
         self.process_id: int | None = None
         self._catalog = catalog

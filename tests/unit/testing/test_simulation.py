@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +18,13 @@ from wherry.testing.simulation.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.dispatch import Lane
     from wherry.testing.simulation import Report
 
-CALM = Scenario(processes=3, slots=3, regions=3, accounts=5, actions=90, burst=40, over_s=40.0)
+_IN_MEMORY = Path("/dev/shm")
+
+CALM = Scenario(processes=3, slots=3, regions=3, accounts=5, actions=60, burst=30, over_s=30.0, longest_pieces=4)
 STORMY = replace(
     CALM,
     troubles=Troubles(kills=3, stops=1, pauses=6, cuts=3, store_outages=2, catalog_outages=2, lost_replies=0.02),
@@ -30,18 +32,17 @@ STORMY = replace(
 
 
 @pytest.fixture
-def simulate(tmp_path: Path) -> Callable[[Scenario], Report]:
-    """Runs a scenario."""
+def simulate() -> Callable[[Scenario], Report]:
+    """Runs a scenario, in memory where there is such a place."""
 
     def run(scenario: Scenario) -> Report:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        return World(scenario, folder).run()
+        with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as folder:
+            return World(scenario, Path(folder)).run()
 
     return run
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_all_rules_hold_in_a_storm(simulate: Callable[[Scenario], Report], seed: int) -> None:
     """Every action ends, once, whatever dies, pauses or is away; and no rule is broken on the way."""
     report = simulate(replace(STORMY, seed=seed))
@@ -57,7 +58,7 @@ def test_the_same_seed_gives_the_same_run(simulate: Callable[[Scenario], Report]
 def test_nobody_is_taken_for_dead_on_a_calm_day(simulate: Callable[[Scenario], Report]) -> None:
     """Nothing is lost and nothing is done twice where nothing goes wrong."""
     report = simulate(CALM)
-    assert (report.errored, report.claims, report.lost_claims, report.taken_for_dead) == (0, 90, 0, 0)
+    assert (report.errored, report.claims, report.lost_claims, report.taken_for_dead) == (0, 60, 0, 0)
     assert report.wasted_share == 0
 
 
@@ -65,7 +66,7 @@ def test_one_action_waits_no_longer_than_another_takes(simulate: Callable[[Scena
     """While one account has hundreds, another's one is begun as soon as any slot is free."""
     longest_s = 3.0
     crowd = Scenario(
-        processes=2, slots=2, accounts=9, actions=208, burst=200, over_s=100.0, longest_pieces=1, has_limits=False
+        processes=2, slots=2, accounts=9, actions=138, burst=130, over_s=60.0, longest_pieces=1, has_limits=False
     )
     report = simulate(crowd)
     assert report.waits[0].longest_s > 10 * longest_s

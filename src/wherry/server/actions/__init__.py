@@ -32,11 +32,12 @@ from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.actions.waiting import waiting_for
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from wherry.models import (
         CollectPlan,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
         Size,
         TransferPlan,
     )
-    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.clock import Clock
     from wherry.server.droplets import Driver
@@ -255,6 +256,10 @@ class Actions:
                 begun += [one.id for one in self._transfer.spread(tx, image)]
         while wait and self._is_running(begun):
             time.sleep(_GLANCE_S)
+
+    def waiting_for(self, reader: Reader, actions: Iterable[ActionRecord]) -> dict[int, str]:
+        """By id, what those of the actions wait for that no worker has yet: a limit, their turn, or any worker."""
+        return waiting_for(reader, actions, self._engine.rules)
 
     def collect(self, region: str | None = None) -> ActionRecord:
         """Remove what nobody holds."""
