@@ -1,7 +1,7 @@
-"""The simulation: many workers and regions for a while on a fake clock, with the service's real scheduling and fencing.
+"""The simulation: many workers and regions for a while on a fake clock, and real scheduling and fencing.
 
-It prints what came of it, or why it broke (``docs/design/scale.md`` says what it checks). ``--json`` prints the same for
-programs, ``--quick`` makes everything small; the same ``--seed`` gives the same run.
+It prints what came of it, or which rule broke. ``--json`` prints the same for programs, ``--quick`` makes everything
+small; the same ``--seed`` gives the same run.
 """
 
 from __future__ import annotations

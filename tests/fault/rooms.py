@@ -103,6 +103,9 @@ class InlineEngine:
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         self._runners[kind] = run
 
+    def follow(self, tell: Callable[..., None]) -> None:
+        """Nobody else runs anything, so there is nothing to tell."""
+
     def start(self, *, alone: bool) -> None:
         """Join, and take over what dead rooms left."""
         with self._catalog.begin() as tx:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
+    from wherry.server.dispatch import Lane
 
 log = logging.getLogger("wherry.engine")
 
@@ -109,6 +110,7 @@ class Engine:
         self._watch = Watch(pool.lease_s, monotonic)
         # By action and claim (after a pause, an old claim's thread may still be there): whether it is background work.
         self._running: dict[tuple[int, int], bool] = {}
+        self._tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None] | None = None
         self._is_unsure = False  # whether a claim's transaction failed, which may have committed all the same
         self._process_id: int | None = None
         self._lock = threading.Lock()
@@ -127,6 +129,13 @@ class Engine:
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         """Say what runs actions of a type: called with the claimed action, in a thread."""
         self._runners[kind] = run
+
+    def follow(self, tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None]) -> None:
+        """Have somebody told, with each beat and each claim, what this process is called and what runs in all of them.
+
+        That is by which process, of which type, in which lane.
+        """
+        self._tell = tell
 
     def start(self, *, alone: bool) -> None:
         """Begin to run actions. ``alone`` says that no other process can be alive: all others count as dead at once."""
@@ -251,6 +260,9 @@ class Engine:
         with self._catalog.begin() as tx:
             is_known = tx.beat(self._process_id)
             others = [one for one in tx.processes() if one.id != self._process_id]
+            running = tx.claimed() if self._tell else []
+        if self._tell:
+            self._tell(self._process_id, running)
         if not is_known:
             log.warning("engine.taken_for_dead process_id=%s", self._process_id)
             self.join()
@@ -296,9 +308,13 @@ class Engine:
                 if unknown := [one for one in mine if (one.id, one.fence) not in running]:
                     return unknown
             background = self._pool.background_slots - sum(running.values())
-            load = Load((lane for _, _, lane in tx.claimed()), self.rules)
+            before = tx.claimed()
+            load = Load((lane for _, _, lane in before), self.rules)
             chosen = choose(tx.waiting(room), load, room=room, background_room=background)
-            return tx.claim(self._process_id, chosen) if chosen else []
+            claimed = tx.claim(self._process_id, chosen) if chosen else []
+        if self._tell:
+            self._tell(self._process_id, [*before, *((self._process_id, one.type, one.lane) for one in claimed)])
+        return claimed
 
     def _run(self, action: ActionRecord) -> None:
         try:

@@ -11,15 +11,15 @@ import pytest
 
 from wherry.server import engine as engine_module
 from wherry.server.catalog.work import WorkReader, WorkWriter
-from wherry.server.dispatch import Load
 from wherry.server.engine import Engine, Pool, Watch
 from wherry.testing.simulation import Broken, Scenario, Troubles, World
 from wherry.testing.simulation.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
     from wherry.server.catalog.records import ActionRecord
-    from wherry.server.dispatch import Lane
+    from wherry.server.dispatch import Lane, Load
     from wherry.testing.simulation import Report
 
 _IN_MEMORY = Path("/dev/shm")

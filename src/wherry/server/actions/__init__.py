@@ -28,6 +28,7 @@ from wherry.server.actions.expire import Expire
 from wherry.server.actions.faults import Faults
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.pacing import Pacing
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.transfer import Transfer
@@ -94,7 +95,10 @@ class Actions:
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
         self._disks = Disks(catalog, regions, sources, largest_bytes)
         self._collect = Collect(catalog, regions)
-        self._transfer = Transfer(catalog, regions)
+        pacing = Pacing(engine.rules)
+        if pacing.has_limits:
+            engine.follow(pacing.heed)
+        self._transfer = Transfer(catalog, regions, pacing)
         self._import = ImportImage(catalog, regions, self._disks)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
