@@ -14,6 +14,7 @@ from wherry.server.settings import load_sizes
 from wherry.testing.service import TOKEN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.fault.rooms import Rooms
@@ -38,7 +39,7 @@ def test_it_says_what_it_waits_for_until_it_runs(fast_folder: Path) -> None:
     first_token(rooms.catalog, TOKEN)
     image_id = rooms.import_disk(bytes(MIB) + b"data")
     action = rooms.actions.transfer(1, image_id, ["ams3"])[0]
-    paths = {
+    paths: dict[str, Callable[[Any], Any]] = {
         f"/v2/actions/{action.id}": lambda reply: reply["action"],
         f"/v2/images/{image_id}/actions/{action.id}": lambda reply: reply,
         "/v2/actions": lambda reply: reply["actions"][0],

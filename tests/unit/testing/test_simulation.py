@@ -150,7 +150,12 @@ class TestControls:
         """Each process keeps to a limit, and all of them together don't."""
         turns: list[int | None] = []
         take, claimed = Engine.claim, WorkReader.claimed
-        monkeypatch.setattr(Engine, "claim", lambda self: (turns.append(self.process_id), take(self))[1])
+
+        def claim(self: Engine) -> float:
+            turns.append(self.process_id)
+            return take(self)
+
+        monkeypatch.setattr(Engine, "claim", claim)
         monkeypatch.setattr(WorkReader, "claimed", lambda self: [one for one in claimed(self) if one[0] == turns[-1]])
         with pytest.raises(Broken, match="transfers run"):
             simulate(CALM)
