@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 _WRITERS = 16
-_ROWS = 20_000
+_ROWS = 10_000
 
 
 def main() -> None:
@@ -90,15 +90,16 @@ def catalog_costs(catalog: Catalog, size_of: Callable[[Catalog], dict[str, int]]
         tx.add_account("u", "a@example.invalid", "a")
         process_id = tx.add_process("p", 8)
     found: dict[str, Any] = {
-        "accepted_per_s_1_writer": rate(1, 600, lambda number: accept(catalog, number)),
-        "accepted_per_s_16_writers": rate(_WRITERS, 3000, lambda number: accept(catalog, 10_000 + number)),
+        "accepted_per_s_1_writer": rate(1, 300, lambda number: accept(catalog, number)),
+        "accepted_per_s_16_writers": rate(_WRITERS, 1600, lambda number: accept(catalog, 10_000 + number)),
     }
     actions = claim_all(catalog, process_id)
-    found["changes_of_an_action_per_s_1_writer"] = rate(1, 600, lambda number: step(catalog, actions[number]))
+    found["changes_of_an_action_per_s_1_writer"] = rate(1, 300, lambda number: step(catalog, actions[number]))
     found["changes_of_an_action_per_s_16_writers"] = rate(
-        _WRITERS, 2400, lambda number: step(catalog, actions[600 + number])
+        _WRITERS, 1500, lambda number: step(catalog, actions[300 + number])
     )
-    found["ended_per_s_16_writers"] = rate(_WRITERS, 3000, lambda number: end(catalog, actions[number]))
+    found["ended_per_s_16_writers"] = rate(_WRITERS, 1800, lambda number: end(catalog, actions[number]))
+    print(found, file=sys.stderr)
     found["claim_ms_by_lanes"] = {}
     for lanes in (1, 10, 100, 1000):
         with catalog.begin() as tx:
@@ -115,6 +116,7 @@ def catalog_costs(catalog: Catalog, size_of: Callable[[Catalog], dict[str, int]]
             for number in range(0, len(ids), 500):
                 tx.claim(process_id, ids[number : number + 500])
             tx.connection.execute(text("UPDATE actions SET status = 'completed', process_id = NULL"))
+    print(found, file=sys.stderr)
     found["bytes_a_row"] = row_sizes(catalog, size_of)
     catalog.close()
     return found
