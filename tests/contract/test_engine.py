@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -389,6 +390,42 @@ def test_who_was_taken_for_dead_claims_nothing(catalog: Catalog) -> None:
         assert tx.claim(gone, [action_id]) == []
         assert [one.id for one in tx.claim(alive, [action_id])] == [action_id]
         assert [(one.id, one.fence) for one in tx.claims_of(alive)] == [(action_id, 1)]
+
+
+def test_two_claims_of_one_action_in_one_process_are_two(catalog: Catalog) -> None:
+    """A process that was taken for dead gets its own action again, while the old claim's thread is still at it."""
+    desk = Desk()
+    engine = Engine(catalog, Pool(slots=2), workers=desk)
+    engine.workflow("kind", lambda _action: None)
+    engine.join()
+    add(catalog)
+    engine.claim()
+    assert engine.process_id is not None
+    with catalog.begin() as tx:
+        tx.remove_process(engine.process_id)
+    engine.beat()
+    engine.claim()
+    (_, old), (_, new) = desk.given
+    assert (new.id, new.fence > old.fence) == (old.id, True)
+    add(catalog)
+    engine.claim()
+    assert len(desk.given) == 2  # both slots are taken
+    for run, action in list(desk.given):
+        run(action)
+    engine.claim()
+    assert len(desk.given) == 3
+
+
+class Desk(Executor):
+    """Keeps what it is given to run."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Callable[[ActionRecord], None], ActionRecord]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        """Keep it."""
+        self.given.append((fn, args[0]))
+        return Future()
 
 
 def test_a_step_is_recorded_with_patience(
