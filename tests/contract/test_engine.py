@@ -105,7 +105,12 @@ def test_an_action_whose_transaction_failed_never_runs(catalog: Catalog, make_en
     """What was rolled back leaves nothing to run."""
     ran: list[int] = []
     engine = make_engine()
-    engine.workflow("kind", lambda action: (ran.append(action.id), end(catalog, action))[0])
+
+    def note(action: ActionRecord) -> None:
+        ran.append(action.id)
+        end(catalog, action)
+
+    engine.workflow("kind", note)
     engine.start(alone=True)
     with pytest.raises(Unprocessable), catalog.begin() as tx:
         tx.add_action("kind", account_id=1)
@@ -432,7 +437,8 @@ def test_a_step_is_recorded_with_patience(
     catalog: Catalog, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A catalog that is away just then costs time, and not the action."""
-    record, refused = WorkWriter.step_done, []
+    record = WorkWriter.step_done
+    refused: list[int] = []
 
     def refuse_once(self: WorkWriter, action: ActionRecord, steps: int) -> None:
         if not refused:
