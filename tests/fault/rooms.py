@@ -19,6 +19,7 @@ from wherry.server.actions import spool as spool_module
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.engine import as_action, as_step
 from wherry.server.settings import load_regions, load_sizes
@@ -94,6 +95,7 @@ class InlineEngine:
 
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
+        self.rules = Rules()
         self.after_step: Callable[[str], None] = lambda _name: None
         self.process_id: int | None = None
         self._catalog = catalog
@@ -102,6 +104,9 @@ class InlineEngine:
 
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         self._runners[kind] = run
+
+    def follow(self, tell: Callable[..., None]) -> None:
+        """Nobody else runs anything, so there is nothing to tell."""
 
     def start(self, *, alone: bool) -> None:
         """Join, and take over what dead rooms left."""

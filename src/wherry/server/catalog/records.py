@@ -106,6 +106,11 @@ class ActionRecord:
         return self.status == "in-progress"
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the action waits for a worker."""
+        return self.is_running and self.process_id is None
+
+    @property
     def image_id(self) -> int:
         """The image the action works on."""
         assert self.resource_id is not None
