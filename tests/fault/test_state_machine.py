@@ -706,6 +706,6 @@ def test_a_collect_that_knows_no_droplets_is_caught(
     drive: Callable[[settings], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: a collect that takes what only a Droplet names."""
-    monkeypatch.setattr(objects_module, "_unheld", _unheld_but_by_droplets)
+    monkeypatch.setattr(objects_module, "unheld", _unheld_but_by_droplets)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
         drive(CONTROL)

@@ -22,6 +22,7 @@ from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
+from wherry.server.actions.compact import COMPACT_BYTES, Compact
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from wherry.models import (
         CollectPlan,
+        CompactPlan,
         DropletActionRequest,
         DropletCreateRequest,
         ExpiryPlan,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
-__all__ = ["Actions", "Regions"]
+__all__ = ["COMPACT_BYTES", "Actions", "Regions"]
 
 log = logging.getLogger("wherry.actions")
 
@@ -85,7 +87,7 @@ class Actions:
 
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int,
+        driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int = COMPACT_BYTES,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
@@ -93,6 +95,7 @@ class Actions:
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
         self._disks = Disks(catalog, regions, sources, largest_bytes)
         self._collect = Collect(catalog, regions)
+        self._compact = Compact(catalog, regions, self._collect, compact_bytes)
         self._transfer = Transfer(catalog, regions)
         self._import = ImportImage(catalog, regions, self._disks)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
@@ -101,9 +104,10 @@ class Actions:
         self.uploads = Uploads(
             catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
         )
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
+        self.scheduler = Scheduler(catalog, self._droplets, self._expire, self._compact, clock)
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
+            self._compact,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
@@ -265,6 +269,15 @@ class Actions:
         """What ``collect`` would remove."""
         with self._catalog.read() as reader:
             return self._collect.plan(reader, region)
+
+    def compact(self, region: str | None = None, budget: int | None = None) -> ActionRecord:
+        """Rewrite packs that are more than half dead, about ``budget`` bytes at the most."""
+        with self._catalog.begin() as tx:
+            return self._compact.accept(tx, region, budget)
+
+    def plan_compact(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
+        """What ``compact`` would rewrite."""
+        return self._compact.plan(region, budget)
 
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""

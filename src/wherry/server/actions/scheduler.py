@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from wherry.errors import NotFound, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
+    from wherry.server.actions.compact import Compact
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.catalog import Catalog
@@ -38,10 +39,11 @@ class Scheduler:
     The clock is the catalog's. Where it was set to is written down, so that it is the same time after a restart.
     """
 
-    def __init__(self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock) -> None:
+    def __init__(self, catalog: Catalog, droplets: Droplets, expire: Expire, compact: Compact, clock: Clock) -> None:
         self._catalog = catalog
         self._droplets = droplets
         self._expire = expire
+        self._compact = compact
         self._clock = clock
         self._turn = threading.Lock()
 
@@ -56,11 +58,15 @@ class Scheduler:
                 busy = reader.busy_droplets()
                 due = [one for one in reader.due_for_backup(self._catalog.now()) if one not in busy]
                 is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
+                is_compacting = self._compact.is_due(reader, self._catalog.now())
             for droplet_id in due:
                 self._back_up(droplet_id)
             if is_expiring:
                 with self._catalog.begin() as tx:
                     self._expire.accept(tx)
+            if is_compacting:
+                with self._catalog.begin() as tx:
+                    self._compact.begin_due(tx)
 
     def set_clock(self, moment: datetime) -> None:
         """Let it be another time at once, as after a time in which the service was off, and let happen what is due.

@@ -81,7 +81,7 @@ class ObjectReader(Asker):
         """How much in each region nobody needs, what is condemned already included."""
         through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
         loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
-        nobody = or_(t.objects.c.state == "condemned", and_(loose, _unheld()))
+        nobody = or_(t.objects.c.state == "condemned", and_(loose, unheld()))
         query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
         if region is not None:
             query = query.where(t.objects.c.region == region)
@@ -147,7 +147,7 @@ class ObjectWriter(Changer, ObjectReader):
         are not loose any more: somebody needs them, and will write them down when that ends.
         """
         o = t.objects.c
-        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", _unheld())).all()
+        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", unheld())).all()
         packs = self.connection.scalars(
             select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(ids)).distinct()
         ).all()
@@ -173,7 +173,8 @@ class ObjectWriter(Changer, ObjectReader):
         """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
 
         ``packs`` says of each pack's key how many stored bytes the manifest has there. A second time changes nothing.
-        Raises BlockMissing if the action does not hold all of the objects: then they might be gone by now.
+        Raises BlockMissing if the action does not hold all of the objects, by themselves or by another manifest that
+        needs them: then they might be gone by now.
         """
         mine = self.connection.execute(_HELD, {"action": action_id, "region": region})
         held: dict[str, int] = {one.key: one.id for one in mine}
@@ -205,7 +206,7 @@ class ObjectWriter(Changer, ObjectReader):
         for batch in batches(pack_ids):
             needed = (
                 select(t.objects.c.id)
-                .where(t.objects.c.id.in_(batch), ~_unheld())
+                .where(t.objects.c.id.in_(batch), ~unheld())
                 .except_(select(t.thinned.c.object_id))
             )
             self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
@@ -219,18 +220,22 @@ def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
     """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
     for batch in batches(object_ids):
         known = select(t.loose.c.object_id)
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", _unheld())
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld())
         rows = [{"object_id": one} for one in connection.scalars(free.except_(known))]
         if rows:
             connection.execute(insert(t.loose), rows)
 
 
-_HELD = (
+_HELD = union_all(
     select(t.objects.c.key, t.objects.c.id)
     .join(t.holds, t.holds.c.object_id == t.objects.c.id)
-    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region"))
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
+    select(t.objects.c.key, t.objects.c.id)
+    .join(t.refs, t.refs.c.object_id == t.objects.c.id)
+    .join(t.holds, t.holds.c.object_id == t.refs.c.manifest_id)
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
 )
-"""What an action holds in a region, packs and manifests."""
+"""What an action holds in a region: packs and manifests, and the packs that those manifests need."""
 
 
 def _named() -> ColumnElement[bool]:
@@ -241,7 +246,7 @@ def _named() -> ColumnElement[bool]:
     )
 
 
-def _unheld() -> ColumnElement[bool]:
+def unheld() -> ColumnElement[bool]:
     """Nobody needs it: the one question that decides what may be removed. No clock and no listing has a say in it.
 
     A pack is needed through a manifest; a manifest by itself needs nothing unless somebody names or holds it.

@@ -17,6 +17,7 @@ from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
+from wherry.server.storage.pack import pack_size
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
@@ -41,6 +42,7 @@ __all__ = [
     "is_sampled",
     "live_places",
     "open_store",
+    "pack_size",
     "plan_copy",
     "sample_number",
 ]  # fmt: skip
