@@ -314,7 +314,7 @@ class Site:
         engine.start(alone=True)
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
-            clock=clock, largest_bytes=1 << 30,
+            clock=clock, largest_bytes=1 << 30, compact_bytes=1 << 30,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

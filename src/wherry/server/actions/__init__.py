@@ -22,7 +22,7 @@ from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
-from wherry.server.actions.compact import COMPACT_BYTES, Compact
+from wherry.server.actions.compact import Compact
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
-__all__ = ["COMPACT_BYTES", "Actions", "Regions"]
+__all__ = ["Actions", "Regions"]
 
 log = logging.getLogger("wherry.actions")
 
@@ -87,7 +87,7 @@ class Actions:
 
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int = COMPACT_BYTES,
+        driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.compact")
 
-COMPACT_BYTES = 4 << 30
-"""How many bytes a compact rewrites, unless it is told."""
-
+_BYTES = 4 << 30  # of a compact that is told no budget, where the service has none
 _PACKS = 16  # in one batch, at most ...
 _MANIFESTS = 64  # ... and manifests that need them, but for those of the first pack
 _EVERY = timedelta(days=1)
@@ -99,7 +97,7 @@ class Compact:
             tx.act_again(running[0].id, running[0].region if running[0].region == region else None)
             return running[0]
         return tx.add_action(
-            "compact", account_id=None, region=region, detail={"budget": budget or self._budget or COMPACT_BYTES}
+            "compact", account_id=None, region=region, detail={"budget": budget or self._budget or _BYTES}
         )
 
     def is_due(self, reader: Reader, moment: datetime) -> bool:
@@ -118,7 +116,7 @@ class Compact:
     def plan(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
         """What would be rewritten, by region. It reads the manifests that it would rewrite."""
         self._check(region, budget)
-        left = budget or self._budget or COMPACT_BYTES
+        left = budget or self._budget or _BYTES
         plans = []
         for slug in self._thinned_regions(region):
             batch, sizes = _Batch(slug), dict[str, tuple[int, int]]()
