@@ -203,26 +203,24 @@ class ObjectWriter(Changer, ObjectReader):
 
     def _thin(self, pack_ids: Sequence[int]) -> None:
         """Write down of packs that are still needed that less of them may be."""
+        unknown = ~exists().where(t.thinned.c.object_id == t.objects.c.id)
         for batch in batches(pack_ids):
-            needed = (
-                select(t.objects.c.id)
-                .where(t.objects.c.id.in_(batch), ~unheld())
-                .except_(select(t.thinned.c.object_id))
-            )
+            needed = select(t.objects.c.id).where(t.objects.c.id.in_(batch), ~unheld(), unknown)
             self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
 
-    def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
-        have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
-        self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+    def _hold(self, action_id: int, object_ids: Sequence[int]) -> None:
+        mine = select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)
+        for batch in batches(object_ids):
+            have = set(self.connection.scalars(mine.where(t.holds.c.object_id.in_(batch))))
+            self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in batch if one not in have])
 
 
 def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
     """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
+    unknown = ~exists().where(t.loose.c.object_id == t.objects.c.id)
     for batch in batches(object_ids):
-        known = select(t.loose.c.object_id)
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld())
-        rows = [{"object_id": one} for one in connection.scalars(free.except_(known))]
-        if rows:
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld(), unknown)
+        if rows := [{"object_id": one} for one in connection.scalars(free)]:
             connection.execute(insert(t.loose), rows)
 
 
