@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import and_, exists, or_, select, true, update
 from tests.fault.interleaved import InOneThread, Schedules, Switches, Theatre
-from tests.fault.rooms import MIB, SLUGS, Rooms, Site
+from tests.fault.rooms import MIB, SLUGS, Rooms, Site, assert_known
 
 from wherry.errors import WherryError
 from wherry.server.actions import collect as collect_module
@@ -43,7 +43,7 @@ MOST = 20_000
 
 BLOCKS = [bytes([65 + number]) * MIB for number in range(5)]
 LARGE = b"".join(BLOCKS)
-SMALL = BLOCKS[1]
+SMALL = BLOCKS[1] + b"z" * MIB
 MEDIUM = BLOCKS[0] + BLOCKS[1]
 
 
@@ -83,7 +83,8 @@ class Play:
         engine = self.rooms.engine
         assert engine.process_id is not None
         with self.rooms.catalog.begin() as tx:
-            claimed = tx.claim(engine.process_id, [action.id])
+            is_waiting = tx.action(action.id).process_id is None
+            claimed = tx.claim(engine.process_id, [action.id]) if is_waiting else []
         for one in claimed:
             engine._runners[one.type](one)
 
@@ -143,32 +144,9 @@ class Play:
                 rooms.read(image.id, region)
 
 
-def assert_known(rooms: Rooms) -> None:
-    """All that nobody needs is known to be loose, or needed by what is."""
-    with rooms.catalog.read() as reader:
-        unknown = reader.connection.exec_driver_sql(UNKNOWN).all()
-    assert unknown == []
-
-
-NEEDED = """
-    EXISTS (SELECT 1 FROM replicas n WHERE n.manifest_id = {0})
-    OR EXISTS (SELECT 1 FROM holds n WHERE n.object_id = {0})
-    OR EXISTS (SELECT 1 FROM droplets n WHERE n.manifest_id = {0})
-    OR EXISTS (SELECT 1 FROM reads n WHERE n.manifest_id = {0})
-"""
-UNKNOWN = f"""
-    SELECT o.id, o.kind, o.key FROM objects o
-    WHERE o.state = 'live' AND NOT ({NEEDED.format("o.id")})
-      AND NOT EXISTS (SELECT 1 FROM refs r WHERE r.object_id = o.id AND ({NEEDED.format("r.manifest_id")}))
-      AND NOT EXISTS (SELECT 1 FROM loose l WHERE l.object_id = o.id)
-      AND NOT EXISTS (SELECT 1 FROM refs r JOIN loose l ON l.object_id = r.manifest_id WHERE r.object_id = o.id)
-"""
-"""Objects that nobody needs and nobody would find."""
-
-
 @pytest.fixture
 def play(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
-    """Rooms with an image of five blocks, one of the second of them, and a Droplet of that one."""
+    """Rooms with an image of five blocks, one of the second of them and one more, and a Droplet of that one."""
     for module in (collect_module, copier, disk_writer, store_module):
         monkeypatch.setattr(module, "ThreadPoolExecutor", InOneThread)
     theatre, stores = Theatre(), {slug: MemoryBackend() for slug in SLUGS}
