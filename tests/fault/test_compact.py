@@ -7,9 +7,11 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.fault.rooms import MIB, Rooms, Site
 
 from wherry.models import CompactPlan
+from wherry.server.check import check
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.testing.faults import Slow
 
@@ -198,3 +200,23 @@ def test_deletes_that_take_long_hold_nobody_up(build: Build) -> None:
     collect.join()
     assert rooms.read(again, "nyc3") == LARGE
     assert rooms.findings() == []
+
+
+@pytest.mark.parametrize("call", ["size", "list"])
+def test_who_looks_meanwhile_sees_nothing_wrong(build: Build, call: str) -> None:
+    """A check during which all that it knew of is compacted and collected finds no fault; nor does a plan."""
+    due: list[Callable[[], object]] = []
+
+    def pause(now: str) -> None:
+        if now == call and due:
+            due.pop()()
+
+    rooms = build(nyc3=Slow(MemoryBackend(), pause))
+    small = thin(rooms)
+    due.append(lambda: rooms.ended(rooms.actions.compact()))
+    assert [one for one in check(rooms.catalog, rooms.regions, deep=True) if one.harmful] == []
+    assert due == []
+    assert rooms.actions.plan_compact() == []
+    thin(rooms)
+    due.append(lambda: rooms.ended(rooms.actions.compact()))
+    assert rooms.actions.plan_transfer(1, small, "ams3").blocks_to_send == 1

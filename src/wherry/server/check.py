@@ -32,9 +32,10 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
     with catalog.read() as reader:
         names = _names(reader)
         for manifest in reader.manifests():
-            yield from _check_manifest(reader, regions, manifest, names[manifest.id], deep=deep)
+            found = list(_check_manifest(reader, regions, manifest, names[manifest.id], deep=deep))
+            yield from found if not found or _is_needed(catalog, manifest.id) else ()
         for region in regions.stores:
-            yield from _check_objects(reader, regions, region)
+            yield from _check_objects(catalog, reader, regions, region)
         yield from _check_images(reader)
 
 
@@ -44,6 +45,12 @@ class _Name:
 
     who: str
     fingerprint: str | None
+
+
+def _is_needed(catalog: Catalog, object_id: int) -> bool:
+    """Whether an object is needed now: by what was true when the check began, a collect may have removed it since."""
+    with catalog.read() as now:
+        return now.is_needed(object_id)
 
 
 def _names(reader: Reader) -> dict[int, list[_Name]]:
@@ -82,13 +89,13 @@ def _check_manifest(
     yield from (Finding(named.region, f"{where}: {fault.message}") for fault in store.faults(manifest, deep=deep))
 
 
-def _check_objects(reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
+def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
     """Objects that are needed must be there; what is there must be known, or nothing would ever remove it."""
     there = dict(regions.store(region).list_objects())
     known = set()
     for one, needed in reader.objects(region):
         known.add(one.key)
-        if needed and there.get(one.key) != one.bytes:
+        if needed and there.get(one.key) != one.bytes and _is_needed(catalog, one.id):
             found = f"{there[one.key]} bytes" if one.key in there else "nothing"
             yield Finding(region, f"{one.key}: {one.bytes} bytes expected, {found} found")
     known |= {one.key for one in reader.condemned(1 << 40) if one.region == region}

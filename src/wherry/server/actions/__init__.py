@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from wherry.errors import ActionCancelled, AttemptsExhausted, ClaimLost, Unavailable, Unprocessable, WherryError
+from wherry.errors import (
+    ActionCancelled,
+    AttemptsExhausted,
+    BlockMissing,
+    ClaimLost,
+    ManifestMissing,
+    Unavailable,
+    Unprocessable,
+    WherryError,
+)
 from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
@@ -64,6 +73,7 @@ _KEY_LIVES = timedelta(hours=24)
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
+_LOOKS = 3
 _PUBLISHED = "first_images_published"
 
 
@@ -138,6 +148,12 @@ class Actions:
 
     def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would move."""
+        for _ in range(_LOOKS):
+            try:
+                with self._catalog.read() as reader:
+                    return self._transfer.plan(reader, account_id, image_id, region)
+            except (BlockMissing, ManifestMissing):  # nobody holds what a plan looks at: it may lie elsewhere by now
+                log.info("transfer.plan_again image_id=%s", image_id)
         with self._catalog.read() as reader:
             return self._transfer.plan(reader, account_id, image_id, region)
 
