@@ -291,6 +291,14 @@ UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Gi
 COLLECT = Call("collect.create", "POST", "/v2/collect", "Remove from the stores what nobody holds.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
+COMPACT = Call("compact.create", "POST", "/v2/compact", "Rewrite packs more than half of which nobody needs.",
+               ("image:delete",), {201: m.ActionReply, 200: m.CompactPlanReply}, body=m.CompactRequest,
+               errors=(422,), ours=True)  # fmt: skip
+IMAGE_USAGE = Call("images.usage", "GET", "/v2/images/{image_id}/usage",
+                   "How much of the stores an image uses, and how much of that would be free without it.",
+                   ("image:read",), {200: m.ImageUsageReply}, ours=True)  # fmt: skip
+USAGE = Call("usage.list", "GET", "/v2/usage", "What is in the stores, by region; for the operator.",
+             ("image:read",), {200: m.UsageReply}, ours=True)  # fmt: skip
 EXPIRE = Call("expire.create", "POST", "/v2/expire", "Let backups go whose time is over.", ("image:delete",),
               {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest, errors=(422,), ours=True)  # fmt: skip
 DISK_EXPORT = Call(
@@ -351,7 +359,8 @@ CALLS: tuple[Call, ...] = (
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
-    COLLECT, EXPIRE, DISK_EXPORT, DISK_IMPORT,
+    COLLECT, COMPACT, IMAGE_USAGE, USAGE,
+    EXPIRE, DISK_EXPORT, DISK_IMPORT,
     TEST_IMAGE, TEST_RESET, TEST_BACKUP, TEST_CLOCK, TEST_FAULTS,
 )  # fmt: skip
 """Every call that wherry serves."""

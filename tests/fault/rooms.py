@@ -293,6 +293,29 @@ class Rooms:
         return read_whole(store, store.read_manifest(key))
 
 
+def assert_known(rooms: Rooms) -> None:
+    """All that nobody needs is known to be loose, or needed by what is."""
+    with rooms.catalog.read() as reader:
+        unknown = reader.connection.exec_driver_sql(UNKNOWN).all()
+    assert unknown == []
+
+
+NEEDED = """
+    EXISTS (SELECT 1 FROM replicas n WHERE n.manifest_id = {0})
+    OR EXISTS (SELECT 1 FROM holds n WHERE n.object_id = {0})
+    OR EXISTS (SELECT 1 FROM droplets n WHERE n.manifest_id = {0})
+    OR EXISTS (SELECT 1 FROM reads n WHERE n.manifest_id = {0})
+"""
+UNKNOWN = f"""
+    SELECT o.id, o.kind, o.key FROM objects o
+    WHERE o.state = 'live' AND NOT ({NEEDED.format("o.id")})
+      AND NOT EXISTS (SELECT 1 FROM refs r WHERE r.object_id = o.id AND ({NEEDED.format("r.manifest_id")}))
+      AND NOT EXISTS (SELECT 1 FROM loose l WHERE l.object_id = o.id)
+      AND NOT EXISTS (SELECT 1 FROM refs r JOIN loose l ON l.object_id = r.manifest_id WHERE r.object_id = o.id)
+"""
+"""Objects that nobody needs and nobody would find."""
+
+
 def read_whole(store: Store, manifest: Manifest) -> bytes:
     """A whole disk, each block checked."""
     disk = bytearray(manifest.virtual_size)
@@ -318,12 +341,14 @@ def fingerprint(disk: bytes) -> str:
 class Site:
     """What outlives rooms: a folder with the catalog, and the backend of each region.
 
-    In a shared one, uploads are kept in the stores, as with a database that several processes have.
+    In a shared one, uploads are kept in the stores, as with a database that several processes have. Nothing compacts by
+    itself unless ``compact_bytes`` is given.
     """
 
     folder: Path
     backends: Mapping[str, Backend] = field(default_factory=lambda: {slug: MemoryBackend() for slug in SLUGS})
     is_shared: bool = False
+    compact_bytes: int = 0
 
     def open(self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True) -> Rooms:
         """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``."""
@@ -343,7 +368,7 @@ class Site:
         )
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()), spool=spool, sizes=load_sizes(),  # type: ignore[arg-type]  # the same door
-            driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30,
+            driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

@@ -44,6 +44,7 @@ OLD = b"".join([_NOISE[0], bytes(MIB), _NOISE[1], b"words " * 1000])
 CHANGED = b"".join([_NOISE[0], _NOISE[2], _NOISE[1], bytes(MIB), b"words " * 1000])
 NEW = b"".join([_NOISE[3], _NOISE[2], _NOISE[4], bytes(MIB)])
 RELEASE = b"".join([_NOISE[5], _NOISE[1], _NOISE[3]])
+WIDE = b"".join([bytes([number]) * MIB for number in range(1, 5)])
 
 
 # --------------------------------------------------------------------------------------------------------- the world
@@ -103,7 +104,8 @@ class Scene:
     """Rooms in which there is something to act on.
 
     A custom image of ``OLD``; a Droplet that was made from it, with daily backups: the first of ``OLD``, the second of
-    ``CHANGED``, which is its disk now, and a snapshot of that; and a public image.
+    ``CHANGED``, which is its disk now, and a snapshot of that; a public image; and one of which a pack of four blocks
+    holds one, for the image that had them all was deleted.
     """
 
     rooms: Rooms
@@ -135,6 +137,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
         assert rooms.ended(rooms.replace_disk(droplet, disk)).status == "completed"
         assert rooms.ended(rooms.actions.back_up(1, droplet)).status == "completed"
         backups.append(rooms.droplet(droplet).backup_ids[-1])
+    sparse = rooms.import_disk(WIDE)
+    rooms.import_disk(WIDE[:MIB])
+    rooms.actions.delete(1, sparse)
+    rooms.engine.run()
     public = rooms.import_disk(RELEASE[: 2 * MIB], slug=SLUG)
     assert rooms.ended(rooms.act(droplet, "snapshot", name="first")).status == "completed"
     (snapshot_id,) = rooms.droplet(droplet).snapshot_ids
@@ -315,6 +321,10 @@ def _begin_expire(scene: Scene) -> ActionRecord:
     return scene.rooms.actions.expire()
 
 
+def _begin_compact(scene: Scene) -> ActionRecord:
+    return scene.rooms.actions.compact()
+
+
 def _convert(scene: Scene) -> ActionRecord:
     return scene.rooms.actions.convert(1, scene.backups[0])
 
@@ -382,6 +392,7 @@ CASES = {
     ),
     "disable_backups": Case(_MACHINE, _act("disable_backups"), _backups_disabled),
     "expire": Case(("expire",), _begin_expire, _expired),
+    "compact": Case(("compact",), _begin_compact, lambda _scene, before, _after: before),
     "convert": Case((), _convert, _converted),
     "account transfer": Case((), _give, _given),
 }  # fmt: skip

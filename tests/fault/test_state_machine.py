@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import and_, exists, or_
-from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, fingerprint
+from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, assert_known, fingerprint
 
 from wherry.errors import RequestError
 from wherry.models import BackupPolicyRequest, FaultRequest
@@ -355,6 +355,10 @@ class Machine(RuleBasedStateMachine):
     def collect(self, region: str | None, nth: int | None) -> None:
         self.do(lambda: self.rooms.actions.collect(region), nth)
 
+    @rule(region=st.one_of(st.none(), regions), nth=deaths, run=st.booleans())
+    def compact(self, region: str | None, nth: int | None, *, run: bool) -> None:
+        self.do(lambda: self.rooms.actions.compact(region), nth, run=run)
+
     @rule(nth=deaths)
     def expire(self, nth: int | None) -> None:
         """What was over before must be gone afterwards, but for the newest of each Droplet."""
@@ -467,7 +471,7 @@ class Machine(RuleBasedStateMachine):
             del self.model.images[image_id]
 
     def _expect_nothing(self, action: ActionRecord) -> Callable[[ActionRecord], None]:
-        assert action.type in {"collect", "expire"}
+        assert action.type in {"collect", "compact", "expire"}
         return lambda _ended: None
 
     def _expect_import(self, action: ActionRecord) -> Callable[[ActionRecord], None]:
@@ -598,6 +602,7 @@ class Machine(RuleBasedStateMachine):
         if not self.is_dirty:
             return
         self.is_dirty = False
+        assert_known(self.rooms)
         with self.rooms.catalog.read() as reader:
             twins = reader.connection.exec_driver_sql(
                 "SELECT 1 FROM images WHERE resource_id IS NOT NULL GROUP BY resource_id, created_at / 1000000 "
@@ -706,6 +711,6 @@ def test_a_collect_that_knows_no_droplets_is_caught(
     drive: Callable[[settings], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: a collect that takes what only a Droplet names."""
-    monkeypatch.setattr(objects_module, "_unheld", _unheld_but_by_droplets)
+    monkeypatch.setattr(objects_module, "unheld", _unheld_but_by_droplets)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
         drive(CONTROL)

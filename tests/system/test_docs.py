@@ -12,7 +12,9 @@ import pytest
 from wherry.testing.service import TOKEN, ServiceProcess
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND = re.compile(r"^    (wherry (?:compute|collect|expire|image|account|check|token) .*)$", re.MULTILINE)
+COMMAND = re.compile(
+    r"^    (wherry (?:compute|collect|compact|expire|usage|image|account|check|token) .*)$", re.MULTILINE
+)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!http)([^)#]+)")
 

@@ -93,6 +93,14 @@ def delete_image(session: Session, image_id: tuple[int, ...], region: str | None
     return EXIT_OK
 
 
+@image.command("usage")
+@click.argument("image_id", type=int)
+@asks
+def show_usage(session: Session, image_id: int) -> int:
+    """Show how much of the stores an image uses, and how much of that would be free without it."""
+    return session.show(m.ImageUsage, *session.client.gpu_droplets.images.usage(image_id))
+
+
 @image.command("export")
 @click.argument("image_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))

@@ -155,6 +155,25 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Objects", lambda one: one.objects),
         ("Bytes", lambda one: one.bytes),
     ),
+    m.CompactPlan: (
+        ("Region", lambda one: one.region),
+        ("Packs", lambda one: one.packs),
+        ("Bytes To Rewrite", lambda one: one.bytes_to_rewrite),
+        ("Bytes Freed", lambda one: one.bytes_freed),
+    ),
+    m.ImageUsage: (
+        ("Region", lambda one: one.region),
+        ("Bytes", lambda one: one.bytes),
+        ("Exclusive Bytes", lambda one: one.exclusive_bytes),
+        ("Shared Bytes", lambda one: one.shared_bytes),
+    ),
+    m.RegionUsage: (
+        ("Region", lambda one: one.region),
+        ("Objects", lambda one: one.objects),
+        ("Bytes", lambda one: one.bytes),
+        ("Reclaimable Bytes", lambda one: one.reclaimable_bytes),
+        ("Thinned Bytes", lambda one: one.thinned_bytes),
+    ),
 }
 
 

@@ -96,6 +96,10 @@ class Images(AsyncResource):
         self.actions = ImageActions(transport)
         self.account_transfers = AccountTransfers(transport)
 
+    async def usage(self, image_id: int, *, options: RequestOptions | None = None) -> list[m.ImageUsage]:
+        """How much of the stores an image uses, by region (wherry only)."""
+        return await self._transport.send(ops.get_image_usage(image_id), options)
+
     def list(
         self, *, type: str | None = None, private: bool | None = None, tag_name: str | None = None,  # noqa: A002  the wire's word
         options: RequestOptions | None = None,

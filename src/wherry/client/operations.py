@@ -528,6 +528,28 @@ def plan_collect(region: str | None) -> Request[list[m.CollectPlan]]:
     return _request(c.COLLECT, lambda raw: decode(raw).plan, body=m.CollectRequest(region=region, dry_run=True))
 
 
+def compact(region: str | None, budget_bytes: int | None) -> Request[m.Action]:
+    """Ask that packs be rewritten that are more than half dead."""
+    return _ask(c.COMPACT, "action", body=m.CompactRequest(region=region, budget_bytes=budget_bytes))
+
+
+def plan_compact(region: str | None, budget_bytes: int | None) -> Request[list[m.CompactPlan]]:
+    """Ask what ``compact`` would rewrite."""
+    decode = msgspec.json.Decoder(m.CompactPlanReply).decode
+    asked = m.CompactRequest(region=region, budget_bytes=budget_bytes, dry_run=True)
+    return _request(c.COMPACT, lambda raw: decode(raw).plan, body=asked)
+
+
+def get_image_usage(image_id: int) -> Request[list[m.ImageUsage]]:
+    """Ask what an image uses."""
+    return _ask(c.IMAGE_USAGE, "usage", image_id=image_id)
+
+
+def get_usage() -> Request[list[m.RegionUsage]]:
+    """Ask what is in the stores."""
+    return _ask(c.USAGE, "usage")
+
+
 def expire() -> Request[m.Action]:
     """Ask that backups be let go whose time is over."""
     return _ask(c.EXPIRE, "action", body=m.ExpireRequest())

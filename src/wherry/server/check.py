@@ -32,7 +32,8 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
     with catalog.read() as reader:
         names = _names(reader)
         for manifest in reader.manifests():
-            yield from _check_manifest(reader, regions, manifest, names[manifest.id], deep=deep)
+            found = list(_check_manifest(reader, regions, manifest, names[manifest.id], deep=deep))
+            yield from found if not found or _is_needed(catalog, manifest.id) else ()
         for region in regions.stores:
             yield from _check_objects(catalog, reader, regions, region)
         yield from _check_images(reader)
@@ -44,6 +45,12 @@ class _Name:
 
     who: str
     fingerprint: str | None
+
+
+def _is_needed(catalog: Catalog, object_id: int) -> bool:
+    """Whether an object is needed now: by what was true when the check began, a collect may have removed it since."""
+    with catalog.read() as now:
+        return now.is_needed(object_id)
 
 
 def _names(reader: Reader) -> dict[int, list[_Name]]:
@@ -91,8 +98,10 @@ def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: s
     objects, before = reader.objects(region), reader.pieces_in(region)
     with catalog.read() as later:
         pieces = later.pieces_in(region)
-    needed = {one.key: one.bytes for one, is_needed in objects if is_needed}
-    needed |= {one.key: one.bytes for one, is_needed in pieces if is_needed and (one, True) in before}
+    needed = {one.key: one.bytes for one, is_needed in pieces if is_needed and (one, True) in before}
+    for one, is_needed in objects:
+        if is_needed and there.get(one.key) != one.bytes and _is_needed(catalog, one.id):
+            needed[one.key] = one.bytes
     for key, size in needed.items():
         if there.get(key) != size:
             found = f"{there[key]} bytes" if key in there else "nothing"

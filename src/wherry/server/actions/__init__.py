@@ -17,11 +17,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from wherry.errors import ActionCancelled, AttemptsExhausted, ClaimLost, Unavailable, Unprocessable, WherryError
+from wherry.errors import (
+    ActionCancelled,
+    AttemptsExhausted,
+    BlockMissing,
+    ClaimLost,
+    ManifestMissing,
+    Unavailable,
+    Unprocessable,
+    WherryError,
+)
 from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle, metrics
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
+from wherry.server.actions.compact import Compact
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
 
     from wherry.models import (
         CollectPlan,
+        CompactPlan,
         DropletActionRequest,
         DropletCreateRequest,
         ExpiryPlan,
@@ -67,6 +78,7 @@ _KEY_LIVES = timedelta(hours=24)
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
+_LOOKS = 3
 _PUBLISHED = "first_images_published"
 
 
@@ -90,7 +102,7 @@ class Actions:
 
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
-        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int,
+        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
@@ -101,6 +113,7 @@ class Actions:
         pacing = Pacing(engine.rules)
         if pacing.has_limits:
             engine.follow(pacing.heed)
+        self._compact = Compact(catalog, regions, self._collect, compact_bytes)
         self._transfer = Transfer(catalog, regions, pacing)
         self._import = ImportImage(catalog, regions, self._disks)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
@@ -110,9 +123,12 @@ class Actions:
             catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
             largest_bytes=largest_bytes,
         )  # fmt: skip
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock, sweep=self.uploads.sweep)
+        self.scheduler = Scheduler(
+            catalog, self._droplets, self._expire, self._compact, clock, sweep=self.uploads.sweep
+        )
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
+            self._compact,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
@@ -142,6 +158,12 @@ class Actions:
 
     def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would move."""
+        for _ in range(_LOOKS):
+            try:
+                with self._catalog.read() as reader:
+                    return self._transfer.plan(reader, account_id, image_id, region)
+            except (BlockMissing, ManifestMissing):  # nobody holds what a plan looks at: it may lie elsewhere by now
+                log.info("transfer.plan_again image_id=%s", image_id)
         with self._catalog.read() as reader:
             return self._transfer.plan(reader, account_id, image_id, region)
 
@@ -277,6 +299,15 @@ class Actions:
         """What ``collect`` would remove."""
         with self._catalog.read() as reader:
             return self._collect.plan(reader, region)
+
+    def compact(self, region: str | None = None, budget: int | None = None) -> ActionRecord:
+        """Rewrite packs that are more than half dead, about ``budget`` bytes at the most."""
+        with self._catalog.begin() as tx:
+            return self._compact.accept(tx, region, budget)
+
+    def plan_compact(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
+        """What ``compact`` would rewrite."""
+        return self._compact.plan(region, budget)
 
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""

@@ -19,6 +19,7 @@ from wherry.errors import NotFound, Unavailable, Unprocessable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.server.actions.compact import Compact
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.catalog import Catalog
@@ -43,11 +44,13 @@ class Scheduler:
     """
 
     def __init__(
-        self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock, *, sweep: Callable[[], None]
-    ) -> None:
+        self, catalog: Catalog, droplets: Droplets, expire: Expire, compact: Compact, clock: Clock, *,
+        sweep: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._droplets = droplets
         self._expire = expire
+        self._compact = compact
         self._clock = clock
         self._sweep = sweep
         self._turn = threading.Lock()
@@ -63,11 +66,15 @@ class Scheduler:
                 busy = reader.busy_droplets()
                 due = [one for one in reader.due_for_backup(self._catalog.now()) if one not in busy]
                 is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
+                is_compacting = self._compact.is_due(reader, self._catalog.now())
             for droplet_id in due:
                 self._back_up(droplet_id)
             if is_expiring:
                 with self._catalog.begin() as tx:
                     self._expire.accept(tx)
+            if is_compacting:
+                with self._catalog.begin() as tx:
+                    self._compact.begin_due(tx)
 
     def set_clock(self, moment: datetime) -> None:
         """Let it be another time at once, as after a time in which the service was off, and let happen what is due.

@@ -52,6 +52,10 @@ class ObjectReader(Asker):
         query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
 
+    def is_needed(self, object_id: int) -> bool:
+        """Whether anybody needs an object."""
+        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", ~unheld())
+
     def stale_holders(self) -> list[int]:
         """Actions that have ended and still hold objects: there should be none."""
         ended = select(t.holds.c.action_id).join(t.actions).where(t.actions.c.status != "in-progress").distinct()
@@ -81,7 +85,7 @@ class ObjectReader(Asker):
         """How much in each region nobody needs, what is condemned already included."""
         through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
         loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
-        nobody = or_(t.objects.c.state == "condemned", and_(loose, _unheld()))
+        nobody = or_(t.objects.c.state == "condemned", and_(loose, unheld()))
         query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
         if region is not None:
             query = query.where(t.objects.c.region == region)
@@ -147,7 +151,7 @@ class ObjectWriter(Changer, ObjectReader):
         are not loose any more: somebody needs them, and will write them down when that ends.
         """
         o = t.objects.c
-        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", _unheld())).all()
+        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", unheld())).all()
         packs = self.connection.scalars(
             select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(ids)).distinct()
         ).all()
@@ -173,7 +177,8 @@ class ObjectWriter(Changer, ObjectReader):
         """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
 
         ``packs`` says of each pack's key how many stored bytes the manifest has there. A second time changes nothing.
-        Raises BlockMissing if the action does not hold all of the objects: then they might be gone by now.
+        Raises BlockMissing if the action does not hold all of the objects, by themselves or by another manifest that
+        needs them: then they might be gone by now.
         """
         mine = self.connection.execute(_HELD, {"action": action_id, "region": region})
         held: dict[str, int] = {one.key: one.id for one in mine}
@@ -202,35 +207,37 @@ class ObjectWriter(Changer, ObjectReader):
 
     def _thin(self, pack_ids: Sequence[int]) -> None:
         """Write down of packs that are still needed that less of them may be."""
+        unknown = ~exists().where(t.thinned.c.object_id == t.objects.c.id)
         for batch in batches(pack_ids):
-            needed = (
-                select(t.objects.c.id)
-                .where(t.objects.c.id.in_(batch), ~_unheld())
-                .except_(select(t.thinned.c.object_id))
-            )
+            needed = select(t.objects.c.id).where(t.objects.c.id.in_(batch), ~unheld(), unknown)
             self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
 
-    def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
-        have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
-        self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+    def _hold(self, action_id: int, object_ids: Sequence[int]) -> None:
+        mine = select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)
+        for batch in batches(object_ids):
+            have = set(self.connection.scalars(mine.where(t.holds.c.object_id.in_(batch))))
+            self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in batch if one not in have])
 
 
 def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
     """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
+    unknown = ~exists().where(t.loose.c.object_id == t.objects.c.id)
     for batch in batches(object_ids):
-        known = select(t.loose.c.object_id)
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", _unheld())
-        rows = [{"object_id": one} for one in connection.scalars(free.except_(known))]
-        if rows:
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld(), unknown)
+        if rows := [{"object_id": one} for one in connection.scalars(free)]:
             connection.execute(insert(t.loose), rows)
 
 
-_HELD = (
+_HELD = union_all(
     select(t.objects.c.key, t.objects.c.id)
     .join(t.holds, t.holds.c.object_id == t.objects.c.id)
-    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region"))
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
+    select(t.objects.c.key, t.objects.c.id)
+    .join(t.refs, t.refs.c.object_id == t.objects.c.id)
+    .join(t.holds, t.holds.c.object_id == t.refs.c.manifest_id)
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
 )
-"""What an action holds in a region, packs and manifests."""
+"""What an action holds in a region: packs and manifests, and the packs that those manifests need."""
 
 
 def _named() -> ColumnElement[bool]:
@@ -241,7 +248,7 @@ def _named() -> ColumnElement[bool]:
     )
 
 
-def _unheld() -> ColumnElement[bool]:
+def unheld() -> ColumnElement[bool]:
     """Nobody needs it: the one question that decides what may be removed. No clock and no listing has a say in it.
 
     A pack is needed through a manifest; a manifest by itself needs nothing unless somebody names or holds it.

@@ -267,3 +267,35 @@ class Garbage:
     region: str
     objects: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class ThinnedPack:
+    """A pack of which less is needed than was.
+
+    ``most_bytes`` is how many stored bytes of it the one manifest uses that uses most, of those that a replica or a
+    Droplet names; None if there is none.
+    """
+
+    pack: ObjectRecord
+    most_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ImageUsage:
+    """What an image uses in a region: stored bytes of its blocks; what would be free without it; what others share."""
+
+    region: str
+    bytes: int
+    exclusive_bytes: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class RegionUsage:
+    """What is in a region's store, and how many bytes are in packs of which less is needed than was."""
+
+    region: str
+    objects: int
+    bytes: int
+    thinned_bytes: int

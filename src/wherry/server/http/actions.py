@@ -105,6 +105,14 @@ def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply
     return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
 
 
+def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply:
+    """Answer compact.create."""
+    if x.body.dry_run:
+        return m.CompactPlanReply(plan=service.actions.plan_compact(x.body.region, x.body.budget_bytes))
+    action = service.actions.compact(x.body.region, x.body.budget_bytes)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
 def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
     """Answer expire.create."""
     if x.body.dry_run:

@@ -37,6 +37,13 @@ def get_image(service: Service, x: Exchange) -> m.ImageReply:
     return m.ImageReply(image=wire.image(found, x.token))
 
 
+def get_usage(service: Service, x: Exchange) -> m.ImageUsageReply:
+    """Answer images.usage."""
+    with service.catalog.read() as reader:
+        found = reader.image_usage(reader.image(x.number("image_id"), x.account_id).id)
+    return m.ImageUsageReply(usage=[wire.image_usage(one) for one in found])
+
+
 def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:
     """Answer images.create."""
     if x.body.tags:

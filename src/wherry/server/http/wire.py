@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         ActionRecord,
         DropletRecord,
         ImageRecord,
+        ImageUsage,
+        RegionUsage,
         ResourceKind,
         SshKeyRecord,
         TagRecord,
@@ -148,6 +150,22 @@ def tag(record: TagRecord, token: TokenRecord, base_url: str) -> m.Tag:
 def ssh_key(record: SshKeyRecord) -> m.SshKey:
     """A public key."""
     return m.SshKey(id=record.id, fingerprint=record.fingerprint, public_key=record.public_key, name=record.name)
+
+
+def image_usage(record: ImageUsage) -> m.ImageUsage:
+    """What an image uses in a region."""
+    return m.ImageUsage(
+        region=record.region, bytes=record.bytes, exclusive_bytes=record.exclusive_bytes,
+        shared_bytes=record.shared_bytes,
+    )  # fmt: skip
+
+
+def region_usage(record: RegionUsage, reclaimable_bytes: int) -> m.RegionUsage:
+    """What is in a region's store."""
+    return m.RegionUsage(
+        region=record.region, objects=record.objects, bytes=record.bytes, reclaimable_bytes=reclaimable_bytes,
+        thinned_bytes=record.thinned_bytes,
+    )  # fmt: skip
 
 
 def upload(record: UploadRecord) -> m.Upload:

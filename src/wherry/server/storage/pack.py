@@ -66,8 +66,12 @@ _LARGEST_INDEX = _INDEX.size + PACK_BLOCKS * _ENTRY.size
 
 def has_room(blocks: int, stored_bytes: int) -> bool:
     """Whether so many blocks, stored in so many bytes, fit in one pack."""
-    size = stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
-    return blocks <= PACK_BLOCKS and size <= PACK_SIZE
+    return blocks <= PACK_BLOCKS and pack_size(blocks, stored_bytes) <= PACK_SIZE
+
+
+def pack_size(blocks: int, stored_bytes: int) -> int:
+    """How many bytes a pack of so many blocks, stored in so many bytes, has."""
+    return stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
 
 
 @dataclass(frozen=True)
