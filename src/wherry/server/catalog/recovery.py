@@ -82,7 +82,7 @@ class Recovery(Changer):
             query = select(t.objects.c.key, t.objects.c.id).where(
                 t.objects.c.region == region, t.objects.c.key.in_(batch)
             )
-            ids.update(self.connection.execute(query).tuples().all())
+            ids.update((row.key, row.id) for row in self.connection.execute(query))
         return ids
 
     def add_manifest(
