@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ import pytest
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from wherry import Client
@@ -46,15 +46,15 @@ class Place:
         """A service here."""
         return ServiceProcess(self.data, arguments=[*SERVED, *self._database])
 
-    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this place."""
-        return run(*arguments, "--data", self.data, "--regions", "nyc3,ams3", *self._database)
+        return run(*arguments, "--data", self.data, "--regions", "nyc3,ams3", *self._database, **environ)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "wherry", *map(str, arguments)], capture_output=True, text=True, check=False,
-        env=dict(os.environ), timeout=120,
+        env={**os.environ, **environ}, timeout=120,
     )  # fmt: skip
 
 
@@ -187,6 +187,23 @@ def test_what_can_not_be_recovered_is_told(folder: Place, tmp_path: Path) -> Non
     assert checked.stdout.endswith("0 faults, 3 leftovers\n")
 
 
+def test_a_rebuild_that_is_killed_is_begun_again(place: Place, tmp_path: Path) -> None:
+    """Killed when all is read and nothing committed, it leaves an empty catalog, and the next one has everything."""
+    with place.service() as service, service.client() as client:
+        upload(client, tmp_path, noise(1))
+    place.renew()
+
+    killed = place.run("db", "rebuild", WHERRY_CRASH_AT="catalog.before_commit")
+    done = place.run("db", "rebuild")
+
+    assert killed.returncode == -signal.SIGKILL
+    assert "1 packs and 1 manifests were read" in killed.stderr
+    assert "TOKEN" not in killed.stdout
+    assert "1 images were recorded" in done.stdout
+    assert NEW_TOKEN.search(done.stdout)
+    assert place.run("check", "--read-data").stdout == "clean\n"
+
+
 def test_nothing_is_rebuilt_below_a_service(folder: Place) -> None:
     """While a service uses the folder, a rebuild is refused."""
     with folder.service():
@@ -216,7 +233,7 @@ def restore(place: Place, copy: Path) -> None:
 
 
 @pytest.fixture
-def older(folder: Place, tmp_path: Path) -> Iterator[tuple[Place, dict[str, int]]]:
+def older(folder: Place, tmp_path: Path) -> tuple[Place, dict[str, int]]:
     """A place with the catalog of before an image was imported and another one was deleted; the ids of the images."""
     ids = {}
     with folder.service() as service, service.client() as client:
