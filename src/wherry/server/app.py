@@ -9,17 +9,20 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server import metrics, tracing
 from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
-from wherry.server.admin import Accounts, Tokens, first_token
-from wherry.server.catalog import Catalog, open_postgres, open_sqlite, schema_of, upgrade_postgres
+from wherry.server.admin import Accounts, Tokens, first_account, first_token
+from wherry.server.catalog import Catalog, copy_sqlite, open_postgres, open_sqlite, schema_of, upgrade_postgres
 from wherry.server.catalog.census import CensusTaker
+from wherry.server.catalog.recovery import Recovery
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
 from wherry.server.dispatch import Rules
@@ -28,6 +31,7 @@ from wherry.server.engine import Engine, Pool
 from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.health import Checks, make_health_app
+from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import RegionSettings, served_regions
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
@@ -36,7 +40,6 @@ from wherry.server.storage import Measured, Sealed, Store, load_keyring, open_ba
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from wherry.server.regions_file import ServedRegions
     from wherry.server.storage import Backend
@@ -44,11 +47,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Finding",
     "Ready",
+    "Rebuilt",
     "Settings",
     "Tls",
+    "back_up",
     "check_data",
     "open_accounts",
     "open_tokens",
+    "rebuild_catalog",
     "schema_of",
     "serve",
     "upgrade_postgres",
@@ -156,6 +162,52 @@ def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
         yield from check(catalog, _regions(served_regions(settings)), deep=deep)
 
 
+def back_up(settings: Settings, target: Path) -> None:
+    """Copy the catalog of a data folder into a new file, as it is at one moment; a service may be running there.
+
+    Raises BadRequest where there is none or the file is there already, Unavailable if the copy can't be made.
+    """
+    _check_found(settings)
+    copy_sqlite(settings.data / "catalog.db", target)
+
+
+def rebuild_catalog(
+    settings: Settings, told: Callable[[str], None], *, dry_run: bool = False
+) -> tuple[Rebuilt, str | None]:
+    """Make a new catalog from what lies in the regions' stores; answers what was found, and the operator's token.
+
+    The token is None where the catalog has an account already, and with ``dry_run``, which writes nothing. ``told``
+    hears how far it is. No service may run: in a data folder that is seen to, in a database only that none ever ran.
+
+    Raises Unavailable, BadRequest, and what ``rebuild`` raises; then nothing is written.
+    """
+    if settings.regions_file is None and not (settings.data / "regions").is_dir():
+        raise BadRequest(f"There are no stores in {settings.data}; where they lie elsewhere, give --regions-file.")
+    regions = _regions(served_regions(settings))
+    with _locked(settings.data) if settings.is_embedded else nullcontext(), _to_fill(settings, dry_run) as catalog:
+        with catalog.begin() as tx:
+            account, secret = first_account(tx)
+            found = rebuild(tx, regions, account.id, told)
+        return found, None if dry_run else secret
+
+
+@contextmanager
+def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: FBT001  one caller, right above
+    """The catalog that a rebuild fills; with ``dry_run`` one that is thrown away, once it is seen that it could be."""
+    if not dry_run:
+        with closing(_open_catalog(settings, Clock())) as catalog:
+            yield catalog
+        return
+    if not settings.is_embedded or (settings.data / "catalog.db").exists():
+        with _opened(settings) as there, there.begin() as tx:
+            check_possible(Recovery(tx))
+    with (
+        tempfile.TemporaryDirectory(prefix="wherry-rebuild-") as folder,
+        closing(open_sqlite(Path(folder) / "catalog.db")) as catalog,
+    ):
+        yield catalog
+
+
 @contextmanager
 def open_tokens(settings: Settings) -> Iterator[Tokens]:
     """The tokens in a catalog; a service may be running there."""
@@ -223,16 +275,17 @@ def _open_catalog(settings: Settings, clock: Clock) -> Catalog:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Catalog]:
+    _check_found(settings)
+    with closing(_open_catalog(settings, Clock())) as catalog:
+        yield catalog
+
+
+def _check_found(settings: Settings) -> None:
     if settings.is_embedded and not (settings.data / "catalog.db").exists():
         raise BadRequest(
             f"There is no wherry data in {settings.data}: start the service there once "
             f"(wherry serve --data {settings.data})."
         )
-    catalog = _open_catalog(settings, Clock())
-    try:
-        yield catalog
-    finally:
-        catalog.close()
 
 
 def _owned(settings: Settings) -> AbstractContextManager[None]:

@@ -21,6 +21,7 @@ from wherry.server import metrics, tracing
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     check_current,
+    copy_sqlite,
     migrate_sqlite,
     postgres_engines,
     revisions,
@@ -46,6 +47,7 @@ __all__ = [
     "Catalog",
     "Reader",
     "Writer",
+    "copy_sqlite",
     "micros",
     "open_postgres",
     "open_sqlite",

@@ -7,6 +7,9 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 from __future__ import annotations
 
 import fcntl
+import os
+import sqlite3
+from contextlib import closing, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +22,7 @@ from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from wherry.errors import BadRequest, Unavailable
+from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +80,36 @@ def migrate_sqlite(path: Path, writer: Engine) -> None:
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that start at once must not migrate side by side
         upgrade(writer)
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a SQLite file, as it is at one moment, into a new file; others may go on writing.
+
+    Raises BadRequest if there is such a file already, Unavailable if the copy can't be made or is not sound.
+    """
+    if target.exists():
+        raise BadRequest(f"There is a file {target} already; a backup never replaces one.")
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    try:
+        unfinished.unlink(missing_ok=True)
+        _copy(source, unfinished)
+        unfinished.rename(target)
+        sync_folder(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise Unavailable(f"The catalog could not be copied to {target}: {error}.") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source, timeout=60)) as there, closing(sqlite3.connect(target)) as copy:
+        there.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the -wal of a catalog in use
+        (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"the copy is not sound ({verdict})")
+    with target.open("rb") as file:
+        os.fsync(file)
 
 
 def upgrade(writer: Engine) -> None:

@@ -90,7 +90,7 @@ class ObjectReader(Asker):
         if region is not None:
             query = query.where(t.objects.c.region == region)
         rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
-        return [Garbage(*row) for row in rows]
+        return [Garbage(slug, count, int(size)) for slug, count, size in rows]  # PostgreSQL's sums are decimals
 
     def loose(self, region: str | None, limit: int) -> list[int]:
         """The ids of objects whose last need went, at most ``limit``; somebody may need one again by now."""

@@ -12,7 +12,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from wherry.errors import BlockCorrupt, BlockMissing, ManifestMissing, StorageError
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
 from wherry.server.logs import Threads
@@ -135,9 +135,12 @@ class Store:
         """Whether an object is there. It says nothing of whether the object is whole."""
         return self.backend.size(key) is not None
 
-    def list_objects(self) -> Iterator[tuple[str, int]]:
-        """The key and size of every object, in no order. For checks alone: a listing never decides what is needed."""
-        return self.backend.list("")
+    def list_objects(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """The key and size of every object whose key begins so, in no order.
+
+        For checks and for rebuilding a lost catalog alone: a listing never decides what is needed.
+        """
+        return self.backend.list(prefix)
 
     def read_manifest(self, key: str) -> Manifest:
         """Read a manifest. Raises ManifestMissing if it is not there, ManifestCorrupt if it is damaged."""
@@ -150,6 +153,13 @@ class Store:
     def read_index(self, key: str) -> PackIndex:
         """Read what a pack holds. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
         return read_index(self.backend, key)
+
+    def read_indexes(self, keys: Iterable[str]) -> Iterator[PackIndex | StorageError]:
+        """What packs hold, in the order asked for; for one that is missing or damaged, the error that says so.
+
+        Threads read a few ahead. Raises KeyMissing, StoreUnavailable and StoreRefused.
+        """
+        return _in_order(self._index_or_fault, keys)
 
     def read_block(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
         """The plain bytes of the block at a place of a manifest, checked against its name.
@@ -212,6 +222,12 @@ class Store:
             else:
                 found = _in_order(partial(self._fault, manifest), places) if deep else ()
                 yield from (fault for fault in found if fault is not None)
+
+    def _index_or_fault(self, key: str) -> PackIndex | StorageError:
+        try:
+            return self.read_index(key)
+        except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:
+            return error
 
     def _check_pack(self, manifest: Manifest, key: str, places: Iterable[int]) -> None:
         held = {entry.offset: entry for entry in self.read_index(key).entries}
