@@ -20,6 +20,7 @@ import msgspec
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, Unprocessable
 from wherry.models import CompactPlan
+from wherry.server import metrics
 from wherry.server.actions.held import ActionHolder
 from wherry.server.actions.progress import ProgressMeter, finished
 from wherry.server.storage import live_places, pack_size
@@ -280,6 +281,7 @@ class Compact:
             tx.drop_holds(action.id)
             tx.is_well_needed(batch.well_needed)
             freed = tx.forget_unneeded([one.id for one in batch.packs.values()])
+        metrics.compacted(batch.region, written)
         meter.advance(freed_bytes=max(0, freed - written))
 
     def _end(self, tx: Writer, action: ActionRecord, region: str | None, meter: ProgressMeter) -> None:
