@@ -139,6 +139,7 @@ class Engine:
         if self._process_id is not None:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
+            crash_point("engine.after_leave")
             log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, handed or [])
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -206,6 +207,7 @@ class Engine:
         name = f"{socket.gethostname()}:{os.getpid()}"
         with self._catalog.begin() as tx:
             self._process_id = tx.add_process(name, self._pool.slots)
+        crash_point("engine.after_join")
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
     def _loop(self, turn: Callable[[], float]) -> None:
@@ -236,12 +238,15 @@ class Engine:
         with self._catalog.begin() as tx:
             is_known = tx.beat(self._process_id)
             others = [one for one in tx.processes() if one.id != self._process_id]
+        crash_point("engine.after_beat")
         if not is_known:
             log.warning("engine.taken_for_dead process_id=%s", self._process_id)
             self._join()
         for one in self._watch.silent(others):
+            crash_point("engine.before_takeover")
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(one.id, one.beats)
+            crash_point("engine.after_takeover")
             self._bury(one, handed)
 
     def _bury(self, process: ProcessRecord, handed: list[int] | None) -> None:
@@ -264,6 +269,7 @@ class Engine:
             load = Load((lane for _, _, lane in tx.claimed()), self._rules)
             chosen = choose(tx.waiting(room), load, room=room, background_room=background)
             claimed = tx.claim(self._process_id, chosen) if chosen else []
+        crash_point("engine.after_claim")
         for action in claimed:
             with self._lock:
                 self._running[action.id] = action.lane.is_background

@@ -19,6 +19,7 @@ import zstandard
 from wherry.errors import ImageTooLarge, NotFound, StoreFull, Unprocessable
 from wherry.models import ImageCreateRequest, UploadCreateRequest
 from wherry.server import lifecycle
+from wherry.server.crashpoint import crash_point
 from wherry.server.formats import is_packed
 
 if TYPE_CHECKING:
@@ -170,7 +171,9 @@ class Uploads:
             needed = {one.id for one in reader.uploads()} | running
         for path in spooled:
             if path.stem not in needed:
+                crash_point("spool.before_unlink")
                 path.unlink(missing_ok=True)
+                crash_point("spool.after_unlink")
 
     def path(self, upload_id: str) -> Path:
         """Where an upload's bytes are spooled."""
@@ -210,6 +213,7 @@ class _Piece:
         if self.received == 0 and data:
             self._packed = not is_packed(data)  # what is compressed or sparse already is kept as it comes
         (self._open_frame() if self._packed else self._spool).write(data)
+        crash_point("spool.after_write")
         self.received += len(data)
         if self.received - self._counted >= _CHECKPOINT:
             self.checkpoint()
@@ -220,7 +224,9 @@ class _Piece:
             self._frame.flush(zstandard.FLUSH_FRAME)
             self._frame = None
         self._spool.flush()
+        crash_point("spool.before_sync")
         os.fdatasync(self._spool.fileno())
+        crash_point("spool.after_sync")
         with self._catalog.begin() as tx:
             tx.update_upload(
                 self._upload_id, received_bytes=self.received, spooled_bytes=self._spool.tell(), packed=self._packed
