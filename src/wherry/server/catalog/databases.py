@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import fcntl
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pg8000.exceptions import InterfaceError
 from sqlalchemy import create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from wherry.errors import BadRequest, Unavailable
 
@@ -33,6 +34,10 @@ _SESSION = (
     "SET lock_timeout = '20s'",
     "SET synchronous_commit = on",
 )
+_NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
+# What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, an operator, the system.
+_PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
+_PASSING_CODES = frozenset({"55P03"})  # a lock that was not to be had in time
 
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
@@ -62,6 +67,7 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     )  # fmt: skip
     writer = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
     for engine in (readers, writer):
+        event.listen(engine, "do_connect", _connect)
         event.listen(engine, "connect", _set_up_session)
 
     @event.listens_for(writer, "begin")
@@ -69,6 +75,15 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     return readers, writer
+
+
+def may_pass(error: DBAPIError) -> bool:
+    """Whether a database's refusal is one of the moment. Where it is not, the statement itself can't be."""
+    if error.connection_invalidated or not isinstance(error, (IntegrityError, ProgrammingError)):
+        return True
+    said = error.orig.args[0] if error.orig is not None and error.orig.args else None  # pg8000: fields by their letters
+    code = said.get("C", "") if isinstance(said, dict) else ""
+    return code[:2] in _PASSING_CLASSES or code in _PASSING_CODES
 
 
 def migrate_sqlite(path: Path, writer: Engine) -> None:
@@ -139,6 +154,34 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+class _Answers:
+    """The stream of a connection of pg8000, which lets the system's errors through where it reads.
+
+    Such a connection must not be used again: what comes next on it is the rest of an answer to another question.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        try:
+            return bytes(self._stream.read(size))
+        except OSError as error:
+            raise InterfaceError(_NETWORK_ERROR) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _connect(dialect: Any, _record: object, arguments: Any, named: Any) -> Any:
+    try:
+        connection = dialect.connect(*arguments, **named)
+    except OSError as error:
+        raise InterfaceError(_NETWORK_ERROR) from error
+    connection._sock = _Answers(connection._sock)  # noqa: SLF001  there is no other way to it
+    return connection
 
 
 def _set_up_session(dbapi_connection: object, _record: object) -> None:

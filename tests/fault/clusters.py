@@ -1,0 +1,53 @@
+"""What the tests of many processes share: what a cluster's stores and catalog hold, and a worker that is broken."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine, make_url, select
+
+from wherry.server.catalog.tables import metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wherry.testing.cluster import Cluster
+
+UNFENCED = (
+    sys.executable, "-c",
+    "from wherry.server.catalog.work import WorkWriter\n"
+    "WorkWriter.check_claim = lambda self, action: None\n"
+    "from wherry.cli import main\n"
+    "main()\n",
+)  # fmt: skip
+"""A worker that does not ask whether its claim is the last one: what the tests must catch."""
+
+
+def rows(database: str) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of a catalog, but for what says who is alive."""
+    engine = create_engine(make_url(database).set(drivername="postgresql+pg8000"))
+    with engine.connect() as connection:
+        found = {
+            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
+            for table in metadata.sorted_tables if table.name != "processes"
+        }  # fmt: skip
+    engine.dispose()
+    return found
+
+
+def objects(data: Path) -> dict[str, tuple[int, int, int]]:
+    """Every object in the folders of the regions: which file it is, its size, and when it was written."""
+    root = data / "regions"
+    found = (path for path in root.rglob("*") if path.is_file() and "unfinished" not in path.parts)
+    return {
+        str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in found
+    }
+
+
+def state(cluster: Cluster, *, but: int = 0) -> dict[str, Any]:
+    """All that a cluster has, but for one action's row."""
+    found = rows(cluster.database)
+    found["actions"] = [row for row in found["actions"] if row[0] != but]
+    return found | {"objects": objects(cluster.data)}
