@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,9 @@ from wherry.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# pg8000 leaves a socket on which it got no answer to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FAULTS: dict[str, Callable[[Catalog, str, TcpProxy], None]] = {
     "the server ends the session": lambda _catalog, url, _proxy: end_sessions(url),
@@ -46,9 +48,7 @@ def catalog(url: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> Itera
         tx.add_account("owner", "owner@example.invalid", "owner")
     yield catalog
     catalog.close()
-    with warnings.catch_warnings():  # pg8000 leaves a socket on which it got no answer to the garbage collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    gc.collect()
 
 
 def end_sessions(url: str) -> None:

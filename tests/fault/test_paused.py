@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.fault.clusters import UNFENCED, state
 
+from wherry.server.catalog import open_postgres
 from wherry.testing.cluster import Cluster, wait_until
 
 if TYPE_CHECKING:
@@ -114,10 +115,15 @@ def test_a_paused_worker_that_wakes_changes_nothing(
 def test_without_the_fence_a_paused_worker_is_caught(cluster: Cluster, client: Client, image: int) -> None:
     """Control: a worker that does not ask for its claim leaves traces, and this suite sees them."""
     paused = cluster.add_worker(arguments=ALONE, environment={"WHERRY_PAUSE_AT": AMID[0]}, program=UNFENCED)
-    finish_elsewhere(cluster, client, paused, transfer(client, image))
+    action_id = transfer(client, image)
+    finish_elsewhere(cluster, client, paused, action_id)
     before = state(cluster)
     collect = wake(cluster, client, paused)
     assert state(cluster, but=collect) != before
+    catalog = open_postgres(cluster.database)
+    with catalog.begin() as tx:
+        tx.drop_holds(action_id)  # what it left behind
+    catalog.close()
     forget(cluster, client, image)
 
 

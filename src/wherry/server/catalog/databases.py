@@ -7,8 +7,10 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 from __future__ import annotations
 
 import fcntl
+import socket
+from contextlib import suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from alembic import command
@@ -22,9 +24,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Programmin
 from wherry.errors import BadRequest, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     from sqlalchemy import Connection, Engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
@@ -156,23 +163,43 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
         connection.exec_driver_sql(begin)
 
 
-class _Answers:
-    """The stream of a connection of pg8000, which lets the system's errors through where it reads.
+class _Line:
+    """What a connection of pg8000 reads from and writes to; by itself pg8000 lets the system's errors through.
 
-    Such a connection must not be used again: what comes next on it is the rest of an answer to another question.
+    A connection that has failed once must not be used again: what comes next on it is the rest of an answer to another
+    question. So it is hung up then, that the server may end its transaction, and nothing goes out when it is closed.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: BinaryIO, wire: socket.socket) -> None:
         self._stream = stream
+        self._wire = wire
+        self._is_lost = False
 
     def read(self, size: int) -> bytes:
+        found = self._guarded(self._stream.read, size)
+        if size and not found:
+            self._hang_up()
+        return found
+
+    def write(self, data: bytes) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.write, data)
+
+    def flush(self) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.flush)
+
+    def _guarded(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
         try:
-            return bytes(self._stream.read(size))
+            return call(*arguments, **named)
         except OSError as error:
+            self._hang_up()
             raise InterfaceError(_NETWORK_ERROR) from error
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    def _hang_up(self) -> None:
+        self._is_lost = True
+        with suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
 
 
 def _connect(dialect: Any, _record: object, arguments: Any, named: Any) -> Any:
@@ -180,7 +207,7 @@ def _connect(dialect: Any, _record: object, arguments: Any, named: Any) -> Any:
         connection = dialect.connect(*arguments, **named)
     except OSError as error:
         raise InterfaceError(_NETWORK_ERROR) from error
-    connection._sock = _Answers(connection._sock)  # noqa: SLF001  there is no other way to it
+    connection._sock = _Line(connection._sock, connection._usock)  # noqa: SLF001  there is no other way to it
     return connection
 
 
