@@ -94,10 +94,14 @@ class Cluster:
         wait_until(lambda: client.actions.retrieve(action_id).status != "in-progress", self.tell)
         return client.actions.retrieve(action_id)
 
+    @property
+    def settings(self) -> Settings:
+        """How its processes are set up, as far as they share that."""
+        return Settings(data=self.data, database=self.database, regions=self.regions)
+
     def check(self) -> str:
         """What ``wherry check --read-data`` finds, a line each; or ``clean``."""
-        settings = Settings(data=self.data, database=self.database, regions=self.regions)
-        return "\n".join(map(str, check_data(settings, deep=True))) or "clean"
+        return "\n".join(map(str, check_data(self.settings, deep=True))) or "clean"
 
     def tell(self) -> str:
         """The end of every process's log, for whoever has to find out what went wrong."""
