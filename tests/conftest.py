@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.buckets import Buckets
 
 from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -45,6 +47,21 @@ def client(service: ServiceProcess) -> Iterator[Client]:
     """A client of the shared service."""
     with service.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[Buckets]:
+    """An S3 server that keeps its word, and what it is given in memory; shared by the session."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  most tests need no such server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it tells of every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    buckets = Buckets(f"http://{host}:{port}")
+    buckets.make_bucket()
+    yield buckets
+    server.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@
         RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
         Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
-        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · StoreFull · StoreUnavailable (retryable)
+        BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · KeyMissing · StoreFull · StoreRefused
+        StoreUnavailable (retryable)
       FormatError                  the file is not the disk image it claims to be
         ImageTooLarge
       SourceError                  the URL of an import gives no image
@@ -180,11 +181,27 @@ class ManifestCorrupt(StorageError):
     hint = "'wherry check' lists what is damaged."
 
 
+class KeyMissing(StorageError):
+    """The key that an object was sealed with is not among those given."""
+
+    id = "key_missing"
+    hint = "Add that key to the region's keys, below the first one; a key may go once nothing is sealed with it."
+
+
 class StoreFull(StorageError):
     """The region's store has no room left."""
 
     id = "store_full"
     hint = "Free space in the region (delete images, then 'wherry collect'), or enlarge its store; then start again."
+
+
+class StoreRefused(StorageError):
+    """The region's store can't be used as it is set up: no such bucket, no right to it, or it lacks what is needed."""
+
+    id = "store_refused"
+    hint = (
+        "Check the region's store URL, bucket and credentials; 'wherry regions check' tries everything that is needed."
+    )
 
 
 class StoreUnavailable(StorageError):

@@ -7,30 +7,52 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from obstore.store import MemoryStore
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
-from wherry.server.storage import Backend, LocalBackend, MemoryBackend
+from wherry.server.storage import (
+    Backend,
+    LocalBackend,
+    Measured,
+    MemoryBackend,
+    ObjectStoreBackend,
+    Pace,
+    Paced,
+    Sealed,
+)
+from wherry.server.storage.keyring import Key, Keyring
 from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.buckets import Buckets
+
 KEY = "packs/ab/abcd"
+KEYRING = Keyring((Key("now", bytes(range(32))), Key("then", bytes(32))))
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "memory": lambda _: MemoryBackend(),
     "local": lambda folder: LocalBackend(folder / "new" / "store"),
+    "measured": lambda folder: Measured(LocalBackend(folder), "nyc3"),
     "wrapped": lambda _: Wrapped(MemoryBackend()),
     "slow": lambda folder: Slow(LocalBackend(folder), lambda _: None),
     "flaky": lambda _: Flaky(MemoryBackend(), "read", 1000, StoreUnavailable("not today")),
     "full": lambda folder: Full(LocalBackend(folder), 1 << 30),
     "torn": lambda _: Torn(MemoryBackend()),
+    "sealed": lambda folder: Sealed(LocalBackend(folder), KEYRING),
+    "sealed_in_memory": lambda _: Sealed(MemoryBackend(), KEYRING),
+    "paced": lambda _: Paced(MemoryBackend(), (Pace(1e12), Pace(None)), (Pace(1e12),)),
+    "obstore": lambda _: ObjectStoreBackend(MemoryStore(), "one/region", name="memory", bucket="memory"),
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "s3"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "s3":
+        buckets: Buckets = request.getfixturevalue("buckets")
+        return buckets.backend()
     return BACKENDS[request.param](tmp_path)
 
 

@@ -38,7 +38,7 @@ def add_replica(tx: Writer, image_id: int, region: str, samples: list[int] | Non
     pack, manifest = f"packs/{action.id}", f"manifests/{action.id}"
     tx.add_object(region, "pack", pack, 100, action_id=action.id, number=0)
     tx.add_object(region, "manifest", manifest, 10, action_id=action.id, number=0)
-    named = tx.add_manifest(region, action.id, manifest_key=manifest, pack_keys=[pack], samples=samples or [])
+    named = tx.add_manifest(region, action.id, manifest_key=manifest, packs={pack: 100}, samples=samples or [])
     tx.add_replica(image_id, region, named)
     tx.drop_holds(action.id)
     tx.end_action(action.id)
@@ -138,10 +138,10 @@ def test_what_nobody_holds_is_garbage_and_nothing_else(catalog: Catalog) -> None
         tx.hold(other.id, "nyc3", ["packs/3000000001"])
         tx.forget_image(image_id)
         assert [(one.objects, one.bytes) for one in tx.garbage()] == [(1, 10)]
-        assert tx.condemn(tx.unheld(None, after=0, limit=100)) == 1
+        assert tx.condemn(tx.loose(None, 100)) == 1
         tx.drop_holds(other.id)
-        assert tx.unheld("ams3", after=0, limit=100) == []
-        assert tx.condemn(tx.unheld("nyc3", after=0, limit=100)) == 1
+        assert tx.loose("ams3", 100) == []
+        assert tx.condemn(tx.loose("nyc3", 100)) == 1
         tx.hold(other.id, "nyc3", ["packs/3000000001"])
         assert tx.held(other.id, "nyc3") == []
         condemned = tx.condemned(100)
@@ -156,7 +156,7 @@ def test_a_replica_needs_objects_that_its_action_holds(catalog: Catalog) -> None
         image_id = add_image(tx)
         action = tx.add_action("transfer", account_id=1, image_id=image_id, region="ams3")
         tx.add_object("ams3", "manifest", "manifests/x", 10, action_id=action.id, number=0)
-        tx.add_manifest("ams3", action.id, manifest_key="manifests/x", pack_keys=["packs/y"], samples=[])
+        tx.add_manifest("ams3", action.id, manifest_key="manifests/x", packs={"packs/y": 1}, samples=[])
 
 
 def test_completing_twice_changes_nothing(catalog: Catalog) -> None:

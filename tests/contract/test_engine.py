@@ -101,7 +101,12 @@ def test_an_action_whose_transaction_failed_never_runs(catalog: Catalog, make_en
     """What was rolled back leaves nothing to run."""
     ran: list[int] = []
     engine = make_engine()
-    engine.workflow("kind", lambda action: (ran.append(action.id), end(catalog, action))[0])
+
+    def run(action: ActionRecord) -> None:
+        ran.append(action.id)
+        end(catalog, action)
+
+    engine.workflow("kind", run)
     engine.start(alone=True)
     with pytest.raises(Unprocessable), catalog.begin() as tx:
         tx.add_action("kind", account_id=1)

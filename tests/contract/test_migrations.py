@@ -188,7 +188,7 @@ def test_nothing_that_is_needed_may_be_collected(new: Connection, old: Path) -> 
     catalog = open_sqlite(old)
     with catalog.begin() as tx:
         assert tx.garbage() == []
-        assert tx.unheld(None, after=0, limit=100) == []
+        assert tx.loose(None, 100) == []
     catalog.close()
 
 

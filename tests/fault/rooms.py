@@ -19,6 +19,7 @@ from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
 from wherry.server.droplets import Driver, NoMachine
+from wherry.server.engine import as_action, as_step
 from wherry.server.settings import load_regions, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import Store
@@ -115,7 +116,8 @@ class InlineEngine:
             name = run.__name__.strip("_")
             self._death.meet(f"step.before.{name}")
             for _ in range(self.times):
-                run(action)
+                with as_step(name):
+                    run(action)
             self._death.meet(f"step.after.{name}")
             self.after_step(name)
             if number < len(steps) - 1:
@@ -126,7 +128,7 @@ class InlineEngine:
         """Run all that waits, and what that begins."""
         while claimed := self._claim():
             for action in claimed:
-                self._runners[action.type](action)
+                self._run(action)
 
     @property
     def is_idle(self) -> bool:
@@ -137,8 +139,12 @@ class InlineEngine:
     def run_last_first(self) -> None:
         """Run all that waits, the last one first: workers are several, so any order may be the one."""
         for action in reversed(self._claim()):
-            self._runners[action.type](action)
+            self._run(action)
         self.run()
+
+    def _run(self, action: ActionRecord) -> None:
+        with as_action(action):
+            self._runners[action.type](action)
 
     def _claim(self) -> list[ActionRecord]:
         assert self.process_id is not None

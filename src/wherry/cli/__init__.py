@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class _Commands(click.Group):
     """The client's commands, and the service's where ``wherry[server]`` is installed.
 
-    ``served`` has the names of the latter, and what each is called in ``cli/serve.py``.
+    ``served`` has the names of the latter, and what each is called in ``cli/serve.py`` or ``cli/operate.py``.
     """
 
     def __init__(self, *arguments: Any, served: Mapping[str, str], **options: Any) -> None:
@@ -40,10 +40,10 @@ class _Commands(click.Group):
 
 def _server_command(name: str, called: str) -> click.Command:
     try:
-        from wherry.cli import serve  # noqa: PLC0415  the client must work where the service is not installed
+        from wherry.cli import operate, serve  # noqa: PLC0415  the client must work where the service is not installed
     except ImportError as error:
         return _missing(f"'{name}' needs the service: pip install 'wherry[server]' ({error})")
-    command: click.Command = getattr(serve, called)
+    command: click.Command = getattr(serve if hasattr(serve, called) else operate, called)
     return command
 
 
@@ -58,7 +58,7 @@ def _missing(reason: str) -> click.Command:
 
 
 @click.group(
-    cls=_Commands, served={name: name for name in ("check", "db", "serve", "token", "worker")},
+    cls=_Commands, served={name: name for name in ("check", "db", "regions", "serve", "token", "worker")},
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 @click.version_option(package_name="wherry")

@@ -15,23 +15,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, Unavailable
+from wherry.server import metrics, tracing
 from wherry.server.actions import Actions, Regions
 from wherry.server.admin import Accounts, Tokens, first_token
 from wherry.server.catalog import Catalog, open_postgres, open_sqlite, schema_of, upgrade_postgres
+from wherry.server.catalog.census import CensusTaker
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.dispatch import Rules
 from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine, Pool
-from wherry.server.faces import Face, run_servers, take_addresses
+from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Service, Wire, make_app
-from wherry.server.settings import Settings, Tls, load_regions, load_sizes
+from wherry.server.http.health import Checks, make_health_app
+from wherry.server.regions_file import RegionSettings, served_regions
+from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
-from wherry.server.storage import open_store
+from wherry.server.storage import Measured, Sealed, Store, load_keyring, open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from wherry.server.regions_file import ServedRegions
+    from wherry.server.storage import Backend
 
 __all__ = [
     "Finding",
@@ -74,15 +82,18 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     """Run a service until it is told to stop; ``announce`` is called when it is ready.
 
     Raises Unavailable if another process uses the data, an address is taken or the database does not answer; BadRequest
-    for a certificate that can't be used.
+    for a certificate or a regions file that can't be used, StorageError for a store that can't be opened.
     """
     with _owned(settings):
-        _prepare_process()
-        faces = take_addresses(settings)  # before the first token is made: a start that fails would never show it
+        _prepare_process("serve")
+        # Before the first token is made: a start that fails would never show it.
+        faces = take_addresses(settings)
+        served = served_regions(settings)
+        regions = _regions(served)
         clock = Clock()
         catalog = _open_catalog(settings, clock)
         secret = first_token(catalog, settings.bootstrap_token)
-        service = _assemble(settings, catalog, clock)
+        service, health = _assemble(settings, catalog, clock, regions, served)
         if settings.test_mode:
             service.actions.scheduler.restore_clock()
         service.actions.start(alone=settings.is_embedded)
@@ -92,7 +103,8 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         announce(_ready(faces, secret))
         for face in faces:
             log.info("serve.ready url=%s data=%s", face.url, settings.data)
-        run_servers(faces, make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode))
+        app = make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health)
+        run_servers(faces, app)
         _leave(service.actions, settings)
 
 
@@ -103,18 +115,27 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     """
     if settings.is_embedded:
         raise BadRequest("A worker needs a database that it shares with others: --database postgresql://...")
-    _prepare_process()
+    _prepare_process("worker")
+    settings.data.mkdir(parents=True, exist_ok=True)
+    face = take_address(*settings.health) if settings.health else None
+    served = served_regions(settings)
+    clock = Clock()
+    service, health = _assemble(settings, _open_catalog(settings, clock), clock, _regions(served), served)
+    service.actions.start(alone=False)
+    service.actions.scheduler.start()
+    announce()
+    if face is not None:
+        run_servers([face], make_health_app(health))
+    else:
+        _wait_for_signal()
+    _leave(service.actions, settings)
+
+
+def _wait_for_signal() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    clock = Clock()
-    settings.data.mkdir(parents=True, exist_ok=True)
-    actions = _assemble(settings, _open_catalog(settings, clock), clock).actions
-    actions.start(alone=False)
-    actions.scheduler.start()
-    announce()
     stop.wait()
-    _leave(actions, settings)
 
 
 def _leave(actions: Actions, settings: Settings) -> None:
@@ -124,6 +145,7 @@ def _leave(actions: Actions, settings: Settings) -> None:
     except Unavailable as error:  # the others find out by themselves
         log.warning("stop.unheard %s", error.message)
     log.info("serve.stopped")
+    tracing.stop_tracing()
     logging.shutdown()
     os._exit(0)
 
@@ -131,7 +153,7 @@ def _leave(actions: Actions, settings: Settings) -> None:
 def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     """Compare the catalog with the stores; a service may be running there."""
     with _opened(settings) as catalog:
-        yield from check(catalog, _regions(settings), deep=deep)
+        yield from check(catalog, _regions(served_regions(settings)), deep=deep)
 
 
 @contextmanager
@@ -148,26 +170,44 @@ def open_accounts(settings: Settings) -> Iterator[Accounts]:
         yield Accounts(catalog)
 
 
-def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
-    regions = _regions(settings)
+def _assemble(
+    settings: Settings, catalog: Catalog, clock: Clock, regions: Regions, served: ServedRegions
+) -> tuple[Service, Checks]:
     for store in regions.stores.values():
         store.backend.sweep_unfinished()
     spool = settings.data / "spool"
     spool.mkdir(exist_ok=True)
-    engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s))
+    rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
+    engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules)
     sources = Sources(spool, settings.readable_networks)
     sizes = load_sizes()
     actions = Actions(
         catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes,
     )  # fmt: skip
-    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes))
+    metrics.expect(regions.by_slug, actions.kinds)
+    census = CensusTaker(catalog, regions.by_slug, engine.silences)
+    health = Checks({"catalog": lambda: _ask(catalog), "process": engine.check}, census.take)
+    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes)), health
 
 
-def _regions(settings: Settings) -> Regions:
-    by_slug = load_regions(settings.regions)
-    folder = settings.data.resolve() / "regions"
-    return Regions(by_slug, {slug: open_store((folder / slug).as_uri()) for slug in by_slug})
+def _ask(catalog: Catalog) -> None:
+    with catalog.read() as reader:
+        reader.is_waiting()
+
+
+def _regions(served: ServedRegions) -> Regions:
+    stores = {slug: _store(slug, one) for slug, one in served.regions.items()}
+    return Regions({slug: one.region for slug, one in served.regions.items()}, stores)
+
+
+def _store(slug: str, settings: RegionSettings) -> Store:
+    """A region's store: measured closest to the driver, sealed where the region has keys."""
+    backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
+    if (encryption := settings.encryption) is not None:
+        env = None if encryption.key_env is None else os.environ.get(encryption.key_env, "")
+        backend = Sealed(backend, load_keyring(env, encryption.key_file))
+    return Store(backend)
 
 
 def _open_catalog(settings: Settings, clock: Clock) -> Catalog:
@@ -226,7 +266,8 @@ def _locked(data: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_process() -> None:
+def _prepare_process(role: str) -> None:
+    tracing.set_up_tracing(role)
     _keep_memory()
     sys.setswitchinterval(_SWITCH_S)
 

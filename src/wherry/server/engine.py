@@ -19,18 +19,22 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from wherry.errors import ActionCancelled, Unavailable, WherryError
+from wherry.errors import ActionCancelled, StoreUnavailable, Unavailable, WherryError
 from wherry.models import Progress
+from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
 from wherry.server.dispatch import Load, Rules, choose
+from wherry.server.logs import bound
+from wherry.server.tracing import continued, span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
@@ -44,7 +48,24 @@ _POLL_S = 0.05
 _BEATS_A_LEASE = 5
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 5.0
+_PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
 _GLANCE_S = 0.2
+
+
+@contextmanager
+def as_action(action: ActionRecord) -> Iterator[None]:
+    """What is logged and traced within belongs to an action, and to the request that began it."""
+    facts = {"action_id": action.id, "attempt": action.attempts}
+    about = bound(action_id=action.id, account_id=action.account_id)
+    with continued(action.trace), about, span(f"action {action.type}", kind="consumer", **facts):
+        yield
+
+
+@contextmanager
+def as_step(name: str) -> Iterator[None]:
+    """What is logged and traced within belongs to a step."""
+    with span(f"step {name}"), bound(step=name):
+        yield
 
 
 class Watch:
@@ -67,17 +88,21 @@ class Watch:
                 found.append(one)
         return found
 
+    def silences(self) -> dict[int, float]:
+        """For how many seconds each process has been silent, by its id."""
+        return {one: self._monotonic() - since for one, (_, since) in self._seen.items()}
+
 
 @dataclass(frozen=True)
 class Pool:
     """How a process runs actions: ``slots`` at a time (0: none), and how long it may be silent.
 
-    ``patience_s`` is how long a step is tried again that fails for a reason that may pass.
+    ``patience_s`` is how long a step is tried again while a store or the database does not answer.
     """
 
     slots: int = 8
     lease_s: float = LEASE_S
-    patience_s: float = 20.0
+    patience_s: float = 60.0
 
     @property
     def background_slots(self) -> int:
@@ -108,6 +133,15 @@ class Engine:
     def process_id(self) -> int | None:
         """What this process is called in the catalog; None before it was started."""
         return self._process_id
+
+    def silences(self) -> dict[int, float]:
+        """For how many seconds each other process has been silent, by its id."""
+        return self._watch.silences()
+
+    def check(self) -> None:
+        """Raise Unavailable while this process is about to stop."""
+        if self._stopping.is_set():
+            raise Unavailable("The process is stopping.")
 
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         """Say what runs actions of a type: called with the claimed action, in a thread."""
@@ -140,7 +174,7 @@ class Engine:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
             crash_point("engine.after_leave")
-            log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, handed or [])
+            log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, list(handed or ()))
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
 
@@ -158,7 +192,8 @@ class Engine:
                 continue
             name = run.__name__.strip("_")
             crash_point(f"step.before.{name}")
-            self._run_patiently(action, run)
+            with as_step(name):
+                self._run_patiently(action, run)
             crash_point(f"step.after.{name}")
             if number < last:  # the last one has ended the action
                 with self._catalog.begin(by=action) as tx:
@@ -166,13 +201,15 @@ class Engine:
                 crash_point(f"step.recorded.{name}")
 
     def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
-        gives_up = time.monotonic() + self._pool.patience_s
+        began = time.monotonic()
         wait = _FIRST_WAIT_S
         while True:
             try:
                 run(action)
             except WherryError as error:
-                if not error.retryable or time.monotonic() + wait > gives_up:
+                ours = isinstance(error, (StoreUnavailable, Unavailable))
+                patience = self._pool.patience_s if ours else min(_PATIENCE_WITH_OTHERS_S, self._pool.patience_s)
+                if not error.retryable or time.monotonic() + wait - began > patience:
                     raise
                 log.warning("action.waits action_id=%s seconds=%s %s", action.id, wait, error.message)
                 self._wait(action, wait, error.message)
@@ -249,10 +286,14 @@ class Engine:
             crash_point("engine.after_takeover")
             self._bury(one, handed)
 
-    def _bury(self, process: ProcessRecord, handed: list[int] | None) -> None:
-        if handed is not None:
-            log.warning("engine.took_over process_id=%s name=%s actions=%s", process.id, process.name, handed)
-            self._wake.set()
+    def _bury(self, process: ProcessRecord, handed: dict[int, str] | None) -> None:
+        """Say what a dead process ran: types by id, None if somebody else buried it."""
+        if handed is None:
+            return
+        log.warning("engine.took_over process_id=%s name=%s actions=%s", process.id, process.name, list(handed))
+        for kind in handed.values():
+            metrics.taken_over(kind)
+        self._wake.set()
 
     def _claim(self) -> float:
         """Claim what there is room for, and run it."""
@@ -278,11 +319,9 @@ class Engine:
 
     def _run(self, action: ActionRecord) -> None:
         try:
-            log.info(
-                "action.begin action_id=%s type=%s attempt=%s claim=%s", action.id, action.type, action.attempts,
-                action.fence,
-            )  # fmt: skip
-            self._runners[action.type](action)
+            with as_action(action):
+                log.info("action.begin type=%s attempt=%s claim=%s", action.type, action.attempts, action.fence)
+                self._runners[action.type](action)
         finally:
             with self._lock:
                 del self._running[action.id]

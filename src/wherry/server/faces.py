@@ -70,6 +70,12 @@ def take_addresses(settings: Settings) -> list[Face]:
     return list(_faces(settings))
 
 
+def take_address(host: str, port: int) -> Face:
+    """Take one address for plain http. Raises Unavailable if it is taken."""
+    listener = _listen(host, port)
+    return Face(listener, _url("http", *listener.getsockname()[:2]))
+
+
 def run_servers(faces: Sequence[Face], app: Any) -> None:
     """Serve an app at all addresses until a signal stops it."""
     servers = [_Server(face.config(app)) for face in faces]
@@ -78,9 +84,7 @@ def run_servers(faces: Sequence[Face], app: Any) -> None:
 
 
 def _faces(settings: Settings) -> Iterator[Face]:
-    listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
-    yield Face(listener, _url("http", host, port))
+    yield take_address(settings.host, settings.port)
     if tls := settings.tls:
         certificate = _certificate(tls, settings.data.resolve() / "tls")
         listener = _listen(tls.host, tls.port)

@@ -37,7 +37,8 @@ class Tls:
 class Settings:
     """How a service is set up.
 
-    ``regions`` are slugs; none means all that are known. ``rate_limit`` is requests an hour and token, 0 for none.
+    ``regions`` are slugs; none means all that are known. ``regions_file`` says instead which there are and where their
+    stores lie. ``rate_limit`` is requests an hour and token, 0 for none.
     ``import_from`` are networks of private addresses that imports may read. ``bootstrap_token`` is made valid at the
     start; without one, the first start makes its own. ``tls`` is None where only http is served. ``public_images`` lets
     the first start make public images.
@@ -45,7 +46,8 @@ class Settings:
     ``database`` is the URL of a PostgreSQL database; without one, the catalog is a SQLite file in ``data``, and one
     process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
-    pass, and a process that stops gives its actions ``grace_s`` to end.
+    pass, and a process that stops gives its actions ``grace_s`` to end. ``health`` is where a worker answers whoever
+    watches over it.
     """
 
     data: Path = Path("wherry-data")
@@ -53,6 +55,7 @@ class Settings:
     port: int = 8080
     tls: Tls | None = None
     regions: tuple[str, ...] = ()
+    regions_file: Path | None = None
     test_mode: bool = False
     rate_limit: int = 0
     import_from: tuple[Network, ...] = ()
@@ -62,8 +65,9 @@ class Settings:
     database: str | None = None
     slots: int = 8
     lease_s: float = 10.0
-    patience_s: float = 20.0
+    patience_s: float = 60.0
     grace_s: float = 2.0
+    health: tuple[str, int] | None = None
 
     @property
     def is_embedded(self) -> bool:

@@ -205,7 +205,7 @@ def occupy(api: Api, shelf: Shelf) -> Callable[[], None]:
     """Gives all workers an import that stands still: what is begun afterwards stays in progress till the release."""
 
     def occupy() -> None:
-        for _ in range(Settings().concurrency):
+        for _ in range(Settings().slots):
             begun = api.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
             api.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
 

@@ -40,7 +40,8 @@ def test_the_client_works_without_the_service(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["serve", "--data", "x"], ["token", "list"], ["account", "create", "--email", "a@b"]]
+    "arguments",
+    [["serve", "--data", "x"], ["regions", "check"], ["token", "list"], ["account", "create", "--email", "a@b"]],
 )
 def test_what_needs_the_service_says_so(
     without_service: None, capsys: pytest.CaptureFixture[str], arguments: list[str]

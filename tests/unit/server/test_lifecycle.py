@@ -11,6 +11,7 @@ from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 from wherry.models import Region, Size
 from wherry.server import lifecycle
 from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
+from wherry.server.dispatch import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ RUNNING = [
     ActionRecord(
         id=7, account_id=1, type="transfer", status="in-progress", resource_id=1, resource_type="image", region="ams3",
         started_at=NOW, completed_at=None, error=None, progress=None, attempts=1, cancel_requested=False,
+        lane=Lane(is_background=False, account_id=1, source="nyc3", target="ams3"),
     )
 ]  # fmt: skip
 

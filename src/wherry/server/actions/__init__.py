@@ -19,7 +19,7 @@ import msgspec
 
 from wherry.errors import ActionCancelled, AttemptsExhausted, ClaimLost, Unavailable, Unprocessable, WherryError
 from wherry.models import ActionError, ImageCreateRequest
-from wherry.server import lifecycle
+from wherry.server import lifecycle, metrics
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
 from wherry.server.actions.disks import Disks
@@ -108,7 +108,8 @@ class Actions:
         for kind in kinds:
             for name in kind.kinds:
                 engine.workflow(name, self._runner(kind))
-        self.faults = Faults({name for kind in kinds for name in kind.kinds}, regions.by_slug)
+        self.kinds = {name for kind in kinds for name in kind.kinds}
+        self.faults = Faults(self.kinds, regions.by_slug)
 
     def start(self, *, alone: bool) -> None:
         """Run what was accepted. ``alone`` says that no other process works on this catalog."""
@@ -321,6 +322,7 @@ class Actions:
             try:
                 run_to_its_end(action)
             except ClaimLost as lost:  # whoever has the action now ends it
+                metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
             if kind in (self._import, self._import_disk):
                 self.uploads.sweep()

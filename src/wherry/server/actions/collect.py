@@ -1,8 +1,8 @@
 """Collect: what nobody holds goes. The one way in which bytes disappear.
 
 First, in one transaction, objects that nobody holds are condemned: from then on nobody can hold them. Which those could
-be is looked for before that, and asked again for each of them in that transaction. Then they leave the stores, then
-their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
+be was written down when their last need went, and is asked again of each of them in that transaction. Then they leave
+the stores, then their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
 period and no listing of a store has a say in it.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import Unprocessable
 from wherry.models import CollectPlan
+from wherry.server import metrics
 from wherry.server.actions.progress import ProgressMeter, finished
 
 if TYPE_CHECKING:
@@ -64,19 +65,14 @@ class Collect:
     def _remove(self, action: ActionRecord) -> None:
         meter = ProgressMeter(self._catalog, action, "collect")
         self._remove_condemned(action, meter)  # by one that died
-        seen = 0
         while True:
-            with self._catalog.read() as reader:  # a look at all objects must not keep writers waiting
-                found = reader.unheld(reader.action(action.id).region, after=seen, limit=_BATCH)
+            with self._catalog.begin(by=action) as tx:
+                found = tx.loose(tx.action(action.id).region, limit=_BATCH)
+                tx.condemn(found)
             if found:
-                seen = found[-1]
-                with self._catalog.begin(by=action) as tx:
-                    tx.condemn(found)
                 self._remove_condemned(action, meter)
             elif self._is_over(action, meter):
                 return
-            else:
-                seen = 0
 
     def _remove_condemned(self, action: ActionRecord, meter: ProgressMeter) -> None:
         while condemned := self._condemned():
@@ -84,6 +80,7 @@ class Collect:
                 if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
                     self._regions.store(one.region).remove(one.key)
                 meter.advance(sent=1, sent_bytes=one.bytes)
+                metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
             with self._catalog.begin(by=action) as tx:
                 tx.forget_objects([one.id for one in condemned])
 

@@ -10,6 +10,7 @@ from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.formats import open_image
 from wherry.server.seed_disk import PUBLIC_IMAGES, SeedDisk
+from wherry.server.storage import Counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,8 +53,9 @@ class Disks:
         largest = min(self._largest_bytes, largest_bytes or self._largest_bytes)
         with self._open(action, largest) as (disk, position):
             meter = ProgressMeter(self._catalog, action, "store", position=position)
+            counted = Counted(meter, action.region, "imported")
             first = max(held.own_numbers, default=-1) + 1
-            manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=meter)
+            manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=counted)
             meter.write()
         if not manifest.virtual_size:
             raise FormatError("The disk image is empty.")

@@ -11,6 +11,7 @@ from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
+from wherry.server.storage import Counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,7 +99,8 @@ class ImportImage:
         plan = held.plan(manifest, action.account_id)
         holder = ActionHolder(self._catalog, action, region)
         done = frozenset(held.own_numbers)
-        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=meter)
+        counted = Counted(meter, region, "copied")
+        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=counted)
         found = HeldBlocks(self._catalog, target, action, region).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 

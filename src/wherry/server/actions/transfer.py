@@ -10,7 +10,7 @@ from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
-from wherry.server.storage import plan_copy
+from wherry.server.storage import Counted, plan_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ class Transfer:
         meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
         copy.target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
-            holder=ActionHolder(self._catalog, action, copy.region), watcher=meter,
+            holder=ActionHolder(self._catalog, action, copy.region), watcher=Counted(meter, copy.region, "copied"),
         )  # fmt: skip
         meter.write()
 

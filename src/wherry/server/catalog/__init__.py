@@ -9,6 +9,7 @@ its own, so one that fails takes nobody along. Between processes, one group writ
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from wherry.errors import Unavailable
+from wherry.server import metrics, tracing
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     check_current,
@@ -104,7 +106,7 @@ class Catalog:
         with self._my_turn() as group:
             try:
                 with group.connection.begin_nested():
-                    writer = Writer(group.connection, self._clock())
+                    writer = Writer(group.connection, self._clock(), tracing.carrier())
                     if by is not None:
                         writer.check_claim(by)
                     yield writer
@@ -114,6 +116,8 @@ class Catalog:
         group.committed.wait()
         if group.error is not None:
             raise Unavailable(f"The catalog could not take the change: {group.error}") from group.error
+        for told in writer.once_committed:
+            told()
 
     def close(self) -> None:
         """Let go of the database."""
@@ -151,11 +155,14 @@ class Catalog:
     def _commit(self, group: _Group) -> None:
         """End the group's transaction and tell its members how that went. No error leaves here but through them."""
         self._group = None
+        began = time.perf_counter()
         try:
             crash_point("catalog.before_commit")
             group.connection.commit()
             crash_point("catalog.after_commit")
+            metrics.committed(time.perf_counter() - began, group.size)
         except Exception as error:  # noqa: BLE001  whatever it was, each member must hear of it
+            metrics.commit_failed()
             group.error = error
         finally:
             group.connection.close()

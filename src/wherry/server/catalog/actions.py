@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.models import ActionError, Progress
+from wherry.server import metrics
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import ActionRecord
@@ -113,6 +115,9 @@ class ActionWriter(Changer, ActionReader):
             action_id = self._insert(t.actions, **values)
         except IntegrityError as error:
             raise Unprocessable(BUSY[resource]) from error
+        self.once_committed.append(partial(metrics.action_accepted, kind))
+        if completed:
+            self.once_committed.append(partial(metrics.action_ended, kind, 0.0))
         return ActionRecord(
             id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=resource_id,
             resource_type=values["resource_type"], region=region, started_at=started,
@@ -149,7 +154,7 @@ class ActionWriter(Changer, ActionReader):
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
         """End an action in progress, as errored where there is an error; one that has ended stays as it is."""
         running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
-        self.connection.execute(
+        ended = self.connection.execute(
             update(t.actions)
             .where(*running)
             .values(
@@ -158,7 +163,12 @@ class ActionWriter(Changer, ActionReader):
                 completed_at=_not_before_start(micros(self.moment)),
                 error=None if error is None else msgspec.json.encode(error).decode(),
             )
-        )
+            .returning(t.actions.c.type, t.actions.c.started_at)
+        ).first()
+        if ended is not None:
+            took = max(0.0, (self.moment - moment_of(ended.started_at)).total_seconds())
+            code = None if error is None else error.code
+            self.once_committed.append(partial(metrics.action_ended, ended.type, took, code))
 
     def remember(
         self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime

@@ -10,7 +10,7 @@ from sqlalchemy import exists, insert, select
 from wherry.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row, Select
 
@@ -71,12 +71,16 @@ class Asker:
 
 
 class Changer(Asker):
-    """Changes on one connection, in one transaction, at one moment. ``trace`` is the traceparent of who asked."""
+    """Changes on one connection, in one transaction, at one moment.
+
+    ``trace`` is the traceparent of who asked; ``once_committed`` is called when the change counts.
+    """
 
     def __init__(self, connection: Connection, moment: datetime, trace: str | None = None) -> None:
         super().__init__(connection)
         self.moment = moment
         self.trace = trace
+        self.once_committed: list[Callable[[], None]] = []
 
     def _insert(self, table: Any, **values: Any) -> int:
         key = self.connection.execute(insert(table), values).inserted_primary_key

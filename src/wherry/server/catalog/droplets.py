@@ -13,6 +13,7 @@ from wherry.server.backup_policy import Policy
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.images import ImageReader, ImageWriter
+from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import DropletRecord
 from wherry.server.catalog.tags import ids_of, names_of
 
@@ -136,8 +137,11 @@ class DropletWriter(ImageWriter, DropletReader):
         return self.droplet(droplet_id, account_id)
 
     def update_droplet(self, droplet_id: int, **values: Any) -> None:
-        """Change columns of a Droplet."""
+        """Change columns of a Droplet. The disk that it had, if it gets another one, is loose if nobody needs it."""
+        query = select(t.droplets.c.manifest_id).where(t.droplets.c.id == droplet_id)
+        had = self.connection.scalars(query).all() if "manifest_id" in values else []
         self.connection.execute(update(t.droplets).where(t.droplets.c.id == droplet_id).values(**values))
+        loosen(self.connection, [one for one in had if one is not None])
 
     def set_facts(self, droplet_id: int, facts: Mapping[str, Any]) -> None:
         """Change what wherry only keeps of a Droplet."""

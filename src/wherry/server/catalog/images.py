@@ -9,6 +9,7 @@ from sqlalchemy import bindparam, delete, exists, func, literal, or_, select, un
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
 from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
 from wherry.server.lifecycle import BUSY
@@ -247,8 +248,11 @@ class ImageWriter(TagWriter, ImageReader):
             self._insert(t.replicas, image_id=image_id, region=region, manifest_id=manifest_id)
 
     def remove_replica(self, replica_id: int) -> None:
-        """Record that an image is no longer in a region; what it needed there is not touched."""
+        """Record that an image is no longer in a region; what it needed there is loose if nobody else needs it."""
+        query = select(t.replicas.c.manifest_id).where(t.replicas.c.id == replica_id)
+        named = self.connection.scalars(query).all()
         self.connection.execute(delete(t.replicas).where(t.replicas.c.id == replica_id))
+        loosen(self.connection, named)
 
     # ------------------------------------------------------------------------------------------------ account transfers
 

@@ -1,14 +1,16 @@
 """Objects of the stores, and who needs them: a manifest that is named needs its packs, an action what it works on.
 
 An object that neither a replica nor a Droplet leads to, that no action holds and no export reads, is what ``collect``
-may remove. No clock and no listing has a say in that.
+may remove. No clock and no listing has a say in that. Nobody looks for such objects, either: whatever lets go of one
+writes it down as loose in the same transaction if that was its last need (``loosen``), so that a collect costs as much
+as there is to remove, and not as much as there is.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
 
 from wherry.errors import BlockMissing
 from wherry.server.catalog import tables as t
@@ -16,9 +18,9 @@ from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy import ColumnElement, Connection, Select
 
 
 class ObjectReader(Asker):
@@ -76,19 +78,22 @@ class ObjectReader(Asker):
         return [found[manifest_id] for manifest_id in likest if manifest_id in found][:most]
 
     def garbage(self, region: str | None = None) -> list[Garbage]:
-        """How much in each region nobody holds, what is condemned already included."""
-        query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(_unheld())
+        """How much in each region nobody needs, what is condemned already included."""
+        through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
+        loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
+        nobody = or_(t.objects.c.state == "condemned", and_(loose, _unheld()))
+        query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
         if region is not None:
             query = query.where(t.objects.c.region == region)
         rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
         return [Garbage(*row) for row in rows]
 
-    def unheld(self, region: str | None, *, after: int, limit: int) -> list[int]:
-        """The ids of objects that nobody needs now, in their order, from the one after ``after`` on."""
-        query = select(t.objects.c.id).where(t.objects.c.id > after, t.objects.c.state == "live", _unheld())
+    def loose(self, region: str | None, limit: int) -> list[int]:
+        """The ids of objects whose last need went, at most ``limit``; somebody may need one again by now."""
+        query = select(t.loose.c.object_id).join(t.objects, t.objects.c.id == t.loose.c.object_id)
         if region is not None:
             query = query.where(t.objects.c.region == region)
-        return list(self.connection.scalars(query.order_by(t.objects.c.id).limit(limit)))
+        return list(self.connection.scalars(query.order_by(t.loose.c.object_id).limit(limit)))
 
     def condemned(self, limit: int) -> list[ObjectRecord]:
         """Objects that are about to be removed, at most ``limit``."""
@@ -125,55 +130,99 @@ class ObjectWriter(Changer, ObjectReader):
 
     def end_read(self, read_id: int) -> None:
         """Say that a manifest is read no longer."""
+        read = self.connection.scalars(select(t.reads.c.manifest_id).where(t.reads.c.id == read_id)).all()
         self.connection.execute(delete(t.reads).where(t.reads.c.id == read_id))
+        loosen(self.connection, read)
 
     def drop_holds(self, action_id: int) -> None:
         """Let go of all that an action holds."""
+        held = self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)).all()
         self.connection.execute(delete(t.holds).where(t.holds.c.action_id == action_id))
+        loosen(self.connection, held)
 
     def condemn(self, object_ids: Sequence[int]) -> int:
-        """Mark those of these objects that nobody needs, so that nobody may hold them again; answers how many.
+        """Mark those of these loose objects that nobody needs, so that nobody may hold them again; answers how many.
 
-        What a manifest among them needed is needed by it no longer.
+        What a manifest among them needed is needed by it no longer: its packs are loose or thinner then. The others
+        are not loose any more: somebody needs them, and will write them down when that ends.
         """
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(object_ids), t.objects.c.state == "live", _unheld())
-        ids = self.connection.scalars(free).all()
-        self.connection.execute(update(t.objects).where(t.objects.c.id.in_(ids)).values(state="condemned"))
+        o = t.objects.c
+        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", _unheld())).all()
+        packs = self.connection.scalars(
+            select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(ids)).distinct()
+        ).all()
+        self.connection.execute(update(t.objects).where(o.id.in_(ids)).values(state="condemned"))
         self.connection.execute(delete(t.refs).where(or_(t.refs.c.manifest_id.in_(ids), t.refs.c.object_id.in_(ids))))
         self.connection.execute(delete(t.samples).where(t.samples.c.manifest_id.in_(ids)))
+        self.connection.execute(delete(t.lost).where(t.lost.c.manifest_id.in_(ids)))
+        self.connection.execute(delete(t.loose).where(t.loose.c.object_id.in_(object_ids)))
+        loosen(self.connection, packs)
+        self._thin(packs)
         return len(ids)
 
     def forget_objects(self, object_ids: Sequence[int]) -> None:
         """Drop the rows of objects that are no longer in their store."""
         for batch in batches(object_ids):
+            for table in (t.thinned, t.damages):
+                self.connection.execute(delete(table).where(table.c.object_id.in_(batch)))
             self.connection.execute(delete(t.objects).where(t.objects.c.id.in_(batch)))
 
     def add_manifest(
-        self, region: str, action_id: int, *, manifest_key: str, pack_keys: Sequence[str], samples: Iterable[int]
+        self, region: str, action_id: int, *, manifest_key: str, packs: Mapping[str, int], samples: Iterable[int]
     ) -> int:
         """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
 
-        A second time changes nothing. Raises BlockMissing if the action does not hold all of the objects: then they
-        might be gone by now.
+        ``packs`` says of each pack's key how many stored bytes the manifest has there. A second time changes nothing.
+        Raises BlockMissing if the action does not hold all of the objects: then they might be gone by now.
         """
         mine = self.connection.execute(_HELD, {"action": action_id, "region": region})
         held: dict[str, int] = {one.key: one.id for one in mine}
-        if unheld := {manifest_key, *pack_keys} - held.keys():
+        if unheld := {manifest_key, *packs} - held.keys():
             raise BlockMissing(f"the manifest names {min(unheld)} in {region}, which the action does not hold")
         manifest_id = held[manifest_key]
         if not self._exists(t.refs.c.manifest_id == manifest_id):
-            self._insert_all(t.refs, [{"object_id": held[key], "manifest_id": manifest_id} for key in pack_keys])
+            needs = [{"object_id": held[key], "manifest_id": manifest_id, "bytes": size} for key, size in packs.items()]
+            self._insert_all(t.refs, needs)
             rows = [{"region": region, "digest": one, "manifest_id": manifest_id} for one in sorted(set(samples))]
             self._insert_all(t.samples, rows)
         return manifest_id
+
+    def switch_manifest(self, old_id: int, new_id: int) -> bool:
+        """Let whatever names a manifest name another one of the same content; False if nothing names it by now."""
+        named = False
+        for table in (t.replicas, t.droplets):
+            names = table.c.manifest_id == old_id
+            named |= bool(self.connection.execute(update(table).where(names).values(manifest_id=new_id)).rowcount)
+        loosen(self.connection, [old_id])
+        return named
 
     def hold_manifest(self, action_id: int, manifest_id: int) -> None:
         """Hold a manifest that is named now, and with it all that it needs."""
         self._hold(action_id, [manifest_id])
 
+    def _thin(self, pack_ids: Sequence[int]) -> None:
+        """Write down of packs that are still needed that less of them may be."""
+        for batch in batches(pack_ids):
+            needed = (
+                select(t.objects.c.id)
+                .where(t.objects.c.id.in_(batch), ~_unheld())
+                .except_(select(t.thinned.c.object_id))
+            )
+            self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
+
     def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
         have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
         self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+
+
+def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
+    """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
+    for batch in batches(object_ids):
+        known = select(t.loose.c.object_id)
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", _unheld())
+        rows = [{"object_id": one} for one in connection.scalars(free.except_(known))]
+        if rows:
+            connection.execute(insert(t.loose), rows)
 
 
 _HELD = (

@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.accounts import AccountReader, AccountWriter
 from wherry.server.catalog.droplets import DropletReader, DropletWriter
-from wherry.server.catalog.objects import ObjectReader, ObjectWriter
+from wherry.server.catalog.objects import ObjectReader, ObjectWriter, loosen
 from wherry.server.catalog.uploads import UploadReader, UploadWriter
 from wherry.server.catalog.work import WorkReader, WorkWriter
 
@@ -47,3 +47,4 @@ class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, Upl
             delete(t.replicas).where(t.replicas.c.image_id.not_in(select(t.images.c.id).where(first)))
         )
         self.connection.execute(delete(t.images).where(~first))
+        loosen(self.connection, self.connection.scalars(select(t.objects.c.id)).all())

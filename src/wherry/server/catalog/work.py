@@ -15,6 +15,7 @@ from wherry.errors import ClaimLost
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.actions import ActionReader, ActionWriter, read_action
 from wherry.server.catalog.asking import batches, micros
+from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import ActionRecord, ProcessRecord
 from wherry.server.dispatch import Lane
 
@@ -75,8 +76,10 @@ class WorkWriter(ActionWriter, WorkReader):
             self.connection.execute(update(t.processes).where(row).values(beats=t.processes.c.beats + 1)).rowcount
         )
 
-    def remove_process(self, process_id: int, beats: int | None = None, *, has_left: bool = False) -> list[int] | None:
-        """Forget a process, and let others run what it ran; answers the ids of those actions.
+    def remove_process(
+        self, process_id: int, beats: int | None = None, *, has_left: bool = False
+    ) -> dict[int, str] | None:
+        """Forget a process, and let others run what it ran; answers the types of those actions by their ids.
 
         Of one that ``has_left`` of its own will, the attempts do not count. None, and nothing changes, if it is gone
         already, or has another count of ``beats`` by now and so is alive.
@@ -85,10 +88,13 @@ class WorkWriter(ActionWriter, WorkReader):
         if known is None or beats not in {None, known}:
             return None
         its_own = t.actions.c.process_id == process_id
-        running = list(self.connection.scalars(select(t.actions.c.id).where(its_own)))
+        rows = self.connection.execute(select(t.actions.c.id, t.actions.c.type).where(its_own))
+        running = {row.id: row.type for row in rows}
         free = {"process_id": None, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts - int(has_left)}
         self.connection.execute(update(t.actions).where(its_own).values(**free))
+        read = self.connection.scalars(select(t.reads.c.manifest_id).where(t.reads.c.process_id == process_id)).all()
         self.connection.execute(delete(t.reads).where(t.reads.c.process_id == process_id))
+        loosen(self.connection, read)
         self.connection.execute(delete(t.processes).where(t.processes.c.id == process_id))
         return running
 

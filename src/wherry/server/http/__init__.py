@@ -26,9 +26,12 @@ from wherry.server.http import (
     tags,
     transfers,
 )
+from wherry.server.http.health import Checks, Health, Well, health_endpoints, make_health_app
+from wherry.server.http.observed import named, observed
 from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
+from wherry.server.logs import bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
     from wherry.server.http.routes import Endpoint
 
-__all__ = ["HANDLERS", "Service", "Wire", "make_app"]
+__all__ = ["HANDLERS", "Checks", "Health", "Service", "Wire", "make_app", "make_health_app"]
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_GET.name: regions.get_account,
@@ -110,20 +113,24 @@ HANDLERS: dict[str, Callable[..., Any]] = {
 _EXPOSED = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id", "link")
 
 
-def make_app(service: Service, *, rate_limit: int = 0, test_mode: bool = False) -> ASGIApp:
-    """The web face of a service, as an ASGI application."""
+def make_app(
+    service: Service, *, rate_limit: int = 0, test_mode: bool = False, health: Health | None = None
+) -> ASGIApp:
+    """The web face of a service, as an ASGI application; it says that all is well unless ``health`` knows better."""
     gate = edge.Gate(service.catalog, rate_limit)
     served = [call for call in c.CALLS if test_mode or not call.test_mode]
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for call in served:
-        by_path[call.path][call.method] = _endpoint(call, service, gate)
+        by_path[call.path][call.method] = named(call.name, _endpoint(call, service, gate))
     for method, path in c.UNSERVED:
-        by_path[path][method] = _not_served(gate)
+        by_path[path][method] = named("unserved", _not_served(gate))
     document = edge.encode(openapi.document(served))
-    by_path["/openapi.json"]["GET"] = _fixed(document, "application/json")
+    by_path["/openapi.json"]["GET"] = named("openapi", _fixed(document, "application/json"))
     page = files("wherry.server.http") / "console" / "index.html"
-    by_path["/"]["GET"] = _fixed(page.read_bytes(), "text/html; charset=utf-8")
-    return _with_cors(serve_routes(Routes(by_path), _unknown(gate), _wrong_method(gate)))
+    by_path["/"]["GET"] = named("console", _fixed(page.read_bytes(), "text/html; charset=utf-8"))
+    for path, endpoints in health_endpoints(health or Well()).items():
+        by_path[path] = {method: named(path.strip("/"), endpoint) for method, endpoint in endpoints.items()}
+    return _with_cors(observed(serve_routes(Routes(by_path), _unknown(gate), _wrong_method(gate))))
 
 
 def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
@@ -139,18 +146,21 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
         return exchange
 
     def answer(request: Request, headers: dict[str, str], raw: bytes) -> Response:
-        body = handler(service, let_in(request, headers, raw))
+        exchange = let_in(request, headers, raw)
+        with bound(account_id=exchange.account_id):
+            body = handler(service, exchange)
         status = next((code for code, kind in call.replies.items() if kind is type(body)), call.status)
         return edge.reply(status, body, headers)
 
     async def endpoint(request: Request) -> Response:
-        headers = gate.headers()
+        headers = gate.headers(request)
         try:
             if iscoroutinefunction(handler):
                 exchange = await run_in_threadpool(let_in, request, headers, b"")
-                response: Response = await handler(service, exchange, headers)
+                with bound(account_id=exchange.account_id):
+                    response: Response = await handler(service, exchange, headers)
                 return response
-            if call.method == "GET":
+            if call.method == "GET" and service.catalog.is_local:
                 # Short reads of a local database that never wait for a writer: a thread would cost more than the read.
                 return answer(request, headers, b"")
             raw = b"" if call.body is None else await request.body()
@@ -164,7 +174,7 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
 def _not_served(gate: edge.Gate) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         missing = NotServed(f"wherry does not serve {request.method} {request.url.path}.")
-        return edge.error_reply(missing, gate.headers())
+        return edge.error_reply(missing, gate.headers(request))
 
     return endpoint
 
@@ -180,8 +190,8 @@ def _unknown(gate: edge.Gate) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         parts = request.url.path.split("/")
         if parts[1:2] == ["v2"] and len(parts) > 2 and parts[2] in c.UNSERVED_COLLECTIONS:  # noqa: PLR2004
-            return await _not_served(gate)(request)
-        return edge.error_reply(NotFound(GONE), gate.headers())
+            return await named("unserved", _not_served(gate))(request)
+        return edge.error_reply(NotFound(GONE), gate.headers(request))
 
     return endpoint
 
@@ -189,7 +199,7 @@ def _unknown(gate: edge.Gate) -> Endpoint:
 def _wrong_method(gate: edge.Gate) -> Callable[[Request, list[str]], Response]:
     def answer(request: Request, allowed: list[str]) -> Response:
         wrong = MethodNotAllowed(f"{request.url.path} does not take {request.method}.")
-        return edge.error_reply(wrong, {**gate.headers(), "allow": ", ".join(allowed)})
+        return edge.error_reply(wrong, {**gate.headers(request), "allow": ", ".join(allowed)})
 
     return answer
 

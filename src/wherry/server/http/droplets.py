@@ -192,7 +192,9 @@ def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.Fi
         assert droplet.manifest_id is not None
         store = service.regions.store(droplet.region)
         read_id = tx.begin_read(droplet.manifest_id, service.actions.process_id)
-        return transfers.File(f"droplet-{droplet.id}", droplet.fingerprint, store, droplet.manifest_key, read_id)
+        return transfers.File(
+            f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, store, droplet.manifest_key, read_id
+        )
 
     return find
 

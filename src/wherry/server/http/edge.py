@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-import uuid
 from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,7 +16,9 @@ from starlette.responses import Response
 
 from wherry import errors as e
 from wherry import models as m
+from wherry.server import metrics
 from wherry.server.catalog import GONE
+from wherry.server.http.observed import observation
 from wherry.server.lifecycle import NO_ACTION
 
 if TYPE_CHECKING:
@@ -178,14 +179,14 @@ class Gate:
         if not all(token.may(scope) for scope in call.scopes):
             raise e.Forbidden(UNAUTHORIZED)
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, request: Request) -> dict[str, str]:
         """The headers that every reply has, before its request was counted."""
         limit = self._rate_limit or SHOWN_LIMIT
         return {
             "ratelimit-limit": str(limit),
             "ratelimit-remaining": str(limit),
             "ratelimit-reset": str(int(time.time()) + HOUR_S),
-            "x-request-id": str(uuid.uuid4()),
+            "x-request-id": observation(request).id,
         }
 
 
@@ -204,8 +205,10 @@ class _RateLimit:
         headers["ratelimit-remaining"] = str(max(0, self._hourly - len(self._times) - 1))
         headers["ratelimit-reset"] = str(int((self._times[0] if self._times else now) + HOUR_S))
         if len(self._times) >= self._hourly:
+            metrics.rate_limited("hour")
             raise e.RateLimited("API Rate limit exceeded.")
         if recent > now - MINUTE_S:
+            metrics.rate_limited("minute")
             raise e.RateLimited("Too many requests", retry_after_s=int(recent + MINUTE_S - now) + 1)
         self._times.append(now)
 

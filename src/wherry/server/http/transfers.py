@@ -20,6 +20,7 @@ from wherry.server.catalog import GONE
 from wherry.server.formats import lay_out
 from wherry.server.http import images, wire
 from wherry.server.http.edge import reply
+from wherry.server.metrics import Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +115,7 @@ class File:
 
     name: str
     fingerprint: str
+    region: str
     store: Store
     manifest_key: str
     read_id: int
@@ -146,7 +148,7 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
         if x.request.method == "HEAD":
             _end_read(service, file)
             return Response(status_code=status, headers=about)
-        body = _kept(service, file, _render(file.store, manifest, layout, start, stop))
+        body = _kept(service, file, _render(file, manifest, layout, start, stop))
     except BaseException:
         _end_read(service, file)
         raise
@@ -175,7 +177,8 @@ def _find_replica(service: Service, x: Exchange) -> Callable[[Writer], File]:
             raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
         store = service.regions.store(replicas[0].region)
         read_id = tx.begin_read(replicas[0].manifest_id, service.actions.process_id)
-        return File(f"image-{image.id}", image.fingerprint or "", store, replicas[0].manifest_key, read_id)
+        source = replicas[0]
+        return File(f"image-{image.id}", image.fingerprint or "", source.region, store, source.manifest_key, read_id)
 
     return find
 
@@ -196,10 +199,10 @@ def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
     return start, stop
 
 
-def _render(store: Store, manifest: Manifest, layout: Layout, start: int, stop: int) -> Iterator[bytes]:
+def _render(file: File, manifest: Manifest, layout: Layout, start: int, stop: int) -> Iterator[bytes]:
     extents = list(layout.extents(start, stop)) if stop - start < _PIECE else layout.extents(start, stop)
     wanted = [manifest.first_place(one.block) for one in layout.extents(start, stop) if one.block is not None]
-    blocks = store.read_blocks(manifest, wanted)
+    blocks = _read(file, manifest, wanted)
     for extent in extents:
         if extent.block is not None:
             data = next(blocks)
@@ -208,6 +211,13 @@ def _render(store: Store, manifest: Manifest, layout: Layout, start: int, stop: 
             yield data
         else:
             yield extent.data if extent.data is not None else ZEROS[: extent.length]
+
+
+def _read(file: File, manifest: Manifest, places: list[int]) -> Iterator[bytes]:
+    moves = Moves(file.region, "exported")
+    for place, data in zip(places, file.store.read_blocks(manifest, places), strict=True):
+        moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
+        yield data
 
 
 # ------------------------------------------------------------------------------------------------ controls for tests

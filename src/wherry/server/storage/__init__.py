@@ -13,11 +13,18 @@ from urllib.parse import unquote, urlsplit
 from wherry.errors import StorageError
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
+from wherry.server.storage.backends.measured import Measured
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
+from wherry.server.storage.backends.paced import Pace, Paced
+from wherry.server.storage.backends.sealed import Sealed
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+from wherry.server.storage.counted import Counted
+from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.plan import CopyPlan, plan_copy
+from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
 
@@ -25,39 +32,65 @@ __all__ = [
     "FEW_BLOCKS",
     "Backend",
     "CopyPlan",
+    "Counted",
     "DiskBlocks",
     "Entry",
     "Fault",
     "Holder",
+    "Keyring",
     "Known",
     "LocalBackend",
     "Located",
     "Manifest",
+    "Measured",
     "MemoryBackend",
+    "ObjectStoreBackend",
+    "Pace",
+    "Paced",
+    "Probe",
     "Rescue",
+    "Sealed",
     "Store",
+    "StoreOptions",
     "Upload",
     "Watcher",
     "is_sampled",
     "live_places",
+    "load_keyring",
+    "new_key_line",
+    "open_backend",
     "open_store",
     "plan_copy",
+    "probe",
     "sample_number",
 ]  # fmt: skip
 
 _memories: dict[str, MemoryBackend] = {}
 
 
-def open_store(url: str) -> Store:
-    """Open a region's store: ``file:///folder``, ``/folder`` or ``memory://name`` (which lives as long as the process).
+def open_store(url: str, options: StoreOptions | None = None) -> Store:
+    """Open a region's store over the backend of a URL; see ``open_backend``."""
+    return Store(open_backend(url, options))
 
-    Raises StorageError for a URL of any other kind, StoreUnavailable or StoreFull if the folder can't be made.
+
+def open_backend(url: str, options: StoreOptions | None = None) -> Backend:
+    """Open where the keys of a store lie.
+
+    ``file:///folder`` or ``/folder``; ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, for
+    which alone the options are; ``memory://name``, which lives as long as the process.
+
+    Raises StorageError for a URL of any other kind, StoreUnavailable or StoreFull if the folder can't be made,
+    StoreRefused for a bucket whose URL or credentials can't be used. A bucket is not asked anything yet.
     """
     parts = urlsplit(url)
     if url.startswith("/"):
-        return Store(LocalBackend(Path(url)))
+        return LocalBackend(Path(url))
     if parts.scheme == "file":
-        return Store(LocalBackend(Path(unquote(parts.path))))
+        return LocalBackend(Path(unquote(parts.path)))
     if parts.scheme == "memory":
-        return Store(_memories.setdefault(parts.netloc, MemoryBackend()))
-    raise StorageError(f"A store's URL is file://, memory:// or an absolute path; found {url!r}.")
+        return _memories.setdefault(parts.netloc, MemoryBackend())
+    if parts.scheme in OBJECT_SCHEMES:
+        return open_bucket(url, options or StoreOptions())
+    raise StorageError(
+        f"A store's URL is s3://, gs://, az://, file://, memory:// or an absolute path; found one of {parts.scheme!r}."
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing
+from wherry.server import tracing
+from wherry.server.logs import Threads
 from wherry.server.storage.block import check_stored, decode, encode
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.pack import PackWriter
@@ -45,7 +46,7 @@ class PackCopier:
     def copy(self, done: frozenset[int]) -> None:
         """Copy all packs but those that are done. The first error stops all threads, and is raised."""
         self._todo.extend(number for number in range(len(self._plan.packs)) if number not in done)
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
+        with Threads(THREADS, thread_name_prefix="copy") as pool:
             for _ in range(min(THREADS, len(self._todo))):
                 pool.submit(self._work)
         if self._errors:
@@ -69,7 +70,11 @@ class PackCopier:
     def _copy_pack(self, number: int, buffer: memoryview) -> None:
         places = self._plan.packs[number]
         lengths = self._plan.manifest.stored_lengths
-        with self._target.create() as upload:
+        # One span a pack, with its blocks as a count: a pack may have thousands, and a span keeps few events.
+        with (
+            tracing.span("copy pack", action_id=self._action_id, pack=number, blocks=len(places)) as copying,
+            self._target.create() as upload,
+        ):
             pack = PackWriter(upload, self._action_id, number)
             for place, (entry, stored) in zip(places, self._read_checked(places, buffer), strict=True):
                 if self._errors:
@@ -77,6 +82,7 @@ class PackCopier:
                 pack.append(entry, stored)
                 self._watcher.advance(sent=1, sent_bytes=lengths[place])  # as planned, also where it was rescued
             pack.close(lambda key, size: self._holder.pack(number, key, size))
+            copying.note(bytes=sum(lengths[place] for place in places))
 
     def _read_checked(self, places: Sequence[int], buffer: memoryview) -> Iterator[tuple[Entry, bytes | memoryview]]:
         """Stored blocks at these places, checked against the manifest; good until the next is asked for."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from wherry.fingerprint import BLOCK_SIZE, block_digest, is_zero
+from wherry.server.logs import Threads
 from wherry.server.storage.block import encode
 from wherry.server.storage.manifest import Manifest
 from wherry.server.storage.pack import PackSeries
@@ -50,7 +50,7 @@ class DiskWriter:
     ) -> None:
         self._known = known
         self._watcher = watcher
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._pool = Threads(THREADS, thread_name_prefix="store")
         self._free: list[bytearray] = []
         self._unmade = _BUFFERS * THREADS  # a small disk needs fewer
         self._flight: deque[tuple[bytearray, Future[_Prepared | None]]] = deque()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt
+from wherry.server import tracing
 from wherry.server.storage.block import check
 
 if TYPE_CHECKING:
@@ -25,4 +26,5 @@ def rescued(rescue: Rescue | None, entry: Entry, key: str, error: BlockCorrupt |
         raise error from wrong
     if (found.digest, found.plain_length) != (entry.digest, entry.plain_length):
         raise error
+    tracing.happened("block rescued", block=entry.digest.hex(), pack=key, code=error.id)
     return found, stored

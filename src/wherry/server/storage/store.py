@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
+from wherry.server.logs import Threads
 from wherry.server.storage.block import check, check_stored, decode
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.disk_writer import THREADS, DiskWriter
@@ -230,7 +230,7 @@ class Store:
 def _in_order(call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """What a call answers for each item, in their order, with a thread a core a few items ahead."""
     ahead: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+    with Threads(THREADS, thread_name_prefix="read") as pool:
         try:
             for item in items:
                 ahead.append(pool.submit(call, item))

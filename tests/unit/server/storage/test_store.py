@@ -22,9 +22,19 @@ from wherry.errors import (
     StoreUnavailable,
 )
 from wherry.fingerprint import BLOCK_SIZE, block_digest
-from wherry.server.storage import Entry, LocalBackend, MemoryBackend, Store, open_store, plan_copy
+from wherry.server.storage import (
+    Entry,
+    Keyring,
+    LocalBackend,
+    MemoryBackend,
+    Sealed,
+    Store,
+    open_store,
+    plan_copy,
+)
 from wherry.server.storage.block import PLAIN, ZSTD
 from wherry.server.storage.copier import PackCopier
+from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import PACK_SIZE
 from wherry.testing.faults import Flaky, Full, Slow, Torn
 
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from wherry.server.storage import CopyPlan, Located, Manifest
+    from wherry.server.storage import Backend, CopyPlan, Located, Manifest
 
 
 class Disk:
@@ -112,14 +122,22 @@ def located(manifest: Manifest) -> dict[bytes, tuple[str, Entry]]:
     return {manifest.digest(place): (manifest.pack(place), manifest.entry(place)) for place in range(len(manifest))}
 
 
-@pytest.fixture(params=["memory", "local"])
+KINDS: dict[str, Callable[[Path], Backend]] = {
+    "memory": lambda _: MemoryBackend(),
+    "local": LocalBackend,
+    "sealed": lambda folder: Sealed(LocalBackend(folder), Keyring((Key(folder.name, folder.name.encode() * 32),))),
+}
+
+
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "source"))
+    return Store(KINDS[request.param](tmp_path / "source"))
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=KINDS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "target"))
+    """A store beside the first one; where both are sealed, each has a key of its own."""
+    return Store(KINDS[request.param](tmp_path / "target"))
 
 
 @pytest.fixture(scope="module")
@@ -810,7 +828,7 @@ def test_open_store_by_url(tmp_path: Path) -> None:
     assert open_store("memory://one").backend is not open_store("memory://two").backend
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "relative/folder", "", "http://host/"])
+@pytest.mark.parametrize("url", ["ftp://bucket", "relative/folder", "", "http://host/"])
 def test_open_store_refuses_other_urls(url: str) -> None:
     """A URL of an unknown kind is an error, never a store in some other place."""
     with pytest.raises(StorageError, match="URL"):

@@ -1,0 +1,153 @@
+"""What an operator does beside the service: check, db, regions, token, and what makes and lists accounts."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from wherry.cli.server_options import in_catalog, located
+from wherry.server.app import check_data, open_accounts, open_tokens, schema_of, upgrade_postgres
+from wherry.server.regions_check import RegionReport, check_regions
+from wherry.server.storage import new_key_line
+
+if TYPE_CHECKING:
+    from wherry.server.app import Finding, Settings
+
+
+@click.command()
+@located
+@click.option("--read-data", is_flag=True, help="Read every block of every image, too.")
+def check(where: Settings, *, read_data: bool) -> None:
+    """Compare what the catalog says with what the stores hold."""
+    findings = list(check_data(where, deep=read_data))
+    for one in findings:
+        click.echo(_line(one))
+    harmful = sum(one.harmful for one in findings)
+    click.echo(f"{harmful} faults, {len(findings) - harmful} leftovers" if findings else "clean")
+    sys.exit(1 if findings else 0)
+
+
+def _line(finding: Finding) -> str:
+    return f"{'fault   ' if finding.harmful else 'leftover'}  {finding.region:6}  {finding.what}"
+
+
+@click.group()
+def regions() -> None:
+    """Prove the stores of regions."""
+
+
+@regions.command("check")
+@located
+@click.option("--quick", is_flag=True, help="Write 1 MiB in place of a whole pack (64 MiB).")
+@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+def check_stores(where: Settings, slugs: tuple[str, ...], *, quick: bool) -> None:
+    """Write, read, list and delete in each region's store, and say which does not keep what it promises.
+
+    What is written is removed again. A service may be running.
+    """
+    failed = [report.slug for report in check_regions(where, slugs, quick=quick) if not _told(report)]
+    click.echo(f"not fit for use: {', '.join(failed)}" if failed else "all stores keep what they promise")
+    sys.exit(1 if failed else 0)
+
+
+@regions.command("new-key")
+def new_key() -> None:
+    """Make a key to seal a region with: a line of its file of keys. Keep it safe: without it, the bytes are lost."""
+    click.echo(new_key_line())
+
+
+def _told(report: RegionReport) -> bool:
+    """Show a region's report as it comes; answers whether all is well."""
+    click.echo(f"{report.slug}  {report.store_url}")
+    well = True
+    for one in report.probes:
+        click.echo(f"  {'ok' if one.fault is None else 'FAILED':6}  {one.name:15}  {one.fault or ''}".rstrip())
+        well = well and one.fault is None
+    return well
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke tokens."""
+
+
+@token.command("create")
+@in_catalog
+@click.option("--name", default="unnamed", show_default=True, help="What it is for.")
+@click.option("--scope", "scopes", multiple=True, help="A scope it has, such as image:read; none is full access.")
+@click.option("--account", metavar="EMAIL_OR_UUID", help="Whose it is; the operator's unless told.")
+def create_token(where: Settings, name: str, scopes: tuple[str, ...], account: str | None) -> None:
+    """Make a token. Its secret is shown this once."""
+    with open_tokens(where) as tokens:
+        click.echo(tokens.create(name, scopes, account))
+
+
+@token.command("list")
+@in_catalog
+def list_tokens(where: Settings) -> None:
+    """List all tokens."""
+    with open_tokens(where) as tokens:
+        for one, account in tokens.list():
+            state = "revoked" if one.revoked_at else "valid"
+            scopes = "full access" if one.scopes is None else " ".join(sorted(one.scopes))
+            made = f"{one.created_at:%Y-%m-%dT%H:%M:%SZ}"
+            click.echo(f"{one.id:>5}  {state:8}  {made}  {account.email:24}  {one.name:20}  {scopes}")
+
+
+@token.command("revoke")
+@in_catalog
+@click.argument("token_id", type=int)
+def revoke_token(where: Settings, token_id: int) -> None:
+    """End a token's validity."""
+    with open_tokens(where) as tokens:
+        tokens.revoke(token_id)
+
+
+@click.command("create")
+@in_catalog
+@click.option("--email", required=True, help="The address of its owner.")
+@click.option("--name", help="What it is called; the part before the @ unless told.")
+def create_account(where: Settings, email: str, name: str | None) -> None:
+    """Make an account, and its first token. The secret is shown this once."""
+    with open_accounts(where) as accounts:
+        account, secret = accounts.create(email, name)
+    click.echo(f"{account.uuid}  {secret}")
+
+
+@click.command("list")
+@in_catalog
+def list_accounts(where: Settings) -> None:
+    """List all accounts; the first one is the operator's."""
+    with open_accounts(where) as accounts:
+        for one in accounts.list():
+            click.echo(f"{one.uuid}  {one.email:24}  {one.name}")
+
+
+@click.group()
+def db() -> None:
+    """The PostgreSQL database that several processes share."""
+
+
+@db.command("upgrade")
+@in_catalog
+def upgrade_db(where: Settings) -> None:
+    """Bring the database's tables up to date; all or nothing."""
+    upgrade_postgres(_given(where))
+    click.echo(f"schema {schema_of(_given(where))[0]}")
+
+
+@db.command("current")
+@in_catalog
+def current_db(where: Settings) -> None:
+    """Say which schema the database has, and which this program needs."""
+    found, needed = schema_of(_given(where))
+    click.echo(f"schema {found or 'none'}, needed {needed}")
+    sys.exit(0 if found == needed else 1)
+
+
+def _given(where: Settings) -> str:
+    if where.database is None:
+        raise click.UsageError("--database URL is wanted; a catalog in a data folder is kept up to date by itself")
+    return where.database

@@ -1,0 +1,122 @@
+"""Options of the commands that need the service's own parts, gathered into its settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import wraps
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wherry.server.app import Settings
+from wherry.server.logs import set_up_logging
+from wherry.server.settings import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Command = Callable[..., Any]
+
+file_path = click.Path(path_type=Path, dir_okay=False)
+
+
+class Networks(click.ParamType[Network]):
+    """A network in CIDR notation."""
+
+    name = "cidr"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Network:
+        """Read it."""
+        try:
+            return ip_network(str(value), strict=False)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Address(click.ParamType[tuple[str, int]]):
+    """A host and a port."""
+
+    name = "host:port"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Read it."""
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 1 << 16):  # noqa: PLR2004  digits
+            self.fail("HOST:PORT is wanted, with a port up to 65535", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+_CATALOG = (
+    click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"),
+                 show_default=True, envvar="WHERRY_DATA", help="The folder that keeps everything."),
+    click.option("--database", envvar="WHERRY_DATABASE", metavar="URL",
+                 help="A PostgreSQL database for several processes (postgresql://user:password@host/name); better "
+                 "given as WHERRY_DATABASE, since others can see a command line."),
+)  # fmt: skip
+_REGIONS = (
+    click.option("--regions", default="", help="Slugs, separated by commas; all known ones unless told."),
+    click.option("--regions-file", type=file_path, envvar="WHERRY_REGIONS_FILE",
+                 help="A TOML file that says which regions there are, and where their stores lie."),
+)  # fmt: skip
+_WORK = (
+    click.option("--concurrency", "slots", default=8, show_default=True, type=click.IntRange(1, 256),
+                 help="How many actions run at a time in this process."),
+    click.option("--lease", "lease_s", default=10.0, show_default=True, type=click.FloatRange(0.5, 3600),
+                 help="Seconds of silence after which a process is taken for dead, and others take over."),
+    click.option("--patience", "patience_s", default=60.0, show_default=True, type=click.FloatRange(0, 86400),
+                 help="Seconds for which a step is tried again where a store or the database does not answer."),
+    click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
+                 help="Seconds that running actions have to end when the process stops; others take over the rest."),
+    click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
+                 help="A network of private addresses that imports may read."),
+    click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
+)  # fmt: skip
+_LOG = (
+    click.option("--log-level", default="info", show_default=True, help="What is logged on stderr.",
+                 type=click.Choice(["debug", "info", "warning", "error"])),
+    click.option("--log-format", default="text", show_default=True, help="How: for people, or a JSON object a line.",
+                 type=click.Choice(["text", "json"])),
+)  # fmt: skip
+
+
+def in_catalog(command: Command) -> Command:
+    """Give a command the options that say which catalog is meant; it gets them as ``where``, in settings."""
+
+    @wraps(command)
+    def run(data: Path, database: str | None, **others: Any) -> Any:
+        return command(where=Settings(data=data, database=database), **others)
+
+    return _with(_CATALOG, run)
+
+
+def located(command: Command) -> Command:
+    """As ``in_catalog``, and which regions there are."""
+
+    @wraps(command)
+    def run(where: Settings, regions: str, regions_file: Path | None, **others: Any) -> Any:
+        slugs = tuple(slug.strip() for slug in regions.split(",") if slug.strip())
+        if slugs and regions_file:
+            raise click.UsageError("--regions and --regions-file exclude each other; the file names its regions")
+        return command(where=replace(where, regions=slugs, regions_file=regions_file), **others)
+
+    return in_catalog(_with(_REGIONS, run))
+
+
+def as_worker(command: Command) -> Command:
+    """Give a command that is ``located`` the options of whoever runs actions, and of its log; ``where`` has them."""
+
+    @wraps(command)
+    def run(where: Settings, max_image_gb: int, log_level: str, log_format: Any, **others: Any) -> Any:
+        set_up_logging(log_level, log_format)
+        given = {name: others.pop(name) for name in ("slots", "lease_s", "patience_s", "grace_s", "import_from")}
+        return command(where=replace(where, largest_image_bytes=max_image_gb << 30, **given), **others)
+
+    return _with(_WORK + _LOG, run)
+
+
+def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

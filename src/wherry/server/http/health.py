@@ -1,0 +1,145 @@
+"""What is asked of a process by whoever watches over it: does it live, can it serve, what has it done.
+
+Answered without a token, outside the API: ``/healthz``, ``/readyz`` and ``/metrics``.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from anyio import CapacityLimiter, fail_after
+from anyio.to_thread import run_sync
+from starlette.responses import PlainTextResponse, Response
+
+from wherry.errors import WherryError
+from wherry.server import metrics
+from wherry.server.http.edge import encode
+from wherry.server.http.routes import Routes, serve_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from wherry.server.http.routes import Endpoint
+    from wherry.server.metrics import Census
+
+T = TypeVar("T")
+
+log = logging.getLogger("wherry.http")
+
+_PATIENCE_S = 2.0
+_AT_ONCE = 2  # threads for these questions alone: a catalog that hangs must not take those of the API
+
+
+class Health(Protocol):
+    """Who knows how a process is. Both are called in a thread, and given up after two seconds."""
+
+    def ready(self) -> Mapping[str, str | None]:
+        """What serving needs, each with what is wrong with it, or None where it is well."""
+
+    def census(self) -> Census | None:
+        """What the service as a whole has; None if the catalog can't say."""
+
+
+class Well:
+    """The health of a process that asks nobody: all is well, and nothing is known of the service as a whole."""
+
+    def ready(self) -> Mapping[str, str | None]:
+        """Nothing is needed."""
+        return {}
+
+    def census(self) -> Census | None:
+        """Nothing is known."""
+        return metrics.Census()
+
+
+class Checks:
+    """Health by a check for each thing that serving needs, which raises where that is not well."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], object]], census: Callable[[], Census]) -> None:
+        self._checks = checks
+        self._census = census
+
+    def ready(self) -> Mapping[str, str | None]:
+        """Run all checks."""
+        return {name: _wrong(check) for name, check in self._checks.items()}
+
+    def census(self) -> Census | None:
+        """Ask the catalog."""
+        try:
+            return self._census()
+        except Exception:
+            log.warning("census.failed", exc_info=True)
+            return None
+
+
+def health_endpoints(health: Health) -> dict[str, dict[str, Endpoint]]:
+    """Who answers for a process's health, by path and method."""
+    asked = _Asked(health)
+    return {
+        "/healthz": {"GET": asked.alive},
+        "/readyz": {"GET": asked.ready},
+        "/metrics": {"GET": asked.metrics},
+    }
+
+
+def make_health_app(health: Health) -> ASGIApp:
+    """An application that serves a process's health and nothing else; for workers, which have no web face."""
+
+    async def unknown(_request: Request) -> Response:
+        return PlainTextResponse("Not found.\n", HTTPStatus.NOT_FOUND)
+
+    def wrong_method(_request: Request, allowed: list[str]) -> Response:
+        return PlainTextResponse("Not allowed.\n", HTTPStatus.METHOD_NOT_ALLOWED, {"allow": ", ".join(allowed)})
+
+    return serve_routes(Routes(health_endpoints(health)), unknown, wrong_method)
+
+
+class _Asked:
+    """Answers the three questions."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._threads = CapacityLimiter(_AT_ONCE)
+
+    async def alive(self, _request: Request) -> Response:
+        return _json(HTTPStatus.OK, {"status": "alive"})
+
+    async def ready(self, _request: Request) -> Response:
+        late: Mapping[str, str | None] = {"answer": f"no answer within {_PATIENCE_S:.0f} s"}
+        parts = await self._ask(self._health.ready, late)
+        is_ready = not any(parts.values())
+        shown = {name: wrong or "ok" for name, wrong in parts.items()}
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(status, {"status": "ready" if is_ready else "not ready", "parts": shown})
+
+    async def metrics(self, _request: Request) -> Response:
+        census = await self._ask(self._health.census, None)
+        return Response(metrics.exposition(census), headers={"content-type": metrics.MEDIA_TYPE})
+
+    async def _ask(self, question: Callable[[], T], late: T) -> T:
+        try:
+            with fail_after(_PATIENCE_S):
+                return await run_sync(question, abandon_on_cancel=True, limiter=self._threads)
+        except TimeoutError:
+            return late
+
+
+def _wrong(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except WherryError as error:
+        return error.message
+    except Exception as error:
+        log.warning("ready.failed", exc_info=True)
+        return type(error).__name__  # its message is for the log: whoever asks here has shown no token
+    return None
+
+
+def _json(status: HTTPStatus, body: Any) -> Response:
+    headers = {"content-type": "application/json; charset=utf-8", "cache-control": "no-store"}
+    return Response(encode(body), status, headers)

@@ -1,0 +1,84 @@
+"""A backend whose calls are counted and timed, around any other."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from wherry.server.metrics import StoreCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wherry.server.storage.backends import Backend, Upload
+
+
+class Measured:
+    """Passes every call on, and counts it for a region. The closest wrapper to the driver sees each single try."""
+
+    def __init__(self, inner: Backend, region: str) -> None:
+        self._inner = inner
+        self._calls = StoreCalls(region)
+
+    def read(self, key: str, offset: int, into: memoryview) -> None:
+        """Fill a buffer with an object's bytes from an offset on."""
+        with self._calls.call("read"):
+            self._inner.read(key, offset, into)
+        self._calls.read(len(into))
+
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, or None."""
+        with self._calls.call("size"):
+            return self._inner.size(key)
+
+    @contextmanager
+    def create(self) -> Iterator[Upload]:
+        """Begin an object; leaving the context without publishing discards it."""
+        with ExitStack() as upload:
+            with self._calls.call("create"):
+                inner = upload.enter_context(self._inner.create())
+            yield _MeasuredUpload(inner, self._calls)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Every published object whose key begins so, with its size. Timed until the first one is there."""
+        with self._calls.call("list"):
+            found = iter(self._inner.list(prefix))
+            first = next(found, None)
+        if first is not None:
+            yield first
+            with self._calls.part("list"):
+                yield from found
+
+    def delete(self, key: str) -> None:
+        """Remove an object, durably."""
+        with self._calls.call("delete"):
+            self._inner.delete(key)
+
+    def sweep_unfinished(self) -> None:
+        """Remove what uploads of dead processes left behind."""
+        with self._calls.call("sweep_unfinished"):
+            self._inner.sweep_unfinished()
+
+
+class _MeasuredUpload:
+    """An upload whose calls are counted and timed."""
+
+    def __init__(self, inner: Upload, calls: StoreCalls) -> None:
+        self._inner = inner
+        self._calls = calls
+
+    def write(self, *parts: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        with self._calls.call("write"):
+            self._inner.write(*parts)
+        self._calls.written(sum(map(len, parts)))
+
+    def sync(self) -> None:
+        """Make what was written survive power loss."""
+        with self._calls.call("sync"):
+            self._inner.sync()
+
+    def publish(self, key: str) -> None:
+        """Give the object its name."""
+        with self._calls.call("publish"):
+            self._inner.publish(key)
