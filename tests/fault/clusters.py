@@ -10,9 +10,11 @@ from sqlalchemy import create_engine, make_url, select
 from wherry.server.catalog.tables import metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from wherry.testing.cluster import Cluster
+    from wherry.testing.process import Process
 
 UNFENCED = (
     sys.executable, "-c",
@@ -22,6 +24,29 @@ UNFENCED = (
     "main()\n",
 )  # fmt: skip
 """A worker that does not ask whether its claim is the last one: what the tests must catch."""
+
+
+REGION = """
+[regions.{slug}]
+store = "{url}"
+endpoint = "{endpoint}"
+credentials = "TEST"
+connect_timeout_s = 2
+request_timeout_s = {timeout_s}
+retries = 1
+"""
+
+
+def write_regions(path: Path, endpoint: str, stores: Mapping[str, str], *, timeout_s: float = 10) -> Path:
+    """A regions file: the URL of each region's store, all behind one endpoint."""
+    text = (REGION.format(slug=slug, url=url, endpoint=endpoint, timeout_s=timeout_s) for slug, url in stores.items())
+    path.write_text("".join(text))
+    return path
+
+
+def says(process: Process, event: str, action_id: int) -> bool:
+    """Whether a process has logged this event of an action."""
+    return any(event in line and f"action_id={action_id} " in f"{line} " for line in process.said().splitlines())
 
 
 def rows(database: str) -> dict[str, list[tuple[Any, ...]]]:

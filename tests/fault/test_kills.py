@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pytest
+from tests.fault.clusters import write_regions
+from tests.support.buckets import ENVIRON
 
 from wherry import Client, ConnectionFailed, NotFound, Unprocessable
 from wherry.server.app import Settings, check_data, open_accounts
@@ -26,8 +28,10 @@ from wherry.testing.cluster import Cluster
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from tests.support.buckets import Buckets
 
     from wherry.models import Image
     from wherry.testing.postgres import PostgresServer
@@ -175,13 +179,22 @@ class Embedded:
 
 
 class Many:
-    """A web face and a worker, PostgreSQL and folders. Workers go by the real time, so nothing here sets a clock."""
+    """A web face and a worker, PostgreSQL, and folders or buckets.
+
+    Workers go by the real time, so nothing here sets a clock.
+    """
 
     has_clock = False
 
-    def __init__(self, data: Path, postgres: PostgresServer, database: str) -> None:
+    def __init__(self, data: Path, postgres: PostgresServer, database: str, buckets: Buckets | None) -> None:
         self._postgres = postgres
-        self._cluster = Cluster(data, database, regions=SLUGS, lease_s=0.5)
+        self._buckets = buckets
+        self._stores: dict[str, str] = {}
+        regions: Path | tuple[str, ...] = SLUGS
+        if buckets is not None:
+            self._stores = {slug: buckets.new_url() for slug in SLUGS}
+            regions = write_regions(data.with_name(f"{data.name}.toml"), buckets.url, self._stores)
+        self._cluster = Cluster(data, database, regions=regions, lease_s=0.5)
 
     @property
     def data(self) -> Path:
@@ -210,7 +223,11 @@ class Many:
 
     def copy(self, folder: Path) -> Many:
         shutil.copytree(self.data, folder)
-        return Many(folder, self._postgres, self._postgres.copy_database(self._cluster.database))
+        copy = Many(folder, self._postgres, self._postgres.copy_database(self._cluster.database), self._buckets)
+        for slug, url in self._stores.items():
+            assert self._buckets is not None
+            self._buckets.copy(url, copy._stores[slug])
+        return copy
 
     def check(self) -> str:
         return self._cluster.check()
@@ -225,6 +242,9 @@ class Many:
     def remove(self) -> None:
         self._cluster.__exit__()
         self._postgres.drop_database(self._cluster.database)
+        for url in self._stores.values():
+            assert self._buckets is not None
+            self._buckets.empty(url)
         shutil.rmtree(self.data)
         for process in (*self._cluster.workers, self._cluster.face):
             process.log.unlink()
@@ -253,19 +273,30 @@ class Prepared:
     other: bytes
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, disk: bytes) -> Prepared:
+SITES = ("sqlite and folders", "postgres and buckets", *(("postgres and folders",) if EVERY else ()))
+
+
+@pytest.fixture(scope="module", params=SITES)
+def prepared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, disk: bytes
+) -> Iterator[Prepared]:
     """A site to copy."""
     folder = tmp_path_factory.mktemp("prepared") / "data"
+    database, _, stores = request.param.partition(" and ")
     site: Embedded | Many = Embedded(folder)
-    if request.param == "postgres":
-        postgres = request.getfixturevalue("postgres")
-        site = Many(folder, postgres, postgres.new_database())
-    site.start()
-    try:
-        return _prepare(site, disk[9 * MIB :])  # still two packs
-    finally:
-        site.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        if database == "postgres":
+            for name, value in ENVIRON.items():
+                patch.setenv(name, value)
+            postgres = request.getfixturevalue("postgres")
+            buckets = request.getfixturevalue("buckets") if stores == "buckets" else None
+            site = Many(folder, postgres, postgres.new_database(), buckets)
+        site.start()
+        try:
+            at = _prepare(site, disk[9 * MIB :])  # still two packs
+        finally:
+            site.stop()
+        yield at
 
 
 def _prepare(site: Embedded | Many, disk: bytes) -> Prepared:
@@ -520,8 +551,8 @@ LIKE_ANOTHER = (
     "step.before.", "engine.after_beat", "local.after_create", "local.after_mkdir", "local.after_sync",
     "spool.before_sync", "spool.after_write", "spool.before_unlink", "spool.after_unlink",
 )  # fmt: skip
-# What is tried by default on PostgreSQL: a claim, a commit, a pack between its row and its name, a step that is done.
-FEW = ("engine.after_claim", "catalog.before_commit", "local.before_link", "step.recorded.copy")
+# What is tried by default on PostgreSQL: amid a transaction, and between an object's row and its put.
+FEW = ("catalog.before_commit", "bucket.before_put")
 
 
 def _cases(run: str, site: Embedded | Many) -> list[Case]:

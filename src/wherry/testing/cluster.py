@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from wherry.server.app import Settings, check_data, upgrade_postgres
@@ -13,7 +14,6 @@ from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from wherry import Action, Client
 
@@ -42,19 +42,20 @@ class WorkerProcess(Process):
 class Cluster:
     """A web face without a worker, and workers that are added; all are ended when the context is left.
 
-    The regions are folders of one data folder. ``lease_s`` is how long any process may be silent; ``arguments`` go to
-    the face, ``worker_arguments`` to each worker.
+    The regions are folders of one data folder, or what a regions file says. ``lease_s`` is how long any process may be
+    silent; ``arguments`` go to the face, ``worker_arguments`` to each worker.
     """
 
     def __init__(
-        self, data: Path, database: str, *, regions: Sequence[str], lease_s: float = 1.0,
+        self, data: Path, database: str, *, regions: Sequence[str] | Path, lease_s: float = 1.0,
         arguments: Sequence[str] = ("--test-mode",), worker_arguments: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.data = data
         self.database = database
-        self.regions = tuple(regions)
+        self.regions = regions
         self.workers: list[WorkerProcess] = []
-        self._shared = ["--regions", ",".join(regions), "--lease", str(lease_s)]
+        where = ["--regions-file", str(regions)] if isinstance(regions, Path) else ["--regions", ",".join(regions)]
+        self._shared = [*where, "--lease", str(lease_s)]
         self._worker_arguments = list(worker_arguments)
         upgrade_postgres(database)
         self.face = ServiceProcess(
@@ -72,12 +73,15 @@ class Cluster:
                 process.kill()
 
     def add_worker(
-        self, *, database: str | None = None, arguments: Sequence[str] = (),
+        self, *, database: str | None = None, regions_file: Path | None = None, arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None, program: Sequence[str] = (sys.executable, "-m", "wherry"),
     ) -> WorkerProcess:  # fmt: skip
-        """A further worker, which is started; it may reach the database by another URL, such as a proxy's."""
+        """A further worker, which is started; it may reach the database and the stores another way, as by a proxy."""
         number = len(self.workers)
-        given = ["--data", str(self.data), "--database", database or self.database, *self._shared]
+        shared = [*self._shared]
+        if regions_file is not None:
+            shared[:2] = ["--regions-file", str(regions_file)]
+        given = ["--data", str(self.data), "--database", database or self.database, *shared]
         worker = WorkerProcess(
             self.data.with_name(f"{self.data.name}-worker-{number}.log"),
             [*given, *self._worker_arguments, *arguments], program=program,
@@ -97,7 +101,9 @@ class Cluster:
     @property
     def settings(self) -> Settings:
         """How its processes are set up, as far as they share that."""
-        return Settings(data=self.data, database=self.database, regions=self.regions)
+        if isinstance(self.regions, Path):
+            return Settings(data=self.data, database=self.database, regions_file=self.regions)
+        return Settings(data=self.data, database=self.database, regions=tuple(self.regions))
 
     def check(self) -> str:
         """What ``wherry check --read-data`` finds, a line each; or ``clean``."""

@@ -83,36 +83,38 @@ class TcpProxy:
             return
         self._wait_open()
         try:
-            far = socket.create_connection(self._target, timeout=30)
+            far = socket.create_connection(self._target)
         except OSError:
             _break(near)
             return
-        far.settimeout(None)
         number = next(self._count)
-        left = [self.lose_after] if self.lose_every and number % self.lose_every == 0 else None
+        left = self.lose_after if self.lose_every and number % self.lose_every == 0 else None
         with self._lock:
             self._sockets |= {near, far}
-        for source, target in ((near, far), (far, near)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._carry, args=(source, target, left), name="proxy-carry", daemon=True).start()
+        for one in (near, far):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        back = threading.Thread(target=self._carry, args=(far, near, left), name="proxy-back", daemon=True)
+        back.start()
+        self._carry(near, far, left)
+        back.join()
+        with self._lock:
+            self._sockets -= {near, far}
+        near.close()
+        far.close()
 
-    def _carry(self, source: socket.socket, target: socket.socket, left: list[int] | None) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, left: int | None) -> None:
+        """Pass on what comes until there is no more; a connection of which only so much is ``left`` breaks then."""
         try:
             while data := source.recv(_PIECE):
                 self._hold_back(len(data))
-                if left is not None and (left := [left[0] - len(data)]) and left[0] < 0:
+                if left is not None and (left := left - len(data)) < 0:
                     self.lost += 1
-                    break
+                    raise OSError("lost")  # noqa: TRY301  what follows is the same as for a connection that broke
                 target.sendall(data)
-            else:
-                target.shutdown(socket.SHUT_WR)
-                return
+            target.shutdown(socket.SHUT_WR)
         except OSError:
-            pass
-        for one in (source, target):
-            with self._lock:
-                self._sockets.discard(one)
-            _break(one)
+            _break(source)
+            _break(target)
 
     def _hold_back(self, size: int) -> None:
         if self.delay_s:
