@@ -34,7 +34,7 @@ def proxy(template: str) -> Iterator[TcpProxy]:
 
 
 @pytest.fixture
-def url(template: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def url(template: str, request: pytest.FixtureRequest) -> str:
     """A database of this test."""
     return copy_of(template, f"lost_{abs(hash(request.node.name))}")
 

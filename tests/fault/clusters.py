@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from wherry.testing.cluster import Cluster
     from wherry.testing.process import Process
 
-UNFENCED = (
-    sys.executable, "-c",
-    "from wherry.server.catalog.work import WorkWriter\n"
-    "WorkWriter.check_claim = lambda self, action: None\n"
-    "from wherry.cli import main\n"
-    "main()\n",
-)  # fmt: skip
+
+def variant(*lines: str) -> tuple[str, ...]:
+    """The program, after these lines of Python have changed it."""
+    return sys.executable, "-c", "\n".join([*lines, "from wherry.cli import main", "main()"])
+
+
+UNFENCED = variant(
+    "from wherry.server.catalog.work import WorkWriter", "WorkWriter.check_claim = lambda self, action: None"
+)
 """A worker that does not ask whether its claim is the last one: what the tests must catch."""
 
 

@@ -97,9 +97,7 @@ def wake(cluster: Cluster, client: Client, paused: WorkerProcess) -> int:
 
 
 @pytest.mark.parametrize("point", AMID)
-def test_a_paused_worker_that_wakes_changes_nothing(
-    cluster: Cluster, client: Client, image: int, point: str
-) -> None:
+def test_a_paused_worker_that_wakes_changes_nothing(cluster: Cluster, client: Client, image: int, point: str) -> None:
     """Objects, rows and actions stay as another worker left them; it says that it lost its claim, and works on."""
     paused = cluster.add_worker(arguments=ALONE, environment={"WHERRY_PAUSE_AT": point})
     action_id = transfer(client, image)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fault.clusters import variant
 
 from wherry.testing.cluster import Cluster, wait_until
 
@@ -23,13 +23,7 @@ LONG_LEASE_S = 600.0
 SOON_S = 30.0
 MIB = 1 << 20
 PACK_MIB = 2
-SMALL_PACKS = (
-    sys.executable, "-c",
-    "import wherry.server.storage.pack as pack\n"
-    f"pack.PACK_SIZE = {PACK_MIB} << 20\n"
-    "from wherry.cli import main\n"
-    "main()\n",
-)  # fmt: skip
+SMALL_PACKS = variant("import wherry.server.storage.pack as pack", f"pack.PACK_SIZE = {PACK_MIB} << 20")
 """A worker whose packs are small, so that a disk of a test has many."""
 COPYING = 2  # packs in flight: a thread for each core, and at least two; see storage.disk_writer.THREADS
 
@@ -57,7 +51,7 @@ def new_cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("amid", ["import", "transfer"])
 def test_a_worker_that_is_told_to_stop_hands_over(new_cluster: Cluster, tmp_path: Path, disk: bytes, amid: str) -> None:
-    """SIGTERM amid an action: another worker ends it at once, without waiting for any lease; the first one ends well."""
+    """SIGTERM amid an action: another worker ends it at once, without waiting for any lease; the first ends well."""
     cluster = new_cluster
     with cluster.client() as client:
         action_id = image = 0
@@ -87,9 +81,7 @@ def test_a_worker_that_is_told_to_stop_hands_over(new_cluster: Cluster, tmp_path
 
 
 @pytest.mark.parametrize("amid", ["import", "transfer"])
-def test_only_packs_in_flight_are_sent_again(
-    tmp_path: Path, postgres: PostgresServer, disk: bytes, amid: str
-) -> None:
+def test_only_packs_in_flight_are_sent_again(tmp_path: Path, postgres: PostgresServer, disk: bytes, amid: str) -> None:
     """A worker is killed when some packs have their names: the next one sends the others, and none of those."""
     database, regions = postgres.new_database(), ("nyc3", "ams3")
     with Cluster(tmp_path / "data", database, regions=regions) as cluster, cluster.client() as client:
@@ -107,7 +99,9 @@ def test_only_packs_in_flight_are_sent_again(
         cluster.add_worker(program=SMALL_PACKS, environment={"WHERRY_CRASH_LOG": str(log)})
         assert cluster.wait(client, action_id).status == "completed"
         passed = Counter(log.read_text().split())
-        packs = sum(1 for _ in (tmp_path / "data/regions" / ("ams3" if amid == "transfer" else "nyc3")).glob("packs/*/*"))
+        packs = sum(
+            1 for _ in (tmp_path / "data/regions" / ("ams3" if amid == "transfer" else "nyc3")).glob("packs/*/*")
+        )
         assert packs > 6 + COPYING
         assert passed["pack.after_publish"] <= packs - 6
         assert cluster.check() == "clean"

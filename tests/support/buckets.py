@@ -51,7 +51,8 @@ class Buckets:
                 headers = {"x-amz-copy-source": f"/{self.bucket}/{before}/{key}"}
                 connection.request("PUT", f"/{self.bucket}/{after}/{key}", headers=headers)
                 reply = connection.getresponse()
-                assert reply.read() and reply.status == 200, f"{key}: {reply.status}"
+                reply.read()
+                assert reply.status == 200, f"{key}: {reply.status}"
 
     def empty(self, url: str) -> None:
         """Remove all that lies below a store's URL."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping, Sequence
 
 _START_TIMEOUT_S = 30.0
@@ -117,5 +117,3 @@ class Process:
             raise RuntimeError(f"the process was not ready after {_START_TIMEOUT_S:.0f} s:\n{said[-2000:]}")
         finally:
             timer.cancel()
-
-

@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from pg8000.exceptions import InterfaceError
+from pg8000.exceptions import InterfaceError  # type: ignore[import-untyped]  # it has no types
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
@@ -42,7 +42,7 @@ _SESSION = (
     "SET synchronous_commit = on",
 )
 _NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
-# What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, an operator, the system.
+# What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, operators, the system.
 _PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
 _PASSING_CODES = frozenset({"55P03"})  # a lock that was not to be had in time
 
