@@ -144,6 +144,22 @@ def test_a_worker_that_is_stopped_amid_a_transaction_holds_up_nobody_for_long(
     forget(cluster, client, image)
 
 
+def test_a_paused_worker_whose_action_was_given_up(cluster: Cluster, client: Client, image: int) -> None:
+    """What it meant to publish was collected meanwhile: nothing may come back that nobody knows of."""
+    paused = cluster.add_worker(arguments=ALONE, environment={"WHERRY_PAUSE_AT": "local.before_link"})
+    action_id = transfer(client, image)
+    wait_until(lambda: paused.is_paused, cluster.tell)
+    client.actions.cancel(action_id)
+    other = cluster.add_worker()
+    assert cluster.wait(client, action_id).status == "errored"
+    assert cluster.wait(client, client.store.collect().id).status == "completed"
+    other.stop()
+    before = state(cluster)
+    collect = wake(cluster, client, paused)
+    assert state(cluster, but=collect) == before
+    assert cluster.check() == "clean"
+
+
 @pytest.mark.skipif(not EVERY, reason="only where every point is asked for: make fault")
 @pytest.mark.timeout(3000)
 def test_paused_anywhere(cluster: Cluster, client: Client, image: int, tmp_path: Path) -> None:

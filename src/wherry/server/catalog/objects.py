@@ -36,6 +36,11 @@ class ObjectReader(Asker):
         )
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
+    def is_live(self, region: str, key: str) -> bool:
+        """Whether there is an object with this key that is not about to be removed."""
+        row = (t.objects.c.region == region, t.objects.c.key == key, t.objects.c.state == "live")
+        return self.connection.execute(select(t.objects.c.id).where(*row)).first() is not None
+
     def referred(self, manifest_id: int) -> list[ObjectRecord]:
         """The packs that a manifest needs."""
         query = _objects().join(t.refs, t.refs.c.object_id == t.objects.c.id).where(t.refs.c.manifest_id == manifest_id)
