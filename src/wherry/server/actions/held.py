@@ -76,7 +76,8 @@ class ActionHolder:
 
     def _add(self, kind: str, number: int, key: str, size: int) -> None:
         with self._catalog.begin(by=self._action) as tx:
-            tx.add_object(self._region, kind, key, size, action_id=self._action.id, number=number)
+            if tx.add_object(self._region, kind, key, size, action_id=self._action.id, number=number):
+                tx.made_headway(self._action)
         _written[self._action.id, self._action.fence].append((self._region, key))
 
 

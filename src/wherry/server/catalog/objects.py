@@ -109,16 +109,18 @@ class ObjectReader(Asker):
 class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
-    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> None:
-        """Add an object that an action is about to put, held by it. A second time does nothing."""
+    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
+        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
         named = (t.objects.c.region == region, t.objects.c.key == key)
         object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
+        is_new = object_id is None
         if object_id is None:
             object_id = self._insert(
                 t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id,
                 number=number,
             )  # fmt: skip
         self._hold(action_id, [object_id])
+        return is_new
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
         """Hold those of these packs that are live; the others may be gone at any moment and are left out."""
