@@ -21,12 +21,11 @@ def claimed(catalog: Catalog, times: int) -> ActionRecord:
     with catalog.begin() as tx:
         tx.add_account("owner", "owner@example.invalid", "owner")
         action_id = tx.add_action("import", account_id=1, region="nyc3").id
-    for number in range(times):
+        action = tx.claim(tx.add_process("a", 1), [action_id])[0]
+    for _ in range(times - 1):
         with catalog.begin() as tx:
-            if number:
-                tx.remove_process(process)
-            process = tx.add_process("a", 1)
-            (action,) = tx.claim(process, [action_id])
+            tx.remove_process(action.process_id or 0)
+            action = tx.claim(tx.add_process("a", 1), [action_id])[0]
     return action
 
 
