@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import ClaimLost, WherryError
-
 from wherry.server.storage import FEW_BLOCKS, is_sampled, plan_copy, sample_number
 
 if TYPE_CHECKING:
