@@ -63,5 +63,9 @@ soak: $(READY) ## kill one of three workers every second, for SECONDS=300, under
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
 	@$(BIN)/python bench/bench.py
 
+.PHONY: simulate
+simulate: $(READY) ## run many workers on a fake clock, with all that can go wrong (SEED=1)
+	@$(BIN)/python bench/simulate.py --seed $(or $(SEED),1)
+
 .PHONY: check
 check: lint types test ## all that CI runs

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import Actions, Regions, account_transfer
+from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool, account_transfer, store_spool
+from wherry.server.actions import spool as spool_module
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.engine import as_action, as_step
 from wherry.server.settings import load_regions, load_sizes
@@ -79,7 +81,7 @@ class Death:
 
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
         """Be met wherever the service has a crash point."""
-        for module in (catalog_module, pack_module, store_module):
+        for module in (catalog_module, pack_module, store_module, spool_module, store_spool):
             patch.setattr(module, "crash_point", self.meet)
         return self
 
@@ -93,6 +95,7 @@ class InlineEngine:
 
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
+        self.rules = Rules()
         self.after_step: Callable[[str], None] = lambda _name: None
         self.process_id: int | None = None
         self._catalog = catalog
@@ -101,6 +104,9 @@ class InlineEngine:
 
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         self._runners[kind] = run
+
+    def follow(self, tell: Callable[..., None]) -> None:
+        """Nobody else runs anything, so there is nothing to tell."""
 
     def start(self, *, alone: bool) -> None:
         """Join, and take over what dead rooms left."""
@@ -161,6 +167,7 @@ class Rooms:
     regions: Regions
     actions: Actions
     clock: Clock
+    folder: Path
 
     # ------------------------------------------------------------------------------------------------------ doing
 
@@ -264,6 +271,13 @@ class Rooms:
         """The names of all objects in a region."""
         return {key for key, _ in self.regions.store(region).backend.list("")}
 
+    def spooled(self) -> list[str]:
+        """What is kept of uploads: files, objects, and rows of objects."""
+        found = [one.name for one in self.folder.glob("*.spool")]
+        found += [key for region in self.regions.stores for key in self.objects(region) if key.startswith("spool/")]
+        with self.catalog.read() as reader:
+            return found + [one.key for region in self.regions.stores for one, _ in reader.pieces_in(region)]
+
     def running(self) -> list[str]:
         """The types of the actions in progress."""
         with self.catalog.read() as reader:
@@ -302,13 +316,17 @@ def fingerprint(disk: bytes) -> str:
 
 @dataclass
 class Site:
-    """What outlives rooms: a folder with the catalog, and the backend of each region."""
+    """What outlives rooms: a folder with the catalog, and the backend of each region.
+
+    In a shared one, uploads are kept in the stores, as with a database that several processes have.
+    """
 
     folder: Path
     backends: Mapping[str, Backend] = field(default_factory=lambda: {slug: MemoryBackend() for slug in SLUGS})
+    is_shared: bool = False
 
-    def open(self, driver: Driver | None = None, death: Death | None = None) -> Rooms:
-        """Build rooms over it, as at a start, and run nothing yet."""
+    def open(self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True) -> Rooms:
+        """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``."""
         clock = Clock()
         catalog = open_sqlite(self.folder / "catalog.db", clock)
         with catalog.begin() as tx:
@@ -317,11 +335,16 @@ class Site:
                     tx.add_account(name, f"{name}@example.invalid", name)
         regions = Regions(load_regions(SLUGS), {slug: Store(self.backends[slug]) for slug in SLUGS})
         engine = InlineEngine(catalog, death)
-        engine.start(alone=True)
+        engine.start(alone=alone)
+        spool = (
+            StoreSpool(catalog, regions, lambda: engine.process_id)
+            if self.is_shared
+            else FolderSpool(catalog, self.folder)
+        )
         actions = Actions(
-            catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
-            clock=clock, largest_bytes=1 << 30,
+            catalog, engine, regions, Sources(self.folder, ()), spool=spool, sizes=load_sizes(),  # type: ignore[arg-type]  # the same door
+            driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it
-        return Rooms(catalog, engine, regions, actions, clock)
+        return Rooms(catalog, engine, regions, actions, clock, self.folder)

@@ -119,7 +119,7 @@ class Scene:
         assert self.rooms.running() == []
         assert self.rooms.holds() == 0
         assert self.rooms.actions.plan_collect() == []
-        assert not list(self.rooms.actions.uploads.path("x").parent.glob("*.spool"))
+        assert self.rooms.spooled() == []
 
 
 @pytest.fixture(scope="module")

@@ -180,7 +180,7 @@ def test_an_upload_that_begins_during_a_sweep_keeps_its_bytes(
 
     monkeypatch.setattr(rooms.catalog, "read", read_then_upload)
     uploads.sweep()
-    assert uploads.path(upload_ids[0]).exists()
+    assert rooms.spooled() == [f"{upload_ids[0]}.spool"]
 
 
 @pytest.mark.parametrize("region", ["nyc3", "ams3"])

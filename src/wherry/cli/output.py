@@ -48,6 +48,7 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Resource Type", lambda one: one.resource_type or ""),
         ("Region", lambda one: one.region_slug or ""),
         ("Error", lambda one: one.error.code if one.error else ""),
+        ("Waiting For", lambda one: (one.progress and one.progress.waiting_for) or ""),
     ),
     m.Region: (
         ("Slug", lambda one: one.slug),
@@ -213,6 +214,8 @@ def describe(progress: m.Progress | None) -> str:
     """How far an action is, in one line."""
     if progress is None:
         return "not begun yet"
+    if progress.stage == "wait":  # nothing was moved yet that could be told of
+        return f"waiting for {progress.waiting_for}"
     parts = [f"{amount(progress.bytes_sent)} sent", f"{amount(progress.bytes_reused)} reused"]
     if progress.rate_bytes_per_s:
         parts.append(f"{amount(progress.rate_bytes_per_s)}/s")

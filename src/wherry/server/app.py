@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server import metrics, tracing
-from wherry.server.actions import Actions, Regions
+from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
 from wherry.server.admin import Accounts, Tokens, first_token
 from wherry.server.catalog import Catalog, open_postgres, open_sqlite, schema_of, upgrade_postgres
 from wherry.server.catalog.census import CensusTaker
@@ -177,14 +177,19 @@ def _assemble(
 ) -> tuple[Service, Checks]:
     for store in regions.stores.values():
         store.backend.sweep_unfinished()
-    spool = settings.data / "spool"
-    spool.mkdir(exist_ok=True)
+    folder = settings.data / "spool"
+    folder.mkdir(exist_ok=True)
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
     engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules)
-    sources = Sources(spool, settings.readable_networks)
+    sources = Sources(folder, settings.readable_networks)
     sizes = load_sizes()
+    spool = (
+        FolderSpool(catalog, folder)
+        if settings.is_embedded
+        else StoreSpool(catalog, regions, lambda: engine.process_id)
+    )
     actions = Actions(
-        catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
+        catalog, engine, regions, sources, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes,
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)

@@ -34,7 +34,7 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
         for manifest in reader.manifests():
             yield from _check_manifest(reader, regions, manifest, names[manifest.id], deep=deep)
         for region in regions.stores:
-            yield from _check_objects(reader, regions, region)
+            yield from _check_objects(catalog, reader, regions, region)
         yield from _check_images(reader)
 
 
@@ -82,15 +82,22 @@ def _check_manifest(
     yield from (Finding(named.region, f"{where}: {fault.message}") for fault in store.faults(manifest, deep=deep))
 
 
-def _check_objects(reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
-    """Objects that are needed must be there; what is there must be known, or nothing would ever remove it."""
+def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
+    """Objects that are needed must be there; what is there must be known, or nothing would ever remove it.
+
+    Pieces of uploads come and go while this looks: one is missing only if it was needed before, and still is.
+    """
     there = dict(regions.store(region).list_objects())
-    known = set()
-    for one, needed in reader.objects(region):
-        known.add(one.key)
-        if needed and there.get(one.key) != one.bytes:
-            found = f"{there[one.key]} bytes" if one.key in there else "nothing"
-            yield Finding(region, f"{one.key}: {one.bytes} bytes expected, {found} found")
+    objects, before = reader.objects(region), reader.pieces_in(region)
+    with catalog.read() as later:
+        pieces = later.pieces_in(region)
+    needed = {one.key: one.bytes for one, is_needed in objects if is_needed}
+    needed |= {one.key: one.bytes for one, is_needed in pieces if is_needed and (one, True) in before}
+    for key, size in needed.items():
+        if there.get(key) != size:
+            found = f"{there[key]} bytes" if key in there else "nothing"
+            yield Finding(region, f"{key}: {size} bytes expected, {found} found")
+    known = {one.key for one, _ in objects} | {one.key for one, _ in [*before, *pieces]}
     known |= {one.key for one in reader.condemned(1 << 40) if one.region == region}
     yield from (Finding(region, f"{key}: the catalog does not know it", harmful=False) for key in there.keys() - known)
 

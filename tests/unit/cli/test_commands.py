@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from wherry import Client
 from wherry.cli import wherry
-from wherry.cli.output import COLUMNS
+from wherry.cli.output import COLUMNS, describe
+from wherry.models import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,6 +316,17 @@ def test_deleting_asks_first(service: Service, line: str) -> None:
     done = CliRunner().invoke(wherry, line.split(), input="n\n", standalone_mode=False)
     assert isinstance(done.exception, click.Abort)
     assert service.sent == []
+
+
+def test_an_action_that_waits_says_for_what(run: Callable[..., str], service: Service) -> None:
+    """In a table as a column, and in a line while it is waited for."""
+    waiting = "one of the 2 transfers at a time into ams3"
+    shown = {**ACTION, "status": "in-progress", "progress": {"stage": "wait", "waiting_for": waiting}}
+    service.replies["GET /v2/images/7/actions/9"] = {**shown, "action": shown}
+    service.replies["GET /v2/images/7/actions"] = page(actions=[shown, ACTION])
+    assert run("compute image-action get 7 --action-id 9 --format WaitingFor --no-header") == waiting + "\n"
+    assert run("compute image-action list 7 --format ID,WaitingFor").splitlines()[1].endswith(waiting)
+    assert describe(Progress(stage="wait", waiting_for=waiting)) == f"waiting for {waiting}"
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

@@ -29,15 +29,19 @@ from wherry.server.actions.faults import Faults
 from wherry.server.actions.held import taken_back
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.pacing import Pacing
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
+from wherry.server.actions.spool import FolderSpool
+from wherry.server.actions.store_spool import StoreSpool
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.actions.waiting import waiting_for
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from wherry.models import (
         CollectPlan,
@@ -47,14 +51,15 @@ if TYPE_CHECKING:
         Size,
         TransferPlan,
     )
-    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.actions.spool import Spool
+    from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.clock import Clock
     from wherry.server.droplets import Driver
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
-__all__ = ["Actions", "Regions"]
+__all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
 
 log = logging.getLogger("wherry.actions")
 
@@ -85,24 +90,28 @@ class Actions:
     """Begins actions and runs them."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int,
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
+        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
-        self._disks = Disks(catalog, regions, sources, largest_bytes)
+        self._disks = Disks(catalog, regions, sources, spool, largest_bytes)
         self._collect = Collect(catalog, regions)
-        self._transfer = Transfer(catalog, regions)
+        pacing = Pacing(engine.rules)
+        if pacing.has_limits:
+            engine.follow(pacing.heed)
+        self._transfer = Transfer(catalog, regions, pacing)
         self._import = ImportImage(catalog, regions, self._disks)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
         self._expire = Expire(catalog, self._collect)
         self.uploads = Uploads(
-            catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
-        )
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
+            catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
+            largest_bytes=largest_bytes,
+        )  # fmt: skip
+        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock, sweep=self.uploads.sweep)
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
         )  # fmt: skip
@@ -115,9 +124,7 @@ class Actions:
     def start(self, *, alone: bool) -> None:
         """Run what was accepted. ``alone`` says that no other process works on this catalog."""
         self._engine.start(alone=alone)
-        if alone:
-            self.uploads.give_up_broken()
-            self.uploads.sweep()
+        self.uploads.sweep()
 
     def stop(self, grace_s: float = 0.0) -> None:
         """Claim nothing more, let what runs end for a while, and hand over what has not."""
@@ -257,6 +264,10 @@ class Actions:
                 begun += [one.id for one in self._transfer.spread(tx, image)]
         while wait and self._is_running(begun):
             time.sleep(_GLANCE_S)
+
+    def waiting_for(self, reader: Reader, actions: Iterable[ActionRecord]) -> dict[int, str]:
+        """By id, what those of the actions wait for that no worker has yet: a limit, their turn, or any worker."""
+        return waiting_for(reader, actions, self._engine.rules)
 
     def collect(self, region: str | None = None) -> ActionRecord:
         """Remove what nobody holds."""

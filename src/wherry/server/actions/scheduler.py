@@ -11,11 +11,14 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 from wherry.errors import NotFound, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.catalog import Catalog
@@ -28,21 +31,25 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo
 """Which times the clock may be set to."""
 
 _EVERY_S = 1.0
+_SWEEP_EVERY = 10
 _GLANCE_S = 0.01
 _OFFSET = "clock_offset_s"
 
 
 class Scheduler:
-    """Begins what is due; ``tick`` does so once, ``start`` every second from then on.
+    """Begins what is due; ``tick`` does so once, ``start`` every second from then on, and calls ``sweep`` now and then.
 
     The clock is the catalog's. Where it was set to is written down, so that it is the same time after a restart.
     """
 
-    def __init__(self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock, *, sweep: Callable[[], None]
+    ) -> None:
         self._catalog = catalog
         self._droplets = droplets
         self._expire = expire
         self._clock = clock
+        self._sweep = sweep
         self._turn = threading.Lock()
 
     def start(self) -> None:
@@ -98,10 +105,12 @@ class Scheduler:
             tx.set_fact(_OFFSET, self._clock.offset.total_seconds())
 
     def _run(self) -> None:
-        while True:
+        for number in count(1):
             time.sleep(_EVERY_S)
             try:
                 self.tick()
+                if number % _SWEEP_EVERY == 0:
+                    self._sweep()
             except Unavailable as error:
                 log.warning("scheduler.waits %s", error.message)
             except Exception:  # a fault of ours must not end the backups of all Droplets

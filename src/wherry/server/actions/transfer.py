@@ -10,15 +10,16 @@ from wherry.server import lifecycle
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
-from wherry.server.storage import Counted, plan_copy
+from wherry.server.storage import Counted, Store, plan_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.server.actions.pacing import Pacing
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
-    from wherry.server.storage import CopyPlan, Manifest, Store
+    from wherry.server.storage import CopyPlan, Manifest
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Transfer:
 
     kinds = ("transfer",)
 
-    def __init__(self, catalog: Catalog, regions: Regions) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, pacing: Pacing) -> None:
         self._catalog = catalog
         self._regions = regions
+        self._pacing = pacing
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
@@ -103,7 +105,9 @@ class Transfer:
         copy = self._open(action)
         plan = plan_copy(copy.manifest, copy.held.is_reused)
         meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
-        copy.target.copy_from(
+        # A write that waits for its turn asks now and then whether the action is to stop, and whether it is still ours.
+        target = Store(self._pacing.paced(copy.target.backend, action.lane, meter.advance))
+        target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
             holder=ActionHolder(self._catalog, action, copy.region), watcher=Counted(meter, copy.region, "copied"),
         )  # fmt: skip

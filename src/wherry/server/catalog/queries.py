@@ -38,8 +38,9 @@ class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, Upl
     def empty(self) -> None:
         """Drop everything but accounts, tokens, the first public images and what is known of stored objects."""
         first = t.images.c.id < t.FIRST_IMAGE_ID
+        self.remove_uploads()
         for table in (
-            t.droplets, t.reads, t.holds, t.repeats, t.pieces, t.uploads, t.account_transfers, t.taggings, t.tags,
+            t.droplets, t.reads, t.holds, t.repeats, t.account_transfers, t.taggings, t.tags,
             t.ssh_keys, t.actions,
         ):  # fmt: skip
             self.connection.execute(delete(table))

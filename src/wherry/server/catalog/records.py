@@ -106,6 +106,11 @@ class ActionRecord:
         return self.status == "in-progress"
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the action waits for a worker."""
+        return self.is_running and self.process_id is None
+
+    @property
     def image_id(self) -> int:
         """The image the action works on."""
         assert self.resource_id is not None
@@ -242,6 +247,17 @@ class UploadRecord:
     image_id: int | None
     action_id: int | None
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class PieceRecord:
+    """An object of ``bytes`` that keeps a part of an upload; it counts once its number is 0 or more."""
+
+    upload_id: str
+    number: int
+    region: str
+    key: str
+    bytes: int
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,16 @@ class Wire:
         """All regions."""
         return list((self._with_sizes if token.may("sizes:read") else self._without_sizes).values())
 
-    def action(self, record: ActionRecord, token: TokenRecord) -> m.Action:
-        """An action."""
+    def action(self, record: ActionRecord, token: TokenRecord, waiting_for: str | None = None) -> m.Action:
+        """An action; ``waiting_for`` is what it waits for, where no worker has it."""
+        progress = record.progress
+        if waiting_for is not None:
+            progress = msgspec.structs.replace(progress or m.Progress(stage="wait"), waiting_for=waiting_for)
         return m.Action(
             id=record.id, status=record.status, type=record.type, started_at=_second(record.started_at),
             completed_at=record.completed_at and _second(record.completed_at), resource_id=record.resource_id,
             resource_type=record.resource_type, region=self.region(record.region, token) if record.region else None,
-            region_slug=record.region, error=record.error, progress=record.progress,
+            region_slug=record.region, error=record.error, progress=progress,
         )  # fmt: skip
 
     def droplet(self, record: DropletRecord, token: TokenRecord) -> m.Droplet:
@@ -80,11 +83,15 @@ class Wire:
     def image_action(
         self, record: ActionRecord, token: TokenRecord, all_of_them: Iterable[ActionRecord] | None = None
     ) -> m.ImageActionReply:
-        """An action of an image: its fields, and itself under ``action`` (wire.md 4.1 says why)."""
-        action = self.action(record, token)
-        every = msgspec.UNSET if all_of_them is None else [self.action(one, token) for one in all_of_them]
-        fields = {name: getattr(action, name) for name in action.__struct_fields__}
-        return m.ImageActionReply(**fields, action=action, actions=every)
+        """An action of an image that was begun."""
+        every = None if all_of_them is None else [self.action(one, token) for one in all_of_them]
+        return image_action(self.action(record, token), every)
+
+
+def image_action(action: m.Action, all_of_them: list[m.Action] | None = None) -> m.ImageActionReply:
+    """An action of an image: its fields, and itself under ``action`` (wire.md 4.1 says why)."""
+    fields = {name: getattr(action, name) for name in action.__struct_fields__}
+    return m.ImageActionReply(**fields, action=action, actions=msgspec.UNSET if all_of_them is None else all_of_them)
 
 
 def image(record: ImageRecord, token: TokenRecord) -> m.Image:
