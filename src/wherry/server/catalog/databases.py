@@ -7,6 +7,7 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 from __future__ import annotations
 
 import fcntl
+import logging
 import socket
 from contextlib import suppress
 from importlib.resources import files
@@ -41,6 +42,9 @@ _SESSION = (
     "SET lock_timeout = '20s'",
     "SET synchronous_commit = on",
 )
+# A lost connection is told of by whoever asked; that it could not be closed in good order is no news.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
 _NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
 # What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, operators, the system.
 _PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
