@@ -54,6 +54,11 @@ clients: $(READY) ## install DigitalOcean's clients and others, and run them aga
 fault: $(READY) ## kill the service at every crash point
 	@WHERRY_FAULTS=all $(BIN)/python -m pytest tests/fault
 
+SECONDS := 300
+.PHONY: soak
+soak: $(READY) ## kill one of three workers every second, for SECONDS=300, under load
+	@$(BIN)/python bench/soak.py --seconds $(SECONDS)
+
 .PHONY: bench
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
 	@$(BIN)/python bench/bench.py

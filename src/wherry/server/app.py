@@ -65,6 +65,7 @@ log = logging.getLogger("wherry")
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _KEPT_BYTES = 64 << 20
+_GLANCE_S = 0.2
 _SWITCH_S = (
     0.001  # at the default of 5 ms, a request waits for workers longer than it takes; measured 1.2 times the rate
 )
@@ -141,7 +142,8 @@ def _wait_for_signal() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    stop.wait()
+    while not stop.wait(_GLANCE_S):  # the system may hand a signal to another thread, which does not wake this one
+        pass
 
 
 def _leave(actions: Actions, settings: Settings) -> None:

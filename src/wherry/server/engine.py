@@ -199,6 +199,7 @@ class Engine:
         if self._process_id is not None:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
+            crash_point("engine.after_leave")
             log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, list(handed or ()))
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -273,6 +274,7 @@ class Engine:
         name = f"{socket.gethostname()}:{os.getpid()}"
         with self._catalog.begin() as tx:
             self._process_id = tx.add_process(name, self._pool.slots)
+        crash_point("engine.after_join")
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
     def _loop(self, turn: Callable[[], float]) -> None:
@@ -300,14 +302,17 @@ class Engine:
             is_known = tx.beat(self._process_id)
             others = [one for one in tx.processes() if one.id != self._process_id]
             running = tx.claimed() if self._tell else []
+        crash_point("engine.after_beat")
         if self._tell:
             self._tell(self._process_id, running)
         if not is_known:
             log.warning("engine.taken_for_dead process_id=%s", self._process_id)
             self.join()
         for one in self._watch.silent(others):
+            crash_point("engine.before_takeover")
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(one.id, one.beats)
+            crash_point("engine.after_takeover")
             self._bury(one, handed)
         return self._pool.lease_s / _BEATS_A_LEASE
 
@@ -336,6 +341,7 @@ class Engine:
             self._is_unsure = True
             raise
         self._is_unsure = False
+        crash_point("engine.after_claim")
         for action in claimed:
             with self._lock:
                 self._running[action.id, action.fence] = action.lane.is_background

@@ -36,6 +36,7 @@ from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
 from wherry.server.actions.faults import Faults
+from wherry.server.actions.held import taken_back
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.pacing import Pacing
@@ -362,7 +363,8 @@ class Actions:
     def _runner(self, kind: Kind) -> Callable[[ActionRecord], None]:
         def run(action: ActionRecord) -> None:
             try:
-                run_to_its_end(action)
+                with taken_back(self._catalog, self._regions, action):
+                    run_to_its_end(action)
             except ClaimLost as lost:  # whoever has the action now ends it
                 metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from wherry.errors import Unavailable
 from wherry.server import metrics, tracing
@@ -22,6 +22,7 @@ from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     check_current,
     copy_sqlite,
+    may_pass,
     migrate_sqlite,
     postgres_engines,
     revisions,
@@ -210,7 +211,7 @@ def _writer_of(url: str) -> Iterator[Engine]:
 
 def _unavailable(what: str, error: Exception) -> Exception:
     """A failure of the database as an error that may pass; one of ours (a statement that can't be) stays as it is."""
-    if isinstance(error, (IntegrityError, ProgrammingError)) and not error.connection_invalidated:
+    if isinstance(error, DBAPIError) and not may_pass(error):
         return error
     cause = error.orig if isinstance(error, DBAPIError) else error
     return Unavailable(f"The catalog can't be {what} now: {cause}")

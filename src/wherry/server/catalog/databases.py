@@ -7,27 +7,35 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import socket
 import sqlite3
 from contextlib import closing, suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pg8000.exceptions import InterfaceError  # type: ignore[import-untyped]  # it has no types
 from sqlalchemy import create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     from sqlalchemy import Connection, Engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
@@ -37,6 +45,13 @@ _SESSION = (
     "SET lock_timeout = '20s'",
     "SET synchronous_commit = on",
 )
+# A lost connection is told of by whoever asked; that it could not be closed in good order is no news.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+_NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
+# What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, operators, the system.
+_PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
+_PASSING_CODES = frozenset({"55P03"})  # a lock that was not to be had in time
 
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
@@ -66,6 +81,7 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     )  # fmt: skip
     writer = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
     for engine in (readers, writer):
+        event.listen(engine, "do_connect", _connect)
         event.listen(engine, "connect", _set_up_session)
 
     @event.listens_for(writer, "begin")
@@ -73,6 +89,15 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     return readers, writer
+
+
+def may_pass(error: DBAPIError) -> bool:
+    """Whether a database's refusal is one of the moment. Where it is not, the statement itself can't be."""
+    if error.connection_invalidated or not isinstance(error, (IntegrityError, ProgrammingError)):
+        return True
+    said = error.orig.args[0] if error.orig is not None and error.orig.args else None  # pg8000: fields by their letters
+    code = said.get("C", "") if isinstance(said, dict) else ""
+    return code[:2] in _PASSING_CLASSES or code in _PASSING_CODES
 
 
 def migrate_sqlite(path: Path, writer: Engine) -> None:
@@ -173,6 +198,54 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+class _Line:
+    """What a connection of pg8000 reads from and writes to; by itself pg8000 lets the system's errors through.
+
+    A connection that has failed once must not be used again: what comes next on it is the rest of an answer to another
+    question. So it is hung up then, that the server may end its transaction, and nothing goes out when it is closed.
+    """
+
+    def __init__(self, stream: BinaryIO, wire: socket.socket) -> None:
+        self._stream = stream
+        self._wire = wire
+        self._is_lost = False
+
+    def read(self, size: int) -> bytes:
+        found = self._guarded(self._stream.read, size)
+        if size and not found:
+            self._hang_up()
+        return found
+
+    def write(self, data: bytes) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.write, data)
+
+    def flush(self) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.flush)
+
+    def _guarded(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return call(*arguments, **named)
+        except OSError as error:
+            self._hang_up()
+            raise InterfaceError(_NETWORK_ERROR) from error
+
+    def _hang_up(self) -> None:
+        self._is_lost = True
+        with suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(dialect: Any, _record: object, arguments: Any, named: Any) -> Any:
+    try:
+        connection = dialect.connect(*arguments, **named)
+    except OSError as error:
+        raise InterfaceError(_NETWORK_ERROR) from error
+    connection._sock = _Line(connection._sock, connection._usock)  # noqa: SLF001  there is no other way to it
+    return connection
 
 
 def _set_up_session(dbapi_connection: object, _record: object) -> None:

@@ -36,6 +36,11 @@ class ObjectReader(Asker):
         )
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
+    def is_live(self, region: str, key: str) -> bool:
+        """Whether there is an object with this key that is not about to be removed."""
+        row = (t.objects.c.region == region, t.objects.c.key == key, t.objects.c.state == "live")
+        return self.connection.execute(select(t.objects.c.id).where(*row)).first() is not None
+
     def referred(self, manifest_id: int) -> list[ObjectRecord]:
         """The packs that a manifest needs."""
         query = _objects().join(t.refs, t.refs.c.object_id == t.objects.c.id).where(t.refs.c.manifest_id == manifest_id)
@@ -108,16 +113,18 @@ class ObjectReader(Asker):
 class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
-    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> None:
-        """Add an object that an action is about to put, held by it. A second time does nothing."""
+    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
+        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
         named = (t.objects.c.region == region, t.objects.c.key == key)
         object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
+        is_new = object_id is None
         if object_id is None:
             object_id = self._insert(
                 t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id,
                 number=number,
             )  # fmt: skip
         self._hold(action_id, [object_id])
+        return is_new
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
         """Hold those of these packs that are live; the others may be gone at any moment and are left out."""

@@ -133,6 +133,10 @@ class WorkWriter(ActionWriter, WorkReader):
         row = t.actions.c.id == action.id
         self.connection.execute(update(t.actions).where(row).values(steps_done=steps, attempts=1))
 
+    def made_headway(self, action: ActionRecord) -> None:
+        """Let an action's attempts count anew: it has done what the attempts before had not."""
+        self.connection.execute(update(t.actions).where(t.actions.c.id == action.id).values(attempts=1))
+
     def check_claim(self, action: ActionRecord) -> None:
         """Raise ClaimLost unless this is the last claim of the action."""
         now = self.connection.execute(_CLAIM, {"id": action.id}).first()
