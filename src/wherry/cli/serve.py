@@ -66,6 +66,8 @@ _pool_options = (
                  help="Seconds for which a step is tried again where a store or the database does not answer."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds that running actions have to end when the process stops; others take over the rest."),
+    click.option("--scrub-days", default=30.0, show_default=True, type=click.FloatRange(0, 3650),
+                 help="In how many days every stored object is checked once; 0 for never."),
     click.option("--allow-import-from", "import_from", type=_Networks(), multiple=True, metavar="CIDR",
                  help="A network of private addresses that imports may read."),
     click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
@@ -118,7 +120,8 @@ def serve(
     data: Path, database: str | None, listen: tuple[str, int], regions: tuple[str, ...], *, with_tls: bool,
     test_mode: bool, public_images: bool, tls_listen: tuple[str, int] | None, tls_names: tuple[str, ...],
     tls_cert: Path | None, tls_key: Path | None, rate_limit: int, is_worker: bool, concurrency: int, lease_s: float,
-    patience_s: float, grace_s: float, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+    patience_s: float, grace_s: float, scrub_days: float, import_from: tuple[Network, ...], max_image_gb: int,
+    log_level: str,
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder; or one of many, with a database."""
     _set_up_logging(log_level)
@@ -130,6 +133,7 @@ def serve(
         largest_image_bytes=max_image_gb << 30, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"), database=database,
         slots=concurrency if is_worker else 0, lease_s=lease_s, patience_s=patience_s, grace_s=grace_s,
+        scrub_days=scrub_days,
     )  # fmt: skip
     run_service(settings, _announce)
 
@@ -142,13 +146,13 @@ def serve(
 @_log_option
 def worker(
     data: Path, database: str | None, regions: tuple[str, ...], *, concurrency: int, lease_s: float, patience_s: float,
-    grace_s: float, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
+    grace_s: float, scrub_days: float, import_from: tuple[Network, ...], max_image_gb: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run actions of a database that 'wherry serve' serves; as many workers as wanted, on any machine."""
     _set_up_logging(log_level)
     settings = Settings(
         data=data, database=database, regions=regions, import_from=import_from, largest_image_bytes=max_image_gb << 30,
-        slots=concurrency, lease_s=lease_s, patience_s=patience_s, grace_s=grace_s,
+        slots=concurrency, lease_s=lease_s, patience_s=patience_s, grace_s=grace_s, scrub_days=scrub_days,
     )  # fmt: skip
     run_worker(settings, lambda: click.echo("wherry works"))
 

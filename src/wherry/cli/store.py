@@ -1,4 +1,4 @@
-"""``wherry collect`` and ``wherry expire``: what lets bytes and backups go."""
+"""``wherry collect`` and ``wherry expire``, by which bytes and backups go, and ``wherry scrub``, which checks them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) 
     if dry_run:
         return session.show(m.CollectPlan, *session.client.store.plan_collect(region=region))
     return session.finish(session.client.store.collect(region=region), wait=wait)
+
+
+@click.command()
+@click.option("--region", required=True, help="Which region.")
+@wait_option
+@asks
+def scrub(session: Session, region: str, *, wait: bool) -> int:
+    """Check every stored byte of a region; what is damaged is healed."""
+    return session.finish(session.client.store.scrub(region=region), wait=wait)
 
 
 @click.command()

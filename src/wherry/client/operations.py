@@ -180,6 +180,11 @@ def delete_replica(image_id: int, region: str) -> Request[None]:
     return _ask(c.REPLICAS_DELETE, image_id=image_id, slug=region)
 
 
+def verify_image(image_id: int, region: str | None) -> Request[m.Action]:
+    """Ask that an image be checked in full."""
+    return _ask(c.IMAGES_VERIFY, "action", body=m.VerifyRequest(region=region), image_id=image_id)
+
+
 def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
     """Read an image's bytes from an offset on, if it is still the same export."""
     return _export(c.IMAGES_EXPORT, kind, offset, etag, image_id=image_id)
@@ -526,6 +531,11 @@ def plan_collect(region: str | None) -> Request[list[m.CollectPlan]]:
     """Ask what ``collect`` would remove."""
     decode = msgspec.json.Decoder(m.CollectPlanReply).decode
     return _request(c.COLLECT, lambda raw: decode(raw).plan, body=m.CollectRequest(region=region, dry_run=True))
+
+
+def scrub(region: str) -> Request[m.Action]:
+    """Ask that all that a region has be checked."""
+    return _ask(c.SCRUB, "action", body=m.ScrubRequest(region=region))
 
 
 def expire() -> Request[m.Action]:

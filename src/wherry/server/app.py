@@ -159,7 +159,7 @@ def _assemble(settings: Settings, catalog: Catalog, clock: Clock) -> Service:
     sizes = load_sizes()
     actions = Actions(
         catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
-        largest_bytes=settings.largest_image_bytes,
+        largest_bytes=settings.largest_image_bytes, scrub_days=settings.scrub_days,
     )  # fmt: skip
     return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes))
 

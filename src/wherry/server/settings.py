@@ -45,7 +45,8 @@ class Settings:
     ``database`` is the URL of a PostgreSQL database; without one, the catalog is a SQLite file in ``data``, and one
     process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
-    pass, and a process that stops gives its actions ``grace_s`` to end.
+    pass, and a process that stops gives its actions ``grace_s`` to end. Every stored object is checked once in
+    ``scrub_days``; 0 is never.
     """
 
     data: Path = Path("wherry-data")
@@ -64,6 +65,7 @@ class Settings:
     lease_s: float = 10.0
     patience_s: float = 20.0
     grace_s: float = 2.0
+    scrub_days: float = 30.0
 
     @property
     def is_embedded(self) -> bool:

@@ -22,16 +22,21 @@ from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
+from wherry.server.actions.copies import Copies, Rescuer, report
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
 from wherry.server.actions.faults import Faults
+from wherry.server.actions.heal import Heal
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
+from wherry.server.actions.scrub import Scrub
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.actions.verify import Verify
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
@@ -85,7 +90,7 @@ class Actions:
 
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int,
+        driver: Driver, clock: Clock, largest_bytes: int, scrub_days: float = 0.0,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
@@ -93,17 +98,22 @@ class Actions:
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
         self._disks = Disks(catalog, regions, sources, largest_bytes)
         self._collect = Collect(catalog, regions)
-        self._transfer = Transfer(catalog, regions)
-        self._import = ImportImage(catalog, regions, self._disks)
+        self._heal = Heal(catalog, regions)
+        inspector = Inspector(regions, self._heal)
+        self._scrub = Scrub(catalog, regions, inspector, scrub_days)
+        self._verify = Verify(catalog, regions, inspector, self._heal)
+        self._transfer = Transfer(catalog, regions, self._heal)
+        self._import = ImportImage(catalog, regions, self._disks, self._heal)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
         self._expire = Expire(catalog, self._collect)
         self.uploads = Uploads(
             catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
         )
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
+        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock, scrub=self._scrub, heal=self._heal)
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
+            self._scrub, self._verify, self._heal,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
@@ -265,6 +275,25 @@ class Actions:
         """What ``collect`` would remove."""
         with self._catalog.read() as reader:
             return self._collect.plan(reader, region)
+
+    def verify(self, account_id: int, image_id: int, region: str | None = None) -> ActionRecord:
+        """Check an image in full, in all its regions or in one; what is damaged is healed afterwards."""
+        with self._catalog.begin() as tx:
+            return self._verify.accept(tx, account_id, image_id, region)
+
+    def scrub(self, account_id: int, region: str) -> ActionRecord:
+        """Check all that a region has, now. It is for the operator alone."""
+        with self._catalog.begin() as tx:
+            lifecycle.check_operator(account_id, tx.first_account())
+            return self._scrub.accept(tx, region)
+
+    def rescuer(self, region: str, manifest_id: int) -> Rescuer:
+        """Who helps past bad blocks of a disk that is read in a region; what is bad is healed from then on."""
+        return Rescuer(self._catalog, self._heal, region, lambda: Copies.of(self._catalog, self._regions, manifest_id))
+
+    def report_manifest(self, region: str, key: str, error: WherryError) -> None:
+        """Write down that a manifest can't be read, and begin to heal it."""
+        report(self._catalog, self._heal, region, key, {ITSELF: (None, error.message)})
 
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""

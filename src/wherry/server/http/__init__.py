@@ -97,6 +97,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.UPLOADS_DELETE.name: transfers.delete_upload,
     c.COLLECT.name: actions.collect,
     c.EXPIRE.name: actions.expire,
+    c.IMAGES_VERIFY.name: actions.verify,
+    c.SCRUB.name: actions.scrub,
     c.DISK_EXPORT.name: droplets.export_disk,
     c.DISK_IMPORT.name: droplets.import_disk,
     c.TEST_IMAGE.name: transfers.create_test_image,
