@@ -94,7 +94,7 @@ class Verify:
         yield found
 
     def _misfits(self, replica: ReplicaRecord, fingerprints: set[str | None]) -> list[tuple[str, str]]:
-        """Objects that are whole and do not fit the rest, and why: another disk, or packs without what is sought there."""
+        """Objects that are whole and do not fit the rest, and why: another disk, or packs that lack blocks."""
         store = self._regions.store(replica.region)
         try:
             manifest = store.read_manifest(replica.manifest_key)

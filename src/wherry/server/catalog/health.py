@@ -134,6 +134,11 @@ class HealthReader(Asker):
         query = select(t.lost.c.number).where(t.lost.c.manifest_id == manifest_id)
         return list(self.connection.scalars(query.order_by(t.lost.c.number).limit(limit)))
 
+    def losses(self) -> dict[int, int]:
+        """The manifests of which blocks are lost, and how many of each."""
+        rows = self.connection.execute(select(t.lost.c.manifest_id, func.count()).group_by(t.lost.c.manifest_id))
+        return {row[0]: row[1] for row in rows}
+
     def health(self, image_id: int, most: int) -> HealthRecord:
         """How an image is: when what it needs was checked, and what is damaged; at most so many blocks by number."""
         oldest: list[int] = []
