@@ -301,7 +301,7 @@ class Site:
     folder: Path
     backends: Mapping[str, Backend] = field(default_factory=lambda: {slug: MemoryBackend() for slug in SLUGS})
 
-    def open(self, driver: Driver | None = None, death: Death | None = None) -> Rooms:
+    def open(self, driver: Driver | None = None, death: Death | None = None, *, scrub_days: float = 0.0) -> Rooms:
         """Build rooms over it, as at a start, and run nothing yet."""
         clock = Clock()
         catalog = open_sqlite(self.folder / "catalog.db", clock)
@@ -314,7 +314,7 @@ class Site:
         engine.start(alone=True)
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
-            clock=clock, largest_bytes=1 << 30,
+            clock=clock, largest_bytes=1 << 30, scrub_days=scrub_days,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

@@ -93,12 +93,17 @@ class Heal:
         work = _Work(action, action.region, store, meter)
         self._recall(work)
         while True:
-            with self._catalog.read() as reader:
-                ailing = reader.ailing(work.region)
-            for one in ailing:
-                self._mend(work, one)
+            had = -1
+            while had < len(work.own):  # what was saved for one may be what another one lacked
+                had = len(work.own)
+                for one in self._ailing(work):
+                    self._mend(work, one)
             if self._is_over(work):
                 return
+
+    def _ailing(self, work: _Work) -> list[ManifestRecord]:
+        with self._catalog.read() as reader:
+            return reader.ailing(work.region)
 
     def _recall(self, work: _Work) -> None:
         """Take up what an attempt that died has put into packs already."""
