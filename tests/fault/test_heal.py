@@ -199,13 +199,13 @@ def chosen(scene: Scene) -> list[tuple[str, str, int]]:
     if EVERY:
         return [(region, key, at) for region, key, found in every for at in found]
     chance = random.Random(3)
-    return [(region, key, at) for region, key, found in every for at in chance.sample(found, 3)]
+    return [(region, key, at) for region, key, found in every for at in chance.sample(found, 2)]
 
 
 def test_any_bit_that_flips_is_found_and_healed(stage: Callable[..., Scene]) -> None:
     """Whichever object it is in, and whatever that byte is for."""
     tried = chosen(stage())
-    assert len(tried) > 20
+    assert len(tried) > 15
     for region, key, at in tried:
         assert_found_and_healed(stage(), region, key, at)
 
