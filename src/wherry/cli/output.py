@@ -43,7 +43,7 @@ def health(image: m.Image) -> str:
     """How an image's stored bytes are, and where it is damaged."""
     if not image.health:
         return ""
-    damaged = [f"{one.region}: {one.count or 'yet unknown'} blocks" for one in image.health.damaged]
+    damaged = [f"{one.region}: {f'{one.count} lost' if one.count else 'to be healed'}" for one in image.health.damaged]
     return f"{image.health.state} ({', '.join(damaged)})" if damaged else image.health.state
 
 

@@ -202,7 +202,7 @@ def test_a_command_makes_its_call(run: Callable[..., str], service: Service, lin
 
 
 SHOWN = [
-    ("compute image get 8 --format ID,Health,CheckedAt", f"7 damaged (nyc3: 1 blocks) {AT}"),
+    ("compute image get 8 --format ID,Health,CheckedAt", f"7 damaged (nyc3: 1 lost) {AT}"),
     ("compute image get 7 --format ID,Health", "7"),
     ("compute image verify 7 --wait --format ID,Name", "7 13 x64"),
     ("compute droplet list --format ID,Region", "5 nyc3 6 ams3"),
