@@ -407,6 +407,32 @@ def test_an_image_that_is_deleted_while_it_is_checked_is_no_damage(scene: Scene)
     assert scene.kinds("heal") == []
 
 
+def test_a_row_whose_object_never_came_is_no_damage(scene: Scene) -> None:
+    """Its writer died before the object had its name; nobody needs it, and a scrub passes it over."""
+    with scene.rooms.catalog.begin() as tx:
+        action = tx.add_action("transfer", account_id=1, image_id=scene.first, region="sgp1")
+        tx.add_object(HOME, "pack", f"packs/00/{'0' * 64}", 100, action_id=action.id, number=0)
+        tx.drop_holds(action.id)
+        tx.end_action(action.id)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == []
+    scene.assert_whole()
+
+
+def test_damage_that_is_no_longer_there_is_forgotten(scene: Scene) -> None:
+    """Where an object reads as it should again, it leaves the quarantine."""
+    image = scene.rooms.import_disk(ALONE)
+    scene.spoil(image, 0)
+    scene.scrub(HOME)
+    bad, _ = scene.place(image, 0)
+    scene.spoil(image, 0)  # the same bit once more
+    scene.scrub(HOME)
+    assert scene.health(image).damaged == ()
+    assert scene.place(image, 0)[0] == bad
+    assert scene.rooms.read(image, HOME) == ALONE
+    scene.assert_whole()
+
+
 # ------------------------------------------------------------------------------------------------------------ by time
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from wherry.testing.service import ServiceProcess
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.contract.api.conftest import Api
-
-    from wherry.testing.service import ServiceProcess
 
 MIB = 1 << 20
 DISK = random.Random(23).randbytes(4 * MIB)
@@ -155,12 +156,17 @@ def test_only_ones_own_images_may_be_checked(api: Api, other: Api, service: Serv
     assert (refused.status_code, refused.json()["message"]) == (422, "Image is not in that region")
 
 
-def test_the_stores_are_checked_as_time_goes_by(api: Api, service: ServiceProcess) -> None:
-    """When the clock has moved on by thirty days, everything was checked."""
-    image, _ = made(api, service, "ams3")
-    api.advance(days=31)
-    found = health(api, image)
-    assert found["state"] == "whole", found
+def test_the_stores_are_checked_as_time_goes_by(tmp_path: Path, connect: Callable[[str], Api]) -> None:
+    """When the clock has moved on by thirty days, everything was checked, and what was damaged is healed."""
+    arguments = ("--test-mode", "--regions", "nyc3,ams3", "--no-public-images")
+    with ServiceProcess(tmp_path / "data", arguments=arguments) as service:
+        api = connect(service.url)
+        image, pack = made(api, service, "ams3")
+        spoil(pack, 80 + 7)
+        api.advance(days=30)
+        assert health(api, image)["damaged"] == []
+        api.advance(hours=2)
+        assert health(api, image)["state"] == "whole"
 
 
 def test_an_image_may_be_deleted_while_it_is_checked(api: Api, service: ServiceProcess) -> None:

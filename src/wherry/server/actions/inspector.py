@@ -55,9 +55,9 @@ class Inspector:
         checked = []
         for one in found:
             bad = _by_place(one.faults)
+            checked.append(one.object.id)  # also what is passed over: it must not come up again and again
             if not self._is_to_be_there(tx, one):
                 continue
-            checked.append(one.object.id)
             if tx.set_damages(one.object.id, bad) or bad:
                 for at, (_, reason) in bad.items():
                     log.warning("damage.found region=%s key=%s at=%s %s", one.object.region, one.object.key, at, reason)

@@ -128,40 +128,44 @@ class Scrub:
             return
         rate = max(_SLOWEST, _SHARE * total * _SECOND_US // self._period)
         budget = min(total * min(elapsed, self._period) // self._period + 1, rate * _LONGEST_S)
-        detail = {"before": now, "budget": budget, "rate": rate, "overdue": now - self._period}
+        most = budget + rate * _LONGEST_S
+        detail = {"before": now, "budget": budget, "most": most, "rate": rate, "overdue": now - self._period}
         tx.add_action("scrub", account_id=None, region=region, detail=detail)
 
     def _check(self, action: ActionRecord) -> None:
         start = Progress(stage="scrub", bytes_total=action.detail.get("budget"))
         meter = ProgressMeter(self._catalog, action, "scrub", start=start)
         pace = Pace(meter, action.detail.get("rate"))
-        left: int | None = action.detail.get("budget")
+        done = 0
         while True:
-            asked, batch = self._next(action, left)
+            asked, batch = self._next(action, done)
             if not batch:
                 if self._is_over(action, asked, meter):
                     return
                 continue
-            found, size = self._inspect(batch, pace, _BATCH_BYTES if not left else min(left, _BATCH_BYTES))
-            left = None if left is None else max(0, left - size)
+            found, size = self._inspect(batch, pace)
+            done += size
             self._record(action, found, asked, size)
 
-    def _next(self, action: ActionRecord, left: int | None) -> tuple[dict[str, int], list[ObjectRecord]]:
+    def _next(self, action: ActionRecord, done: int) -> tuple[dict[str, int], list[ObjectRecord]]:
         """What is asked of the action by now, and what to check next; nothing where it is enough."""
         assert action.region is not None
         with self._catalog.read() as reader:
             asked = reader.action(action.id).detail
-            is_enough = left == 0 and "budget" in asked and not reader.is_overdue(action.region, asked["overdue"])
-            return asked, [] if is_enough else reader.to_check(action.region, asked["before"], _BATCH)
+            if "budget" in asked and done >= asked["budget"]:
+                is_behind = done < asked["most"] and reader.is_overdue(action.region, asked["overdue"])
+                if not is_behind:
+                    return asked, []
+            return asked, reader.to_check(action.region, asked["before"], _BATCH)
 
-    def _inspect(self, batch: list[ObjectRecord], pace: Pace, most: int) -> tuple[list[Inspected], int]:
-        """Check the first objects, so many bytes of them or the first one."""
+    def _inspect(self, batch: list[ObjectRecord], pace: Pace) -> tuple[list[Inspected], int]:
+        """Check the first objects, and answer how many bytes they have."""
         found: list[Inspected] = []
         size = 0
         for one in batch:
             found.append(self._inspector.inspect(one, pace))
             size += one.bytes
-            if size >= most:
+            if size >= _BATCH_BYTES:
                 break
         return found, size
 

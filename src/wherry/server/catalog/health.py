@@ -145,11 +145,10 @@ class HealthReader(Asker):
         damaged = []
         for region, manifest_id, checked_at, damages in self._replica_health(image_id):
             oldest.append(checked_at)
-            count = self.connection.scalar(
-                select(func.count()).select_from(t.lost).where(t.lost.c.manifest_id == manifest_id)
-            )
-            if damages or count:
-                damaged.append(DamagedRegion(region, tuple(self.lost(manifest_id, most)), count or 0))
+            if damages:  # without which nothing is lost
+                lost = select(func.count()).select_from(t.lost).where(t.lost.c.manifest_id == manifest_id)
+                count = self.connection.scalar(lost) or 0
+                damaged.append(DamagedRegion(region, tuple(self.lost(manifest_id, most)), count))
         never = not oldest or min(oldest) == 0
         return HealthRecord(None if never else moment_of(min(oldest)), tuple(damaged))
 
