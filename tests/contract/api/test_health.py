@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DISK = random.Random(23).randbytes(4 * MIB)
-UNCHECKED = {"state": "unchecked", "checked_at": None, "damaged": []}
+UNCHECKED: dict[str, Any] = {"state": "unchecked", "checked_at": None, "damaged": []}
 
 
 def stored(service: ServiceProcess, kind: str, region: str = "nyc3") -> set[Path]:
