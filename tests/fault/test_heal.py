@@ -18,12 +18,14 @@ import pytest
 from blake3 import blake3
 from tests.fault.rooms import MIB, Rooms, Site
 
+from wherry.errors import StoreUnavailable
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.heal import Heal
 from wherry.server.storage import Store
 from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.pack import RECORD_SIZE
+from wherry.testing.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -390,6 +392,29 @@ def test_what_is_damaged_is_healed_though_a_heal_errored(scene: Scene, monkeypat
     scene.rooms.engine.run()
     assert scene.kinds("heal") == ["errored", "completed"]
     scene.assert_whole()
+
+
+def test_a_block_is_not_lost_while_a_region_is_away(scene: Scene) -> None:
+    """What may be there is not given up: the heal errors and is tried again, and what can be healed is."""
+    away = scene.rooms.regions.store(AWAY)
+    there, away.backend = away.backend, Away(away.backend)
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["errored"]
+    with scene.rooms.catalog.read() as reader:
+        assert reader.losses() == {}
+    away.backend = there
+    scene.rooms.actions.scheduler.set_clock(scene.rooms.clock() + timedelta(minutes=11))
+    scene.rooms.engine.run()
+    assert scene.kinds("heal") == ["errored", "completed"]
+    scene.assert_whole()
+
+
+class Away(Wrapped):
+    """A store that does not answer."""
+
+    def _before(self, call: str) -> None:
+        raise StoreUnavailable(f"no answer to {call}")
 
 
 def _raise(*_: object) -> None:
