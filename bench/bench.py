@@ -55,7 +55,7 @@ TARGETS = {
     "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
     "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
     "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15",
-    "collect_mib_per_s": "", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "",
+    "collect_mib_per_s": "", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "", "scrub_mib_per_s": "",
 }  # fmt: skip
 
 
@@ -128,6 +128,9 @@ class DataPlane:
             raise SystemExit("what was exported is not what was imported")
         out.unlink()
         self._against("verify_vs_cp", cp, lambda: _verify(self._folder / "data"))
+        seconds, scrubbed = _seconds(lambda: _wait(client, client.store.scrub(region="nyc3")))
+        assert scrubbed.progress is not None
+        self._runs.add("scrub_mib_per_s", scrubbed.progress.bytes_sent / MIB / seconds)
         self._collect(client, first, second)
 
     def _collect(self, client: Client, *image_ids: int) -> None:

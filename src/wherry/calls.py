@@ -274,6 +274,11 @@ IMAGES_EXPORT = Call(
 REPLICAS_DELETE = Call("replicas.delete", "DELETE", "/v2/images/{image_id}/regions/{slug}",
                        "Remove an image from one region; refused for the last one.", ("image:delete",),
                        {204: None}, errors=(422,), ours=True)  # fmt: skip
+IMAGES_VERIFY = Call(
+    "images.verify", "POST", "/v2/images/{image_id}/verify",
+    "Check every stored byte of an image, in all its regions or in one; what is damaged is healed afterwards.",
+    ("image:update",), {201: m.ActionReply}, body=m.VerifyRequest, errors=(422,), ours=True,
+)  # fmt: skip
 UPLOADS_CREATE = Call("uploads.create", "POST", "/v2/uploads",
                       "Begin the upload of a disk image. For a Droplet's disk it needs droplet:update as well.",
                       ("image:create",),
@@ -301,6 +306,9 @@ USAGE = Call("usage.list", "GET", "/v2/usage", "What is in the stores, by region
              ("image:read",), {200: m.UsageReply}, ours=True)  # fmt: skip
 EXPIRE = Call("expire.create", "POST", "/v2/expire", "Let backups go whose time is over.", ("image:delete",),
               {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest, errors=(422,), ours=True)  # fmt: skip
+SCRUB = Call("scrub.create", "POST", "/v2/scrub",
+             "Check every stored byte of a region; what is damaged is healed afterwards. For the operator's account.",
+             ("image:update",), {201: m.ActionReply}, body=m.ScrubRequest, errors=(422,), ours=True)  # fmt: skip
 DISK_EXPORT = Call(
     "disks.export", "GET", "/v2/droplets/{droplet_id}/disk", "Read a Droplet's disk, checked on the way.",
     ("droplet:read",), {200: None, 206: None}, params=(EXPORT_FORMAT, RANGE), errors=(416, 422), ours=True,
@@ -358,6 +366,7 @@ CALLS: tuple[Call, ...] = (
     FIREWALLS_LIST,
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
+    IMAGES_VERIFY, SCRUB,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
     COLLECT, COMPACT, IMAGE_USAGE, USAGE,
     EXPIRE, DISK_EXPORT, DISK_IMPORT,

@@ -91,11 +91,43 @@ class Action(Model, frozen=True, kw_only=True):
     progress: Progress | None = None
 
 
+class ByteRange(Model, frozen=True, kw_only=True):
+    """Bytes of a disk, from ``start`` on, before ``end`` (ours)."""
+
+    start: int
+    end: int
+
+
+class Damage(Model, frozen=True, kw_only=True):
+    """What is wrong with an image in a region (ours): blocks of its disk of which no good copy was found.
+
+    ``blocks`` has the first 100 by their numbers and ``ranges`` says which bytes those are; ``count`` is how many there
+    are in all. It is 0 where something is damaged that is yet to be healed.
+    """
+
+    region: str
+    blocks: list[int] = field(default_factory=list[int])
+    ranges: list[ByteRange] = field(default_factory=list[ByteRange])
+    count: int = 0
+
+
+class Health(Model, frozen=True, kw_only=True):
+    """How an image's stored bytes are (ours). ``state`` is ``whole``, ``damaged`` or ``unchecked``.
+
+    ``checked_at`` is when the part of it that was checked the longest ago was read in full; None if some never was.
+    """
+
+    state: str
+    checked_at: Time | None = None
+    damaged: list[Damage] = field(default_factory=list[Damage])
+
+
 class Image(Model, frozen=True, kw_only=True):
     """A bootable disk and its facts.
 
     ``status`` is ``NEW``, ``pending``, ``available``, ``deleted`` or ``retired``; ``error_message`` says why an import
     failed. ``min_disk_size`` is in GiB, rounded up; ``size_gigabytes`` is what the image's data takes, in GiB.
+    ``health`` is ours, and there only where one image is read.
     """
 
     id: int
@@ -112,6 +144,7 @@ class Image(Model, frozen=True, kw_only=True):
     tags: list[str] | None = None
     status: str = "available"
     error_message: str | None = None
+    health: Health | UnsetType = UNSET
 
 
 class Amount(Model, frozen=True, kw_only=True):
@@ -471,6 +504,18 @@ class CompactRequest(Model, frozen=True, kw_only=True):
     region: str | None = None
     budget_bytes: int | None = None
     dry_run: bool | None = None
+
+
+class VerifyRequest(Model, frozen=True, kw_only=True):
+    """Check an image in full (ours), in all its regions or in one."""
+
+    region: str | None = None
+
+
+class ScrubRequest(Model, frozen=True, kw_only=True):
+    """Check all that a region has (ours)."""
+
+    region: str
 
 
 class BackupPolicyRequest(Model, frozen=True, kw_only=True):

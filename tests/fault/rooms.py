@@ -350,7 +350,9 @@ class Site:
     is_shared: bool = False
     compact_bytes: int = 0
 
-    def open(self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True) -> Rooms:
+    def open(
+        self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True, scrub_days: float = 0.0
+    ) -> Rooms:
         """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``."""
         clock = Clock()
         catalog = open_sqlite(self.folder / "catalog.db", clock)
@@ -369,6 +371,7 @@ class Site:
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()), spool=spool, sizes=load_sizes(),  # type: ignore[arg-type]  # the same door
             driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
+            scrub_days=scrub_days,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

@@ -358,6 +358,45 @@ def _create(scene: Scene) -> ActionRecord:
     return scene.rooms.actions.create_droplets(1, asked)[0]
 
 
+def _public_pack(scene: Scene) -> tuple[MemoryBackend, str]:
+    """The backend of a region, and the pack there that has the public image's first block."""
+    with scene.rooms.catalog.read() as reader:
+        replica = reader.replica(scene.public, "nyc3")
+    store = scene.rooms.regions.store("nyc3")
+    assert replica is not None
+    assert isinstance(store.backend, MemoryBackend)
+    return store.backend, store.read_manifest(replica.manifest_key).pack(0)
+
+
+def _begin_scrub(scene: Scene) -> ActionRecord:
+    """Spoil a block that other regions have, and look for damage: what is found is healed."""
+    backend, pack = _public_pack(scene)
+    data = bytearray(backend.objects[pack])
+    data[1000:1004] = b"oops"
+    backend.objects[pack] = bytes(data)
+    return scene.rooms.actions.scrub(1, "nyc3")
+
+
+def _begin_verify(scene: Scene) -> ActionRecord:
+    """Take a manifest and the end of a pack away, and check an image that needs both."""
+    with scene.rooms.catalog.read() as reader:
+        replica = reader.replica(scene.public, "nyc3")
+    assert replica is not None
+    if scene.rooms.regions.store("nyc3").has(replica.manifest_key):  # not by one that died after it was begun
+        backend, pack = _public_pack(scene)
+        backend.objects[pack] = bytes(backend.objects[pack])[:-1]
+        del backend.objects[replica.manifest_key]
+    return scene.rooms.actions.verify(1, scene.public)
+
+
+def _healed(scene: Scene, before: World, _after: World) -> World:
+    """Nothing shows from outside, and every image is whole."""
+    with scene.rooms.catalog.read() as reader:
+        for image in (scene.image, scene.public, scene.snapshot, *scene.backups):
+            assert reader.health(image, 100).damaged == ()
+    return before
+
+
 _MACHINE = ("carry_out", "complete")
 
 CASES = {
@@ -393,6 +432,8 @@ CASES = {
     "disable_backups": Case(_MACHINE, _act("disable_backups"), _backups_disabled),
     "expire": Case(("expire",), _begin_expire, _expired),
     "compact": Case(("compact",), _begin_compact, lambda _scene, before, _after: before),
+    "scrub": Case(("check",), _begin_scrub, _healed),
+    "verify": Case(("verify",), _begin_verify, _healed),
     "convert": Case((), _convert, _converted),
     "account transfer": Case((), _give, _given),
 }  # fmt: skip

@@ -374,6 +374,32 @@ class Machine(RuleBasedStateMachine):
         """Run all that is accepted, in one order or the other."""
         self.do(lambda: self.rooms.engine.run_last_first() if last_first else self.rooms.engine.run(), nth)
 
+    @precondition(lambda self: any(len(one.regions) > 1 for one in self.model.images.values()))
+    @rule(data=st.data(), place=st.integers(0, 3), at=st.integers(0, 1 << 20), nth=deaths)
+    def flip(self, data: st.DataObject, place: int, at: int, nth: int | None) -> None:
+        """A bit of a block that another region has flips: it is found and healed, whoever dies on the way."""
+        image = self.pick(data, {key: one for key, one in self.model.images.items() if len(one.regions) > 1})
+        region = data.draw(st.sampled_from(sorted(self.model.images[image].regions)))
+        with self.rooms.catalog.read() as reader:
+            replica = reader.replica(image, region)
+        if replica is None:
+            return  # a transfer of the model's past that has not ended here
+        self.enlarge()
+        manifest = self.rooms.regions.store(region).read_manifest(replica.manifest_key)
+        if not len(manifest):
+            return
+        key, entry = manifest.pack(place % len(manifest)), manifest.entry(place % len(manifest))
+        backend = self.stores[region]._inner
+        assert isinstance(backend, MemoryBackend)
+        spoiled = bytearray(backend.objects[key])
+        spoiled[entry.offset + at % entry.stored_length] ^= 1
+        backend.objects[key] = bytes(spoiled)
+        self.do(lambda: self.rooms.actions.scrub(1, region), nth, run=True)
+        self.do(lambda: self.rooms.actions.scrub(1, region), None, run=True)
+        with self.rooms.catalog.read() as reader:
+            assert reader.quarantined(region) == []
+            assert reader.losses() == {}
+
     # ------------------------------------------------------------------------------------------------ circumstances
 
     @rule(hours=st.sampled_from([1, 5, 13, 30, 70]), nth=deaths)
@@ -471,7 +497,7 @@ class Machine(RuleBasedStateMachine):
             del self.model.images[image_id]
 
     def _expect_nothing(self, action: ActionRecord) -> Callable[[ActionRecord], None]:
-        assert action.type in {"collect", "compact", "expire"}
+        assert action.type in {"collect", "compact", "expire", "scrub", "verify", "heal"}
         return lambda _ended: None
 
     def _expect_import(self, action: ActionRecord) -> Callable[[ActionRecord], None]:

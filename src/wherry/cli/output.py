@@ -23,20 +23,36 @@ Column = tuple[str, "Callable[[Any], object]"]
 
 _LINE_EVERY_S = 1.0
 
+_IMAGE: tuple[Column, ...] = (
+    ("ID", lambda one: one.id),
+    ("Name", lambda one: one.name),
+    ("Type", lambda one: one.type),
+    ("Distribution", lambda one: one.distribution),
+    ("Slug", lambda one: one.slug or ""),
+    ("Public", lambda one: str(one.public).lower()),
+    ("Min Disk", lambda one: one.min_disk_size or 0),
+    ("Size", lambda one: one.size_gigabytes or 0),
+    ("Status", lambda one: one.status),
+    ("Regions", lambda one: ",".join(one.regions)),
+    ("Created At", lambda one: moment(one.created_at)),
+    ("Error", lambda one: one.error_message or ""),
+)
+
+
+def health(image: m.Image) -> str:
+    """How an image's stored bytes are, and where it is damaged."""
+    if not image.health:
+        return ""
+    damaged = [f"{one.region}: {f'{one.count} lost' if one.count else 'to be healed'}" for one in image.health.damaged]
+    return f"{image.health.state} ({', '.join(damaged)})" if damaged else image.health.state
+
+
 COLUMNS: dict[type, tuple[Column, ...]] = {
-    m.Image: (
-        ("ID", lambda one: one.id),
-        ("Name", lambda one: one.name),
-        ("Type", lambda one: one.type),
-        ("Distribution", lambda one: one.distribution),
-        ("Slug", lambda one: one.slug or ""),
-        ("Public", lambda one: str(one.public).lower()),
-        ("Min Disk", lambda one: one.min_disk_size or 0),
-        ("Size", lambda one: one.size_gigabytes or 0),
-        ("Status", lambda one: one.status),
-        ("Regions", lambda one: ",".join(one.regions)),
-        ("Created At", lambda one: moment(one.created_at)),
-        ("Error", lambda one: one.error_message or ""),
+    m.Image: _IMAGE,
+    m.ImageReply: (  # an image that was read by itself
+        *_IMAGE,
+        ("Health", health),
+        ("Checked At", lambda one: moment(one.health.checked_at) if one.health else ""),
     ),
     m.Action: (
         ("ID", lambda one: one.id),

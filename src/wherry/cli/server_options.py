@@ -70,6 +70,8 @@ _WORK = (
                  help="Seconds for which a step is tried again where a store or the database does not answer."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds that running actions have to end when the process stops; others take over the rest."),
+    click.option("--scrub-days", default=30.0, show_default=True, type=click.FloatRange(0, 3650),
+                 help="In how many days every stored object is checked once; 0 for never."),
     click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
                  metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
     click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
@@ -84,7 +86,7 @@ _LOG = (
 )  # fmt: skip
 
 
-_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "import_from")
+_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "import_from")
 
 
 def in_catalog(command: Command) -> Command:

@@ -1,4 +1,4 @@
-"""``wherry collect``, ``compact`` and ``expire``, which let bytes and backups go, and ``wherry usage``."""
+"""``wherry collect``, ``compact`` and ``expire``, which let bytes and backups go, ``scrub`` and ``usage``."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def compact(session: Session, region: str | None, budget: int | None, *, dry_run
     if dry_run:
         return session.show(m.CompactPlan, *store.plan_compact(region=region, budget_bytes=budget))
     return session.finish(store.compact(region=region, budget_bytes=budget), wait=wait)
+
+
+@click.command()
+@click.option("--region", required=True, help="Which region.")
+@wait_option
+@asks
+def scrub(session: Session, region: str, *, wait: bool) -> int:
+    """Check every stored byte of a region; what is damaged is healed."""
+    return session.finish(session.client.store.scrub(region=region), wait=wait)
 
 
 @click.command()

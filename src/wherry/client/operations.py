@@ -180,6 +180,11 @@ def delete_replica(image_id: int, region: str) -> Request[None]:
     return _ask(c.REPLICAS_DELETE, image_id=image_id, slug=region)
 
 
+def verify_image(image_id: int, region: str | None) -> Request[m.Action]:
+    """Ask that an image be checked in full."""
+    return _ask(c.IMAGES_VERIFY, "action", body=m.VerifyRequest(region=region), image_id=image_id)
+
+
 def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
     """Read an image's bytes from an offset on, if it is still the same export."""
     return _export(c.IMAGES_EXPORT, kind, offset, etag, image_id=image_id)
@@ -548,6 +553,11 @@ def get_image_usage(image_id: int) -> Request[list[m.ImageUsage]]:
 def get_usage() -> Request[list[m.RegionUsage]]:
     """Ask what is in the stores."""
     return _ask(c.USAGE, "usage")
+
+
+def scrub(region: str) -> Request[m.Action]:
+    """Ask that all that a region has be checked."""
+    return _ask(c.SCRUB, "action", body=m.ScrubRequest(region=region))
 
 
 def expire() -> Request[m.Action]:

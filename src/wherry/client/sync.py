@@ -143,6 +143,10 @@ class StoreResource(Resource):
         """What is in the stores, by region. Raises Forbidden for others than the operator."""
         return self._transport.send(ops.get_usage(), options)
 
+    def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
+        """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
+        return self._transport.send(ops.scrub(region), options)
+
     def expire(self, *, options: RequestOptions | None = None) -> m.Action:
         """Let backups go whose time is over. Raises RequestError."""
         return self._transport.send(ops.expire(), options)

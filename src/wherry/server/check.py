@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wherry.errors import StorageError
+from wherry.server.catalog import WHOLE_DISK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from wherry.server.actions import Regions
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ManifestRecord
+
+
+_NAMED_BLOCKS = 20
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Finding:
 def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding]:
     """What is wrong, if anything: images that are not whole, objects that are missing, objects nobody knows of.
 
+    What a scrub found and a heal could not mend yet is told as well: objects in quarantine, blocks that are lost.
+
     With ``deep``, every block of every image is read and compared with its name.
     """
     with catalog.read() as reader:
@@ -36,6 +42,8 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
             yield from found if not found or _is_needed(catalog, manifest.id) else ()
         for region in regions.stores:
             yield from _check_objects(catalog, reader, regions, region)
+            yield from _check_quarantine(reader, region)
+        yield from _check_losses(reader, names)
         yield from _check_images(reader)
 
 
@@ -109,6 +117,23 @@ def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: s
     known = {one.key for one, _ in objects} | {one.key for one, _ in [*before, *pieces]}
     known |= {one.key for one in reader.condemned(1 << 40) if one.region == region}
     yield from (Finding(region, f"{key}: the catalog does not know it", harmful=False) for key in there.keys() - known)
+
+
+def _check_quarantine(reader: Reader, region: str) -> Iterator[Finding]:
+    for one, reason in reader.quarantined(region):
+        yield Finding(region, f"{one.key} is in quarantine: {reason}")
+
+
+def _check_losses(reader: Reader, names: dict[int, list[_Name]]) -> Iterator[Finding]:
+    losses = reader.losses()
+    for manifest in reader.manifests() if losses else ():
+        if count := losses.get(manifest.id):
+            where = ", ".join(one.who for one in names[manifest.id])
+            first = reader.lost(manifest.id, _NAMED_BLOCKS)
+            numbers = (
+                "all" if WHOLE_DISK in first else ", ".join(map(str, first)) + (" ..." if count > len(first) else "")
+            )
+            yield Finding(manifest.region, f"{where}: no good copy was found of its blocks {numbers}")
 
 
 def _check_images(reader: Reader) -> Iterator[Finding]:

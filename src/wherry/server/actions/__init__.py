@@ -32,20 +32,25 @@ from wherry.server import lifecycle, metrics
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
 from wherry.server.actions.compact import Compact
+from wherry.server.actions.copies import Copies, Rescuer, report
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
 from wherry.server.actions.faults import Faults
+from wherry.server.actions.heal import Heal
 from wherry.server.actions.held import taken_back
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.pacing import Pacing
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
+from wherry.server.actions.scrub import Scrub
 from wherry.server.actions.spool import FolderSpool
 from wherry.server.actions.store_spool import StoreSpool
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.actions.verify import Verify
 from wherry.server.actions.waiting import waiting_for
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
@@ -103,7 +108,7 @@ class Actions:
 
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
-        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int,
+        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
@@ -115,8 +120,12 @@ class Actions:
         if pacing.has_limits:
             engine.follow(pacing.heed)
         self._compact = Compact(catalog, regions, self._collect, compact_bytes)
-        self._transfer = Transfer(catalog, regions, pacing)
-        self._import = ImportImage(catalog, regions, self._disks)
+        self._heal = Heal(catalog, regions)
+        inspector = Inspector(regions, self._heal)
+        self._scrub = Scrub(catalog, regions, inspector, scrub_days)
+        self._verify = Verify(catalog, regions, inspector, self._heal)
+        self._transfer = Transfer(catalog, regions, pacing, self._heal)
+        self._import = ImportImage(catalog, regions, self._disks, self._heal)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
         self._expire = Expire(catalog, self._collect)
@@ -125,11 +134,18 @@ class Actions:
             largest_bytes=largest_bytes,
         )  # fmt: skip
         self.scheduler = Scheduler(
-            catalog, self._droplets, self._expire, self._compact, clock, sweep=self.uploads.sweep
+            catalog,
+            self._droplets,
+            self._expire,
+            self._compact,
+            clock,
+            sweep=self.uploads.sweep,
+            scrub=self._scrub,
+            heal=self._heal,
         )
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
-            self._compact,
+            self._compact, self._scrub, self._verify, self._heal,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
@@ -309,6 +325,25 @@ class Actions:
     def plan_compact(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
         """What ``compact`` would rewrite."""
         return self._compact.plan(region, budget)
+
+    def verify(self, account_id: int, image_id: int, region: str | None = None) -> ActionRecord:
+        """Check an image in full, in all its regions or in one; what is damaged is healed afterwards."""
+        with self._catalog.begin() as tx:
+            return self._verify.accept(tx, account_id, image_id, region)
+
+    def scrub(self, account_id: int, region: str) -> ActionRecord:
+        """Check all that a region has, now. It is for the operator alone."""
+        with self._catalog.begin() as tx:
+            lifecycle.check_operator(account_id, tx.first_account())
+            return self._scrub.accept(tx, region)
+
+    def rescuer(self, region: str, manifest_id: int) -> Rescuer:
+        """Who helps past bad blocks of a disk that is read in a region; what is bad is healed from then on."""
+        return Rescuer(self._catalog, self._heal, region, lambda: Copies.of(self._catalog, self._regions, manifest_id))
+
+    def report_manifest(self, region: str, key: str, error: WherryError) -> None:
+        """Write down that a manifest can't be read, and begin to heal it."""
+        report(self._catalog, self._heal, region, key, {ITSELF: (None, error.message)})
 
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wherry.errors import ClaimLost, WherryError
+from wherry.errors import ClaimLost, ManifestCorrupt, WherryError
 from wherry.server.storage import FEW_BLOCKS, is_sampled, plan_copy, sample_number
 
 if TYPE_CHECKING:
@@ -169,5 +169,11 @@ class HeldBlocks:
             located = self._own if is_own else self._reused
             if is_own:
                 self.own_numbers.add(pack.number)
-            for entry in self._store.read_index(pack.key).entries:
+            try:
+                entries = self._store.read_index(pack.key).entries
+            except ManifestCorrupt:  # whose pack it is finds out; what it has counts as missing here
+                if is_own:
+                    raise
+                continue
+            for entry in entries:
                 located.setdefault(entry.digest, (pack.key, entry))

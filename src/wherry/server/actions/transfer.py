@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wherry.models import Progress, TransferPlan
 from wherry.server import lifecycle
+from wherry.server.actions.copies import Copies, Rescuer, read_or_report
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
@@ -15,6 +16,7 @@ from wherry.server.storage import Counted, Store, plan_copy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.server.actions.heal import Heal
     from wherry.server.actions.pacing import Pacing
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
@@ -27,6 +29,7 @@ class _Copy:
     """What a step of a transfer works with."""
 
     region: str
+    source_region: str
     source: Store
     manifest: Manifest
     target: Store
@@ -39,10 +42,11 @@ class Transfer:
 
     kinds = ("transfer",)
 
-    def __init__(self, catalog: Catalog, regions: Regions, pacing: Pacing) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, pacing: Pacing, heal: Heal) -> None:
         self._catalog = catalog
         self._regions = regions
         self._pacing = pacing
+        self._heal = heal
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
@@ -72,8 +76,9 @@ class Transfer:
     def _begin(
         self, tx: Writer, account_id: int, image: ImageRecord, region: str, *, background: bool = False
     ) -> ActionRecord:
-        """Begin to read the image's first replica, which is held until the end: each step must meet the same one."""
-        replica = tx.replicas(image.id)[0]
+        """Begin to read the image's first sound replica, held until the end: each step must meet the same one."""
+        replicas = tx.replicas(image.id)
+        replica = next((one for one in replicas if not tx.damages(one.manifest_id)), replicas[0])
         action = tx.add_action(
             "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
             background=background, detail={"source": replica.region, "manifest": replica.manifest_key},
@@ -89,7 +94,8 @@ class Transfer:
         manifest = self._regions.store(replica.region).read_manifest(replica.manifest_key)
         store = self._regions.store(target)
         likest = reader.similar(target, list(manifest.samples()), image.account_id, 8)
-        packs = {pack.key for one in likest for pack in reader.referred(one.id)}
+        damaged = {pack.key for pack, _ in reader.quarantined(target)}
+        packs = {pack.key for one in likest for pack in reader.referred(one.id)} - damaged
         present = {entry.digest for key in packs for entry in store.read_index(key).entries}
         return _summary(target, plan_copy(manifest, present.__contains__))
 
@@ -110,6 +116,7 @@ class Transfer:
         target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
             holder=ActionHolder(self._catalog, action, copy.region), watcher=Counted(meter, copy.region, "copied"),
+            rescue=self._rescuer(copy),
         )  # fmt: skip
         meter.write()
 
@@ -129,11 +136,19 @@ class Transfer:
         assert action.region is not None
         with self._catalog.read() as reader:
             account_id = reader.image(action.image_id).account_id
-        source = self._regions.store(action.detail["source"])
-        manifest = source.read_manifest(action.detail["manifest"])
+        slug = action.detail["source"]
+        source = self._regions.store(slug)
+        manifest = read_or_report(self._catalog, self._heal, source, slug, action.detail["manifest"])
         target = self._regions.store(action.region)
         held = HeldBlocks(self._catalog, target, action, action.region)
-        return _Copy(action.region, source, manifest, target, held, account_id)
+        return _Copy(action.region, slug, source, manifest, target, held, account_id)
+
+    def _rescuer(self, copy: _Copy) -> Rescuer:
+        def copies() -> Copies:
+            samples = copy.manifest.samples()
+            return Copies(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
+
+        return Rescuer(self._catalog, self._heal, copy.source_region, copies)
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:

@@ -29,6 +29,7 @@ from wherry.server.catalog.databases import (
     sqlite_engines,
     upgrade,
 )
+from wherry.server.catalog.health import WHOLE_DISK
 from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.crashpoint import crash_point
@@ -45,6 +46,7 @@ __all__ = [
     "FIRST_ACTION_ID",
     "FIRST_PUBLIC_IMAGE_ID",
     "GONE",
+    "WHOLE_DISK",
     "Catalog",
     "Reader",
     "Writer",

@@ -75,8 +75,9 @@ class ObjectReader(Asker):
         shared: dict[int, int] = {}
         for batch in batches(samples):
             query = select(t.samples.c.manifest_id, func.count()).where(
-                t.samples.c.region == region, t.samples.c.digest.in_(batch)
-            )
+                t.samples.c.region == region, t.samples.c.digest.in_(batch),
+                t.samples.c.manifest_id.not_in(select(t.damages.c.object_id)),
+            )  # fmt: skip
             for manifest_id, count in self.connection.execute(query.group_by(t.samples.c.manifest_id)):
                 shared[manifest_id] = shared.get(manifest_id, 0) + count
         if not shared:
@@ -127,9 +128,13 @@ class ObjectWriter(Changer, ObjectReader):
         return is_new
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
-        """Hold those of these packs that are live; the others may be gone at any moment and are left out."""
+        """Hold those of these packs that are live and whole; others may be gone at any moment and are left out."""
         for batch in batches(keys):
-            live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
+            damaged = select(t.damages.c.object_id)
+            live = (
+                t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch),
+                t.objects.c.id.not_in(damaged),
+            )  # fmt: skip
             self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
 
     def begin_read(self, manifest_id: int, process_id: int | None) -> int:

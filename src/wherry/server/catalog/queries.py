@@ -13,6 +13,7 @@ from sqlalchemy import delete, insert, select
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.accounts import AccountReader, AccountWriter
 from wherry.server.catalog.droplets import DropletReader, DropletWriter
+from wherry.server.catalog.health import HealthReader, HealthWriter
 from wherry.server.catalog.objects import ObjectReader, ObjectWriter, loosen
 from wherry.server.catalog.thinned import ThinnedReader, ThinnedWriter
 from wherry.server.catalog.uploads import UploadReader, UploadWriter
@@ -20,7 +21,9 @@ from wherry.server.catalog.usage import UsageReader
 from wherry.server.catalog.work import WorkReader, WorkWriter
 
 
-class Reader(AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader):
+class Reader(
+    AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader, HealthReader
+):
     """Questions to the catalog, all answered from one state of it."""
 
     def fact(self, name: str) -> Any:
@@ -29,7 +32,7 @@ class Reader(AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedRead
         return None if found is None else json.loads(found)
 
 
-class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter):
+class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter, HealthWriter):
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""
 
     def set_fact(self, name: str, value: Any) -> None:

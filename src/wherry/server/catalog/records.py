@@ -299,3 +299,31 @@ class RegionUsage:
     objects: int
     bytes: int
     thinned_bytes: int
+
+
+@dataclass(frozen=True)
+class NamerRecord:
+    """An image or a Droplet that names a manifest: whose it is, and the fingerprint that it says its disk has."""
+
+    account_id: int
+    fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class DamagedRegion:
+    """A region in which something is wrong with an image: the first blocks of its disk that are lost, and how many are.
+
+    None are where a heal has not looked yet; -1 stands for all.
+    """
+
+    region: str
+    blocks: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class HealthRecord:
+    """How an image is. ``checked_at`` is the oldest check of what it needs; None if something never was."""
+
+    checked_at: datetime | None
+    damaged: tuple[DamagedRegion, ...]

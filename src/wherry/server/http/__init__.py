@@ -103,6 +103,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.IMAGE_USAGE.name: images.get_usage,
     c.USAGE.name: regions.list_usage,
     c.EXPIRE.name: actions.expire,
+    c.IMAGES_VERIFY.name: actions.verify,
+    c.SCRUB.name: actions.scrub,
     c.DISK_EXPORT.name: droplets.export_disk,
     c.DISK_IMPORT.name: droplets.import_disk,
     c.TEST_IMAGE.name: transfers.create_test_image,

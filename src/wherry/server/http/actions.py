@@ -118,3 +118,15 @@ def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
     if x.body.dry_run:
         return m.ExpiryPlanReply(plan=service.actions.plan_expire(x.account_id))
     return m.ActionReply(action=service.wire.action(service.actions.expire(), x.token))
+
+
+def verify(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer images.verify."""
+    action = service.actions.verify(x.account_id, x.number("image_id"), x.body.region)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def scrub(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer scrub.create."""
+    action = service.actions.scrub(x.account_id, x.body.region)
+    return m.ActionReply(action=service.wire.action(action, x.token))

@@ -10,7 +10,9 @@ import msgspec
 
 from wherry import calls as c
 from wherry import models as m
+from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.backup_policy import WINDOW
+from wherry.server.catalog import WHOLE_DISK
 from wherry.server.lifecycle import disk_gib as disk_gib_of
 from wherry.server.lifecycle import min_disk_gib
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import (
         AccountRecord,
         ActionRecord,
+        DamagedRegion,
         DropletRecord,
+        HealthRecord,
         ImageRecord,
         ImageUsage,
         RegionUsage,
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
     )
 
 _GIB = 1 << 30
+
+MOST_BLOCKS = 100
+"""How many damaged blocks of an image are named in each region."""
 
 
 class Wire:
@@ -107,6 +114,29 @@ def image(record: ImageRecord, token: TokenRecord) -> m.Image:
         status=record.status,
         error_message=record.error_message,
     )  # fmt: skip
+
+
+def health(record: HealthRecord, of: ImageRecord) -> m.Health:
+    """How an image's stored bytes are."""
+    never = record.checked_at is None
+    state = "damaged" if record.damaged else "unchecked" if never else "whole"
+    checked_at = None if record.checked_at is None else _second(record.checked_at)
+    return m.Health(state=state, checked_at=checked_at, damaged=[_damage(one, of) for one in record.damaged])
+
+
+def _damage(record: DamagedRegion, of: ImageRecord) -> m.Damage:
+    size = of.virtual_bytes or 0
+    blocks, count = list(record.blocks), record.count
+    if WHOLE_DISK in blocks:
+        count = -(-size // BLOCK_SIZE)
+        blocks = list(range(min(count, MOST_BLOCKS)))
+    ranges: list[m.ByteRange] = []
+    for number in blocks:
+        start, end = number * BLOCK_SIZE, min((number + 1) * BLOCK_SIZE, size)
+        if ranges and ranges[-1].end == start:
+            start = ranges.pop().start
+        ranges.append(m.ByteRange(start=start, end=end))
+    return m.Damage(region=record.region, blocks=blocks, ranges=ranges, count=count)
 
 
 def snapshot(record: ImageRecord, token: TokenRecord) -> m.Snapshot:

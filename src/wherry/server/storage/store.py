@@ -211,12 +211,9 @@ class Store:
 
         One error for each pack that can't be read, and for each block that is not what its name says.
         """
-        by_pack: dict[int, array[int]] = {}
-        for place, pack in enumerate(manifest.packs_of):
-            by_pack.setdefault(pack, array("Q")).append(place)
-        for pack, places in by_pack.items():
+        for key, places in _by_pack(manifest):
             try:
-                self._check_pack(manifest, manifest.packs[pack], places)
+                self._check_pack(manifest, key, places)
             except StorageError as error:
                 yield error
             else:
@@ -228,6 +225,14 @@ class Store:
             return self.read_index(key)
         except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:
             return error
+
+    def misfits(self, manifest: Manifest) -> Iterator[tuple[str, StorageError]]:
+        """The packs that can't be read or have not what a manifest says, and why. Raises StoreUnavailable."""
+        for key, places in _by_pack(manifest):
+            try:
+                self._check_pack(manifest, key, places)
+            except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:
+                yield key, error
 
     def _check_pack(self, manifest: Manifest, key: str, places: Iterable[int]) -> None:
         held = {entry.offset: entry for entry in self.read_index(key).entries}
@@ -241,6 +246,15 @@ class Store:
         except StorageError as error:
             return error
         return None
+
+
+def _by_pack(manifest: Manifest) -> Iterator[tuple[str, array[int]]]:
+    """The packs of a manifest, and the places of the blocks that each of them has."""
+    by_pack: dict[int, array[int]] = {}
+    for place, pack in enumerate(manifest.packs_of):
+        by_pack.setdefault(pack, array("Q")).append(place)
+    for pack, places in by_pack.items():
+        yield manifest.packs[pack], places
 
 
 def _in_order(call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
