@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError, StoreUnavailable
+from wherry.server import metrics
 from wherry.server.actions.inspector import ITSELF
 from wherry.server.storage import sample_number
 
@@ -134,6 +135,7 @@ class Rescuer:
             at = ITSELF if isinstance(error, BlockMissing) else entry.offset
             if (key, at) not in self._told:
                 self._told.add((key, at))
+                metrics.fault_found(self._region, error)
                 report(self._catalog, self._heal, self._region, key, {at: (entry.digest, error.message)})
             if self._copies is None:
                 self._copies = self._open_copies()
@@ -145,6 +147,7 @@ def read_or_report(catalog: Catalog, heal: Heal, store: Store, region: str, key:
     try:
         return store.read_manifest(key)
     except (ManifestCorrupt, ManifestMissing) as error:
+        metrics.fault_found(region, error)
         report(catalog, heal, region, key, {ITSELF: (None, error.message)})
         raise
 

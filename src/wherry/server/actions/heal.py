@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StoreUnavailable
+from wherry.server import metrics
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.held import ActionHolder
 from wherry.server.actions.progress import ProgressMeter
@@ -163,8 +164,10 @@ class Heal:
         if copies.was_away:
             work.is_incomplete |= bool(lost)
             lost = []
-        if is_rebuilt or any(manifest.digest(place) in work.own for place in affected):
+        saved = sum(manifest.digest(place) in work.own for place in affected)
+        if is_rebuilt or saved:
             self._switch(work, one, manifest.moved(work.action.id, find), lost, holds)
+            metrics.healed(work.region, saved)
         else:
             self._say_lost(work, one, lost, copies)
 

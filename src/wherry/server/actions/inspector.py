@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
+from wherry.server import metrics
 from wherry.server.catalog import micros
 
 if TYPE_CHECKING:
@@ -42,9 +44,10 @@ class Inspector:
         """Read an object in full. Raises StoreUnavailable, which is no fault of it, and what the watcher raises."""
         store = self._regions.store(one.region)
         if one.kind == "pack":
-            return Inspected(one, store.scrub_pack(one.key, watcher=watcher))
-        faults = store.scrub_manifest(one.key)
-        watcher.advance(sent_bytes=one.bytes)
+            faults = store.scrub_pack(one.key, watcher=_Counted(watcher, one.region))
+        else:
+            faults = store.scrub_manifest(one.key)
+            watcher.advance(sent_bytes=one.bytes)
         return Inspected(one, faults)
 
     def record(self, tx: Writer, found: Iterable[Inspected], not_before: int = 0) -> None:
@@ -59,6 +62,8 @@ class Inspector:
             if not self._is_to_be_there(tx, one):
                 continue
             if tx.set_damages(one.object.id, bad) or bad:
+                for fault in one.faults:
+                    metrics.fault_found(one.object.region, _ERRORS[fault.kind](fault.message))
                 for at, (_, reason) in bad.items():
                     log.warning("damage.found region=%s key=%s at=%s %s", one.object.region, one.object.key, at, reason)
                 self._heal.accept(tx, one.object.region)
@@ -70,6 +75,21 @@ class Inspector:
         if is_missing:
             return tx.is_needed(one.object.id)
         return tx.object_named(one.object.region, one.object.key) is not None
+
+
+class _Counted:
+    """A ``storage.Watcher`` that counts what is checked, and lets another one hear of it."""
+
+    def __init__(self, watcher: Watcher, region: str) -> None:
+        self._watcher = watcher
+        self._region = region
+
+    def advance(self, *, sent: int = 0, sent_bytes: int = 0, reused: int = 0, reused_bytes: int = 0) -> None:
+        metrics.scrubbed(self._region, blocks=sent, size_bytes=sent_bytes)
+        self._watcher.advance(sent=sent, sent_bytes=sent_bytes, reused=reused, reused_bytes=reused_bytes)
+
+
+_ERRORS = {"missing": BlockMissing, "structure": ManifestCorrupt, "block": BlockCorrupt}
 
 
 def _by_place(faults: Iterable[Fault]) -> dict[int, tuple[bytes | None, str]]:

@@ -7,13 +7,13 @@ that; a scrub of a whole region that somebody asked for does not.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from wherry.errors import Unprocessable
 from wherry.models import Progress
 from wherry.server.actions.progress import ProgressMeter, finished
 from wherry.server.catalog import micros
+from wherry.server.storage import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,28 +35,16 @@ _SECOND_US = 1_000_000
 _DONE_UNTIL = "scrubbed_until"
 
 
-class Pace:
-    """A ``storage.Watcher`` that lets another one hear of everything, and takes its time; None is no limit."""
+class _Paced:
+    """A ``storage.Watcher`` that takes its time, and lets another one hear of everything."""
 
-    def __init__(
-        self, watcher: Watcher, bytes_per_s: int | None, *, monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+    def __init__(self, watcher: Watcher, bytes_per_s: int | None) -> None:
         self._watcher = watcher
-        self._rate = bytes_per_s
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._next = monotonic()
+        self._pace = Pace(bytes_per_s)
 
     def advance(self, *, sent: int = 0, sent_bytes: int = 0, reused: int = 0, reused_bytes: int = 0) -> None:
-        """So many blocks and stored bytes more."""
         self._watcher.advance(sent=sent, sent_bytes=sent_bytes, reused=reused, reused_bytes=reused_bytes)
-        if self._rate:
-            now = self._monotonic()
-            self._next = max(self._next, now) + sent_bytes / self._rate
-            while (left := self._next - self._monotonic()) > 0:
-                self._sleep(min(left, 0.5))
-                self._watcher.advance()
+        self._pace.take(sent_bytes, self._watcher.advance)
 
 
 class Scrub:
@@ -135,7 +123,7 @@ class Scrub:
     def _check(self, action: ActionRecord) -> None:
         start = Progress(stage="scrub", bytes_total=action.detail.get("budget"))
         meter = ProgressMeter(self._catalog, action, "scrub", start=start)
-        pace = Pace(meter, action.detail.get("rate"))
+        pace = _Paced(meter, action.detail.get("rate"))
         done = 0
         while True:
             asked, batch = self._next(action, done)
@@ -158,7 +146,7 @@ class Scrub:
                     return asked, []
             return asked, reader.to_check(action.region, asked["before"], _BATCH)
 
-    def _inspect(self, batch: list[ObjectRecord], pace: Pace) -> tuple[list[Inspected], int]:
+    def _inspect(self, batch: list[ObjectRecord], pace: _Paced) -> tuple[list[Inspected], int]:
         """Check the first objects, and answer how many bytes they have."""
         found: list[Inspected] = []
         size = 0
