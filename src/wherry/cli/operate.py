@@ -17,7 +17,7 @@ from wherry.server.app import (
     schema_of,
     upgrade_postgres,
 )
-from wherry.server.regions_check import RegionReport, check_regions
+from wherry.server.regions_check import RegionReport, check_regions, key_uses
 from wherry.server.storage import new_key_line
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ def check_stores(where: Settings, slugs: tuple[str, ...], *, quick: bool) -> Non
     failed = [report.slug for report in check_regions(where, slugs, quick=quick) if not _told(report)]
     click.echo(f"not fit for use: {', '.join(failed)}" if failed else "all stores keep what they promise")
     sys.exit(1 if failed else 0)
+
+
+@regions.command("keys")
+@located
+@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+def show_keys(where: Settings, slugs: tuple[str, ...]) -> None:
+    """Say how much of each encrypted region is sealed with which key: an old one may go when that is nothing."""
+    for one in key_uses(where, slugs):
+        name = "not sealed" if one.key_id is None else one.key_id
+        use = "seals" if one.is_sealing else ""
+        click.echo(f"{one.slug:8}  {name:12}  {use:5}  {one.objects:>9} objects  {one.bytes:>15} bytes")
 
 
 @regions.command("new-key")

@@ -32,17 +32,16 @@ from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.health import Checks, make_health_app
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
-from wherry.server.regions_file import RegionSettings, served_regions
+from wherry.server.regions_file import open_region, served_regions
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
-from wherry.server.storage import Measured, Sealed, Store, load_keyring, open_backend
+from wherry.server.storage import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from wherry.server.regions_file import ServedRegions
-    from wherry.server.storage import Backend
 
 __all__ = [
     "Finding",
@@ -257,17 +256,8 @@ def _ask(catalog: Catalog) -> None:
 
 
 def _regions(served: ServedRegions) -> Regions:
-    stores = {slug: _store(slug, one) for slug, one in served.regions.items()}
+    stores = {slug: Store(open_region(slug, one)) for slug, one in served.regions.items()}
     return Regions({slug: one.region for slug, one in served.regions.items()}, stores)
-
-
-def _store(slug: str, settings: RegionSettings) -> Store:
-    """A region's store: measured closest to the driver, sealed where the region has keys."""
-    backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
-    if (encryption := settings.encryption) is not None:
-        env = None if encryption.key_env is None else os.environ.get(encryption.key_env, "")
-        backend = Sealed(backend, load_keyring(env, encryption.key_file))
-    return Store(backend)
 
 
 def _open_catalog(settings: Settings, clock: Clock) -> Catalog:

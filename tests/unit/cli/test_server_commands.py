@@ -8,9 +8,13 @@ import pytest
 import wherry.cli
 from wherry.cli import main
 from wherry.server.catalog import open_sqlite
+from wherry.server.regions_file import load_regions_file, open_region
+from wherry.server.storage import new_key_line, open_backend
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from wherry.server.storage import Backend
 
 
 @pytest.fixture
@@ -105,3 +109,41 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         "nyc3    0 images, 0 manifests, 0 packs; 0 objects are needless\n0 images would be recorded\n",
     )
     assert not (tmp_path / "catalog.db").exists()
+
+
+def test_an_old_key_is_told_to_go_when_nothing_is_sealed_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Objects are counted by their keys: those of the old one, those of the new one, and those that are not sealed."""
+    keys, regions = tmp_path / "keys", tmp_path / "regions.toml"
+    regions.write_text(f'''
+        [regions.nyc3]
+        store = "{tmp_path / "store"}"
+        encryption = {{ key_file = "{keys}" }}
+        [regions.ams3]
+        store = "{tmp_path / "plain"}"
+    ''')
+    old, new = new_key_line(), new_key_line()
+    put(open_backend(str(tmp_path / "store")), "packs/plain", b"x" * 10)
+    for text, key in ((old, "packs/old"), (f"{new}\n{old}", "packs/new")):
+        keys.write_text(text)
+        put(open_region("nyc3", load_regions_file(regions).regions["nyc3"]), key, b"x" * 20)
+
+    status, out, _ = run(capsys, "regions", "keys", "--regions-file", str(regions))
+    assert status == 0
+    said = [line.split() for line in out.splitlines()]
+    new_id, old_id = new.partition(":")[0], old.partition(":")[0]
+    assert said == [
+        ["nyc3", new_id, "seals", "1", "objects", "20", "bytes"],
+        ["nyc3", old_id, "1", "objects", "20", "bytes"],
+        ["nyc3", "not", "sealed", "1", "objects", "10", "bytes"],
+    ]
+    status, _, err = run(capsys, "regions", "keys", "--regions-file", str(regions), "ams3")
+    assert (status, "No region ams3 is encrypted; these are: nyc3." in err) == (1, True)
+
+
+def put(backend: Backend, key: str, data: bytes) -> None:
+    with backend.create() as upload:
+        upload.write(data)
+        upload.sync()
+        upload.publish(key)
