@@ -74,7 +74,11 @@ class Transfer:
         replica = tx.replicas(image.id)[0]
         action = tx.add_action(
             "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
-            background=background, detail={"source": replica.region, "manifest": replica.manifest_key},
+            background=background,
+            detail={
+                "source": replica.region, "manifest": replica.manifest_key,
+                "whole": self._regions.store(region).can_copy_from(self._regions.store(replica.region)),
+            },
         )  # fmt: skip
         tx.hold_manifest(action.id, replica.manifest_id)
         return action
@@ -101,7 +105,7 @@ class Transfer:
 
     def _copy(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        plan = plan_copy(copy.manifest, copy.held.is_reused)
+        plan = copy.held.planned(copy.manifest)
         meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
         copy.target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
@@ -128,7 +132,7 @@ class Transfer:
         source = self._regions.store(action.detail["source"])
         manifest = source.read_manifest(action.detail["manifest"])
         target = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, target, action, action.region)
+        held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
         return _Copy(action.region, source, manifest, target, held, account_id)
 
 
