@@ -209,7 +209,7 @@ def test_what_a_dead_process_ran_goes_on_elsewhere(catalog: Catalog, make_engine
     dead, alive = make_engine(), make_engine()
     dead.workflow("kind", lambda action: dead.run_steps(action, [first, stuck]))
     alive.workflow("kind", lambda action: alive.run_steps(action, [first, second]))
-    dead.start(alone=True)
+    dead.start(alone=False)
     action_id = add(catalog)
     assert reached.wait(DEADLINE_S)
     alive.start(alone=False)
@@ -246,7 +246,7 @@ def test_a_process_that_was_taken_for_dead_changes_nothing(
         end(catalog, action)
 
     alive.workflow("kind", lambda action: alive.run_steps(action, [slow]))
-    paused.start(alone=True)
+    paused.start(alone=False)
     action_id = add(catalog)
     assert reached.wait(DEADLINE_S)
     alive.start(alone=False)
@@ -270,7 +270,7 @@ def test_a_process_that_was_taken_for_dead_and_is_not_joins_again(
     """It has lost what it ran, and runs new actions under a new name."""
     engine = make_engine()
     engine.workflow("kind", lambda action: end(catalog, action))
-    engine.start(alone=True)
+    engine.start(alone=False)
     before = engine.process_id
     assert before is not None
     with catalog.begin() as tx:
@@ -301,6 +301,26 @@ def test_a_process_that_stops_hands_over_what_has_not_ended(
         assert (action.process_id, action.is_running, action.attempts) == (None, True, 0)
         assert reader.processes() == []
     hold.set()
+
+
+def test_an_action_that_could_not_even_be_ended_waits_again(
+    catalog: Catalog, make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever runs it met a fault of its own: the next claim tries anew, and the attempts count."""
+    attempts: list[int] = []
+
+    def run(action: ActionRecord) -> None:
+        attempts.append(action.attempts)
+        if len(attempts) < 3:
+            raise RuntimeError("a fault of ours")
+        end(catalog, action)
+
+    engine = make_engine()
+    engine.workflow("kind", run)
+    engine.start(alone=True)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert attempts == [1, 2, 3]
 
 
 def test_limits_hold_over_all_processes(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:

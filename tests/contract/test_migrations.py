@@ -140,6 +140,22 @@ def test_every_row_is_kept(new: Connection) -> None:
             assert any(row.items() <= one.items() for one in found), (table, row)
 
 
+def test_what_the_former_engine_kept_is_gone(old: Path) -> None:
+    """Its tables, which lay in the same file, go; keys between them are no hindrance."""
+    engine = create_engine(f"sqlite:///{old}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE workflow_status (workflow_uuid TEXT PRIMARY KEY)"))
+        connection.execute(text(
+            "CREATE TABLE operation_outputs (workflow_uuid TEXT REFERENCES workflow_status (workflow_uuid))"
+        ))  # fmt: skip
+        connection.execute(text("INSERT INTO workflow_status VALUES ('action-1-0')"))
+        connection.execute(text("INSERT INTO operation_outputs VALUES ('action-1-0')"))
+    open_sqlite(old).close()
+    with engine.connect() as connection:
+        assert rows(connection, "SELECT name FROM sqlite_master WHERE name LIKE '%workflow%'") == []
+    engine.dispose()
+
+
 def test_a_transfer_that_is_under_way_is_told_what_it_reads(new: Connection) -> None:
     """It keeps what it holds, and holds its source as well; it waits for a worker of the new program."""
     assert rows(new, "SELECT object_id FROM holds ORDER BY 1") == [(1,), (2,), (3,), (5,)]

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -154,7 +154,9 @@ class Engine:
                 for one in tx.processes():
                     self._bury(one, tx.remove_process(one.id))
         self._join()
-        loops = [("beat", self._beat)] + ([("claim", self._claim)] if self._pool.slots else [])
+        loops = [] if alone else [("beat", self._beat)]  # alone, nobody watches, and a disk may rest
+        if self._pool.slots:
+            loops.append(("claim", self._claim))
         for name, loop in loops:
             thread = threading.Thread(target=self._loop, args=(loop,), name=f"engine-{name}", daemon=True)
             self._threads.append(thread)
@@ -315,8 +317,16 @@ class Engine:
         try:
             with as_action(action):
                 log.info("action.begin type=%s attempt=%s claim=%s", action.type, action.attempts, action.fence)
-                self._runners[action.type](action)
+                self._run_or_release(action)
         finally:
             with self._lock:
                 del self._running[action.id]
             self._wake.set()
+
+    def _run_or_release(self, action: ActionRecord) -> None:
+        try:
+            self._runners[action.type](action)
+        except Exception:  # a fault of ours, where the runner could not even end the action
+            log.exception("action.left action_id=%s", action.id)
+            with suppress(WherryError), self._catalog.begin(by=action) as tx:
+                tx.release(action)

@@ -107,6 +107,11 @@ class WorkWriter(ActionWriter, WorkReader):
         mine = select(t.actions).where(t.actions.c.process_id == process_id, t.actions.c.id.in_(action_ids))
         return [read_action(row) for row in self.connection.execute(mine.order_by(t.actions.c.id))]
 
+    def release(self, action: ActionRecord) -> None:
+        """Let an action wait again for a process; this attempt counts."""
+        row = t.actions.c.id == action.id
+        self.connection.execute(update(t.actions).where(row).values(process_id=None, fence=t.actions.c.fence + 1))
+
     def step_done(self, action: ActionRecord, steps: int) -> None:
         """Record that so many steps of an action are done. It made headway, so its attempts count anew."""
         row = t.actions.c.id == action.id

@@ -15,6 +15,10 @@ revision = "0003"
 down_revision = "0002"
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
+_FORMER_ENGINE = (  # what points to another of them before that one: SQLite looks at keys when a table goes
+    "operation_outputs", "notifications", "streams", "workflow_events", "workflow_events_history", "workflow_input",
+    "workflow_output", "workflow_schedules", "workflow_status", "queues", "application_versions", "dbos_migrations",
+)  # fmt: skip
 
 
 def upgrade() -> None:
@@ -24,6 +28,7 @@ def upgrade() -> None:
     _name_what_transfers_read()
     op.execute("DELETE FROM reads")  # by a process that is no longer
     _loosen_what_nobody_needs()
+    _drop_the_former_engine()
 
 
 def _create_processes() -> None:
@@ -113,6 +118,13 @@ def _loosen_what_nobody_needs() -> None:
         AND NOT EXISTS (SELECT 1 FROM droplets d WHERE d.manifest_id = o.id)
         AND NOT EXISTS (SELECT 1 FROM refs f WHERE f.object_id = o.id)
     """)
+
+
+def _drop_the_former_engine() -> None:
+    """DBOS kept its tables in the same SQLite file. What it ran is in our rows, and waits in them from now on."""
+    if op.get_bind().dialect.name == "sqlite":
+        for name in _FORMER_ENGINE:
+            op.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 def _add(table: str, column: Column[Any]) -> None:
