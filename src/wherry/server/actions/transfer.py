@@ -30,7 +30,6 @@ class _Copy:
     manifest: Manifest
     target: Store
     held: HeldBlocks
-    account_id: int
 
 
 class Transfer:
@@ -100,7 +99,9 @@ class Transfer:
 
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        plan = copy.held.plan(copy.manifest, copy.account_id)
+        with self._catalog.read() as reader:
+            account_id = reader.image(action.image_id).account_id
+        plan = copy.held.plan(copy.manifest, account_id)
         ProgressMeter(self._catalog, action, "plan", start=_totals("plan", plan))
 
     def _copy(self, action: ActionRecord) -> None:
@@ -127,13 +128,11 @@ class Transfer:
 
     def _open(self, action: ActionRecord) -> _Copy:
         assert action.region is not None
-        with self._catalog.read() as reader:
-            account_id = reader.image(action.image_id).account_id
         source = self._regions.store(action.detail["source"])
         manifest = source.read_manifest(action.detail["manifest"])
         target = self._regions.store(action.region)
         held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
-        return _Copy(action.region, source, manifest, target, held, account_id)
+        return _Copy(action.region, source, manifest, target, held)
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:
