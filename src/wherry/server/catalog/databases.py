@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from wherry.errors import BadRequest, Unavailable
+from wherry.server.catalog.driver import OneTripConnection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,7 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     )  # fmt: skip
     writer = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
     for engine in (readers, writer):
+        event.listen(engine, "do_connect", lambda _dialect, _record, _given, named: OneTripConnection(**named))
         event.listen(engine, "connect", _set_up_session)
 
     @event.listens_for(writer, "begin")
