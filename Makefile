@@ -54,9 +54,18 @@ clients: $(READY) ## install DigitalOcean's clients and others, and run them aga
 fault: $(READY) ## kill the service at every crash point
 	@WHERRY_FAULTS=all $(BIN)/python -m pytest tests/fault
 
+SECONDS := 300
+.PHONY: soak
+soak: $(READY) ## kill one of three workers every second, for SECONDS=300, under load
+	@$(BIN)/python bench/soak.py --seconds $(SECONDS)
+
 .PHONY: bench
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
 	@$(BIN)/python bench/bench.py
+
+.PHONY: simulate
+simulate: $(READY) ## run many workers on a fake clock, with all that can go wrong (SEED=1)
+	@$(BIN)/python bench/simulate.py --seed $(or $(SEED),1)
 
 .PHONY: check
 check: lint types test ## all that CI runs

@@ -57,10 +57,10 @@ TARGETS = {
     "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
     "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
     "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15",
-    "droplets_listed_per_s": "", "page_of_droplets_vs_get": "",
     "s3_transfer_vs_rclone": "", "s3_transfer_vs_rclone_of_packs": "", "s3_copied_vs_carried": "",
     "accepted_transfers_per_s_4_workers": "", "finished_transfers_per_s_1_workers": "",
     "finished_transfers_per_s_2_workers": "", "finished_transfers_per_s_4_workers": "",
+    "collect_mib_per_s": "", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "", "scrub_mib_per_s": "",
 }  # fmt: skip
 
 
@@ -141,9 +141,19 @@ class DataPlane:
             raise SystemExit("what was exported is not what was imported")
         out.unlink()
         self._against("verify_vs_cp", cp, lambda: _verify(self._folder / "data"))
-        for image_id in (first, second):
-            images.delete(image_id)
+        seconds, scrubbed = _seconds(lambda: _wait(client, client.store.scrub(region="nyc3")))
+        assert scrubbed.progress is not None
+        self._runs.add("scrub_mib_per_s", scrubbed.progress.bytes_sent / MIB / seconds)
+        self._collect(client, first, second)
+
+    def _collect(self, client: Client, *image_ids: int) -> None:
+        """Delete images, and time how long it takes until their bytes are gone."""
+        before, began = _stored_bytes(client), time.perf_counter()
+        for image_id in image_ids:
+            client.gpu_droplets.images.delete(image_id)
         _wait(client, client.store.collect())
+        seconds = time.perf_counter() - began
+        self._runs.add("collect_mib_per_s", (before - _stored_bytes(client)) / MIB / seconds)
 
     def _count_moved(self, first: Action, changed: Action) -> None:
         assert first.progress is not None
@@ -472,6 +482,10 @@ def _wait(client: Client, action: Action) -> Action:
     if action.status != "completed":
         raise SystemExit(f"{action.type} errored: {action.error}")
     return action
+
+
+def _stored_bytes(client: Client) -> int:
+    return sum(one.bytes for one in client.store.usage())
 
 
 def _verify(data: Path) -> None:

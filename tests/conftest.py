@@ -28,7 +28,8 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service in test mode with all regions, shared by the session."""
-    with ServiceProcess(tmp_path_factory.mktemp("service") / "data") as service:
+    arguments = ("--test-mode", "--scrub-days", "0")  # a clock that is moved on would have all regions checked
+    with ServiceProcess(tmp_path_factory.mktemp("service") / "data", arguments=arguments) as service:
         yield service
 
 

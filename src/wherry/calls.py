@@ -274,6 +274,11 @@ IMAGES_EXPORT = Call(
 REPLICAS_DELETE = Call("replicas.delete", "DELETE", "/v2/images/{image_id}/regions/{slug}",
                        "Remove an image from one region; refused for the last one.", ("image:delete",),
                        {204: None}, errors=(422,), ours=True)  # fmt: skip
+IMAGES_VERIFY = Call(
+    "images.verify", "POST", "/v2/images/{image_id}/verify",
+    "Check every stored byte of an image, in all its regions or in one; what is damaged is healed afterwards.",
+    ("image:update",), {201: m.ActionReply}, body=m.VerifyRequest, errors=(422,), ours=True,
+)  # fmt: skip
 UPLOADS_CREATE = Call("uploads.create", "POST", "/v2/uploads",
                       "Begin the upload of a disk image. For a Droplet's disk it needs droplet:update as well.",
                       ("image:create",),
@@ -291,8 +296,19 @@ UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Gi
 COLLECT = Call("collect.create", "POST", "/v2/collect", "Remove from the stores what nobody holds.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
+COMPACT = Call("compact.create", "POST", "/v2/compact", "Rewrite packs more than half of which nobody needs.",
+               ("image:delete",), {201: m.ActionReply, 200: m.CompactPlanReply}, body=m.CompactRequest,
+               errors=(422,), ours=True)  # fmt: skip
+IMAGE_USAGE = Call("images.usage", "GET", "/v2/images/{image_id}/usage",
+                   "How much of the stores an image uses, and how much of that would be free without it.",
+                   ("image:read",), {200: m.ImageUsageReply}, ours=True)  # fmt: skip
+USAGE = Call("usage.list", "GET", "/v2/usage", "What is in the stores, by region; for the operator.",
+             ("image:read",), {200: m.UsageReply}, ours=True)  # fmt: skip
 EXPIRE = Call("expire.create", "POST", "/v2/expire", "Let backups go whose time is over.", ("image:delete",),
               {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest, errors=(422,), ours=True)  # fmt: skip
+SCRUB = Call("scrub.create", "POST", "/v2/scrub",
+             "Check every stored byte of a region; what is damaged is healed afterwards. For the operator's account.",
+             ("image:update",), {201: m.ActionReply}, body=m.ScrubRequest, errors=(422,), ours=True)  # fmt: skip
 DISK_EXPORT = Call(
     "disks.export", "GET", "/v2/droplets/{droplet_id}/disk", "Read a Droplet's disk, checked on the way.",
     ("droplet:read",), {200: None, 206: None}, params=(EXPORT_FORMAT, RANGE), errors=(416, 422), ours=True,
@@ -350,8 +366,10 @@ CALLS: tuple[Call, ...] = (
     FIREWALLS_LIST,
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
+    IMAGES_VERIFY, SCRUB,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
-    COLLECT, EXPIRE, DISK_EXPORT, DISK_IMPORT,
+    COLLECT, COMPACT, IMAGE_USAGE, USAGE,
+    EXPIRE, DISK_EXPORT, DISK_IMPORT,
     TEST_IMAGE, TEST_RESET, TEST_BACKUP, TEST_CLOCK, TEST_FAULTS,
 )  # fmt: skip
 """Every call that wherry serves."""

@@ -11,7 +11,7 @@
       FormatError                  the file is not the disk image it claims to be
         ImageTooLarge
       SourceError                  the URL of an import gives no image
-        SourceRefused · SourceUnavailable (retryable)
+        SourceRefused · SourceUnavailable (retryable) · UploadLost
       ActionCancelled · AttemptsExhausted        how else an action may end
       ClaimLost                    inside the service: another worker runs the action by now
       ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
@@ -245,6 +245,13 @@ class SourceUnavailable(SourceError):
     id = "source_unavailable"
     retryable = True
     hint = "Check that the URL can be reached from the service, then create the image again."
+
+
+class UploadLost(SourceError):
+    """What was uploaded is not there any more, or is damaged where it is kept."""
+
+    id = "upload_lost"
+    hint = "Upload the disk image again."
 
 
 class ActionCancelled(WherryError):

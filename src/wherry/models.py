@@ -51,7 +51,8 @@ class Progress(Model, frozen=True, kw_only=True):
 
     ``stage`` is the step in work; ``percent`` counts the whole action from 0 to 100 and is None while the size is not
     known; ``rate_bytes_per_s`` and ``eta_s`` are None until there is something to reckon with; ``waiting_for`` says
-    what an action that stands still waits for.
+    what an action that stands still waits for. ``bytes_freed`` is what left a store or may leave it now, and
+    ``bytes_left`` what an action with a budget leaves for the next one.
     """
 
     stage: str
@@ -62,6 +63,8 @@ class Progress(Model, frozen=True, kw_only=True):
     bytes_total: int | None = None
     bytes_reused: int = 0
     bytes_sent: int = 0
+    bytes_freed: int = 0
+    bytes_left: int | None = None
     rate_bytes_per_s: float | None = None
     eta_s: float | None = None
     heartbeat_at: Time | None = None
@@ -88,11 +91,43 @@ class Action(Model, frozen=True, kw_only=True):
     progress: Progress | None = None
 
 
+class ByteRange(Model, frozen=True, kw_only=True):
+    """Bytes of a disk, from ``start`` on, before ``end`` (ours)."""
+
+    start: int
+    end: int
+
+
+class Damage(Model, frozen=True, kw_only=True):
+    """What is wrong with an image in a region (ours): blocks of its disk of which no good copy was found.
+
+    ``blocks`` has the first 100 by their numbers and ``ranges`` says which bytes those are; ``count`` is how many there
+    are in all. It is 0 where something is damaged that is yet to be healed.
+    """
+
+    region: str
+    blocks: list[int] = field(default_factory=list[int])
+    ranges: list[ByteRange] = field(default_factory=list[ByteRange])
+    count: int = 0
+
+
+class Health(Model, frozen=True, kw_only=True):
+    """How an image's stored bytes are (ours). ``state`` is ``whole``, ``damaged`` or ``unchecked``.
+
+    ``checked_at`` is when the part of it that was checked the longest ago was read in full; None if some never was.
+    """
+
+    state: str
+    checked_at: Time | None = None
+    damaged: list[Damage] = field(default_factory=list[Damage])
+
+
 class Image(Model, frozen=True, kw_only=True):
     """A bootable disk and its facts.
 
     ``status`` is ``NEW``, ``pending``, ``available``, ``deleted`` or ``retired``; ``error_message`` says why an import
     failed. ``min_disk_size`` is in GiB, rounded up; ``size_gigabytes`` is what the image's data takes, in GiB.
+    ``health`` is ours, and there only where one image is read.
     """
 
     id: int
@@ -109,6 +144,7 @@ class Image(Model, frozen=True, kw_only=True):
     tags: list[str] | None = None
     status: str = "available"
     error_message: str | None = None
+    health: Health | UnsetType = UNSET
 
 
 class Amount(Model, frozen=True, kw_only=True):
@@ -360,6 +396,45 @@ class CollectPlan(Model, frozen=True, kw_only=True):
     bytes: int
 
 
+class CompactPlan(Model, frozen=True, kw_only=True):
+    """What ``compact`` would rewrite in a region (ours): packs more than half of which nobody needs.
+
+    ``bytes_to_rewrite`` is what is needed of them, ``bytes_freed`` how much smaller the store would be.
+    """
+
+    region: str
+    packs: int
+    bytes_to_rewrite: int
+    bytes_freed: int
+
+
+class ImageUsage(Model, frozen=True, kw_only=True):
+    """What an image uses in a region, in stored bytes (ours).
+
+    ``bytes`` is what its blocks take, each once; ``shared_bytes`` is the part of that in packs which others need, too.
+    ``exclusive_bytes`` is what would be free if the image went: its manifest, and whole packs that nobody else needs.
+    """
+
+    region: str
+    bytes: int
+    exclusive_bytes: int
+    shared_bytes: int
+
+
+class RegionUsage(Model, frozen=True, kw_only=True):
+    """What is in a region's store (ours).
+
+    Of ``bytes``, nobody needs ``reclaimable_bytes``, which ``collect`` removes; ``thinned_bytes`` are packs of which
+    less is needed than was, and ``compact`` makes them smaller if that is less than half.
+    """
+
+    region: str
+    objects: int
+    bytes: int
+    reclaimable_bytes: int
+    thinned_bytes: int
+
+
 # --------------------------------------------------------------------------------------------------------- requests
 
 
@@ -418,6 +493,29 @@ class CollectRequest(Model, frozen=True, kw_only=True):
 
     region: str | None = None
     dry_run: bool | None = None
+
+
+class CompactRequest(Model, frozen=True, kw_only=True):
+    """Rewrite packs that are more than half dead (ours), in all regions or one; ``dry_run`` only says which.
+
+    ``budget_bytes`` is how many bytes are rewritten at the most, or nearly so; the service's own budget unless told.
+    """
+
+    region: str | None = None
+    budget_bytes: int | None = None
+    dry_run: bool | None = None
+
+
+class VerifyRequest(Model, frozen=True, kw_only=True):
+    """Check an image in full (ours), in all its regions or in one."""
+
+    region: str | None = None
+
+
+class ScrubRequest(Model, frozen=True, kw_only=True):
+    """Check all that a region has (ours)."""
+
+    region: str
 
 
 class BackupPolicyRequest(Model, frozen=True, kw_only=True):
@@ -777,6 +875,24 @@ class CollectPlanReply(Model, frozen=True, kw_only=True):
     """What ``collect`` would remove, by region (ours)."""
 
     plan: list[CollectPlan]
+
+
+class CompactPlanReply(Model, frozen=True, kw_only=True):
+    """What ``compact`` would rewrite, by region (ours)."""
+
+    plan: list[CompactPlan]
+
+
+class ImageUsageReply(Model, frozen=True, kw_only=True):
+    """What an image uses, by region (ours)."""
+
+    usage: list[ImageUsage]
+
+
+class UsageReply(Model, frozen=True, kw_only=True):
+    """What is in the stores, by region (ours)."""
+
+    usage: list[RegionUsage]
 
 
 class ErrorReply(Model, frozen=True, kw_only=True):

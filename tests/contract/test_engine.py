@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unprocessable
+from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unavailable, Unprocessable
 from wherry.server import engine as engine_module
 from wherry.server.catalog.records import ProcessRecord
+from wherry.server.catalog.work import WorkWriter
 from wherry.server.dispatch import Limits, Rules
 from wherry.server.engine import Engine, Pool, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from wherry.server.catalog import Catalog
+    from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord
 
 DEADLINE_S = 30.0
@@ -366,6 +370,117 @@ def test_one_accounts_thousand_do_not_hold_up_anothers_one(
     assert 2 in order[:3]
 
 
+def test_a_claim_whose_reply_was_lost_is_run(
+    catalog: Catalog, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was committed and nobody heard of it: the engine asks what it has before it claims more."""
+    lost: list[int] = []
+    claim = WorkWriter.claim
+
+    def claim_once(self: WorkWriter, process_id: int, action_ids: Sequence[int]) -> list[ActionRecord]:
+        found = claim(self, process_id, action_ids)
+        lost.extend(one.id for one in found)
+        return found
+
+    def begin(by: ActionRecord | None = None) -> AbstractContextManager[Writer]:
+        return losing(real(by), lost)
+
+    engine = make_engine()
+    engine.workflow("kind", lambda action: end(catalog, action))
+    action_id = add(catalog)
+    real = catalog.begin
+    monkeypatch.setattr(WorkWriter, "claim", claim_once)
+    monkeypatch.setattr(catalog, "begin", begin)
+    engine.start(alone=True)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert lost == [action_id, 0]
+
+
+@contextmanager
+def losing(transaction: AbstractContextManager[Writer], lost: list[int]) -> Iterator[Writer]:
+    """A transaction that is committed; if it is the first one that claimed something, its reply is lost."""
+    with transaction as tx:
+        yield tx
+    if len(lost) == 1:
+        lost.append(0)
+        raise Unavailable("the reply was lost")
+
+
+def test_who_was_taken_for_dead_claims_nothing(catalog: Catalog) -> None:
+    """What waits goes on waiting for somebody who is known to live."""
+    action_id = add(catalog)
+    with catalog.begin() as tx:
+        gone, alive = tx.add_process("gone", 1), tx.add_process("alive", 1)
+        tx.remove_process(gone)
+        assert tx.claim(gone, [action_id]) == []
+        assert [one.id for one in tx.claim(alive, [action_id])] == [action_id]
+        assert [(one.id, one.fence) for one in tx.claims_of(alive)] == [(action_id, 1)]
+
+
+def test_two_claims_of_one_action_in_one_process_are_two(catalog: Catalog) -> None:
+    """A process that was taken for dead gets its own action again, while the old claim's thread is still at it."""
+    desk = Desk()
+    engine = Engine(catalog, Pool(slots=2), workers=desk)
+    engine.workflow("kind", lambda _action: None)
+    engine.join()
+    add(catalog)
+    engine.claim()
+    assert engine.process_id is not None
+    with catalog.begin() as tx:
+        tx.remove_process(engine.process_id)
+    engine.beat()
+    engine.claim()
+    (_, old), (_, new) = desk.given
+    assert (new.id, new.fence > old.fence) == (old.id, True)
+    add(catalog)
+    engine.claim()
+    assert len(desk.given) == 2  # both slots are taken
+    for run, action in list(desk.given):
+        run(action)
+    engine.claim()
+    assert len(desk.given) == 3
+
+
+class Desk(Executor):
+    """Keeps what it is given to run."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Callable[[ActionRecord], None], ActionRecord]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        """Keep it."""
+        self.given.append((fn, args[0]))
+        return Future()
+
+
+def test_a_step_is_recorded_with_patience(
+    catalog: Catalog, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A catalog that is away just then costs time, and not the action."""
+    record = WorkWriter.step_done
+    refused: list[int] = []
+
+    def refuse_once(self: WorkWriter, action: ActionRecord, steps: int) -> None:
+        if not refused:
+            refused.append(steps)
+            raise Unavailable("the catalog is away")
+        record(self, action, steps)
+
+    monkeypatch.setattr(WorkWriter, "step_done", refuse_once)
+    ran: list[str] = []
+
+    def first(_action: ActionRecord) -> None:
+        ran.append("first")
+
+    engine = make_engine()
+    engine.workflow("kind", lambda action: engine.run_steps(action, [first, lambda one: end(catalog, one)]))
+    engine.start(alone=True)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert ran == ["first"]
+    assert refused == [1]
+
+
 class TestWatch:
     """Who is taken for dead."""
 
@@ -376,9 +491,23 @@ class TestWatch:
         watch = Watch(10.0, lambda: now)
         one = ProcessRecord(1, "a", 1, beats=7)
         assert watch.silent([one]) == []
-        now += 9.9
-        assert watch.silent([one]) == []
+        for passed in (3.0, 3.0, 3.9):
+            now += passed
+            assert watch.silent([one]) == []
         now += 0.2
+        assert watch.silent([one]) == [one]
+
+    @staticmethod
+    def test_silence_does_not_count_while_nobody_looked() -> None:
+        """What kept the watcher from looking kept the other from beating; who is dead is found all the same."""
+        now = 0.0
+        watch = Watch(10.0, lambda: now)
+        one = ProcessRecord(1, "a", 1, beats=7)
+        assert watch.silent([one]) == []
+        for _ in range(2):
+            now += 3600.0
+            assert watch.silent([one]) == []
+        now += 3600.0
         assert watch.silent([one]) == [one]
 
     @staticmethod

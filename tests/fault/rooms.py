@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import Actions, Regions, account_transfer
+from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool, account_transfer, store_spool
+from wherry.server.actions import spool as spool_module
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.engine import as_action, as_step
 from wherry.server.settings import load_regions, load_sizes
@@ -80,7 +82,7 @@ class Death:
 
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
         """Be met wherever the service has a crash point."""
-        for module in (catalog_module, pack_module, store_module, whole_module):
+        for module in (catalog_module, pack_module, store_module, whole_module, spool_module, store_spool):
             patch.setattr(module, "crash_point", self.meet)
         return self
 
@@ -94,6 +96,7 @@ class InlineEngine:
 
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
+        self.rules = Rules()
         self.after_step: Callable[[str], None] = lambda _name: None
         self.process_id: int | None = None
         self._catalog = catalog
@@ -102,6 +105,9 @@ class InlineEngine:
 
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
         self._runners[kind] = run
+
+    def follow(self, tell: Callable[..., None]) -> None:
+        """Nobody else runs anything, so there is nothing to tell."""
 
     def start(self, *, alone: bool) -> None:
         """Join, and take over what dead rooms left."""
@@ -162,6 +168,7 @@ class Rooms:
     regions: Regions
     actions: Actions
     clock: Clock
+    folder: Path
 
     # ------------------------------------------------------------------------------------------------------ doing
 
@@ -265,6 +272,13 @@ class Rooms:
         """The names of all objects in a region."""
         return {key for key, _ in self.regions.store(region).backend.list("")}
 
+    def spooled(self) -> list[str]:
+        """What is kept of uploads: files, objects, and rows of objects."""
+        found = [one.name for one in self.folder.glob("*.spool")]
+        found += [key for region in self.regions.stores for key in self.objects(region) if key.startswith("spool/")]
+        with self.catalog.read() as reader:
+            return found + [one.key for region in self.regions.stores for one, _ in reader.pieces_in(region)]
+
     def running(self) -> list[str]:
         """The types of the actions in progress."""
         with self.catalog.read() as reader:
@@ -278,6 +292,29 @@ class Rooms:
     def _read(self, region: str, key: str) -> bytes:
         store = self.regions.store(region)
         return read_whole(store, store.read_manifest(key))
+
+
+def assert_known(rooms: Rooms) -> None:
+    """All that nobody needs is known to be loose, or needed by what is."""
+    with rooms.catalog.read() as reader:
+        unknown = reader.connection.exec_driver_sql(UNKNOWN).all()
+    assert unknown == []
+
+
+NEEDED = """
+    EXISTS (SELECT 1 FROM replicas n WHERE n.manifest_id = {0})
+    OR EXISTS (SELECT 1 FROM holds n WHERE n.object_id = {0})
+    OR EXISTS (SELECT 1 FROM droplets n WHERE n.manifest_id = {0})
+    OR EXISTS (SELECT 1 FROM reads n WHERE n.manifest_id = {0})
+"""
+UNKNOWN = f"""
+    SELECT o.id, o.kind, o.key FROM objects o
+    WHERE o.state = 'live' AND NOT ({NEEDED.format("o.id")})
+      AND NOT EXISTS (SELECT 1 FROM refs r WHERE r.object_id = o.id AND ({NEEDED.format("r.manifest_id")}))
+      AND NOT EXISTS (SELECT 1 FROM loose l WHERE l.object_id = o.id)
+      AND NOT EXISTS (SELECT 1 FROM refs r JOIN loose l ON l.object_id = r.manifest_id WHERE r.object_id = o.id)
+"""
+"""Objects that nobody needs and nobody would find."""
 
 
 def read_whole(store: Store, manifest: Manifest) -> bytes:
@@ -303,13 +340,21 @@ def fingerprint(disk: bytes) -> str:
 
 @dataclass
 class Site:
-    """What outlives rooms: a folder with the catalog, and the backend of each region."""
+    """What outlives rooms: a folder with the catalog, and the backend of each region.
+
+    In a shared one, uploads are kept in the stores, as with a database that several processes have. Nothing compacts by
+    itself unless ``compact_bytes`` is given.
+    """
 
     folder: Path
     backends: Mapping[str, Backend] = field(default_factory=lambda: {slug: MemoryBackend() for slug in SLUGS})
+    is_shared: bool = False
+    compact_bytes: int = 0
 
-    def open(self, driver: Driver | None = None, death: Death | None = None) -> Rooms:
-        """Build rooms over it, as at a start, and run nothing yet."""
+    def open(
+        self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True, scrub_days: float = 0.0
+    ) -> Rooms:
+        """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``."""
         clock = Clock()
         catalog = open_sqlite(self.folder / "catalog.db", clock)
         with catalog.begin() as tx:
@@ -318,11 +363,17 @@ class Site:
                     tx.add_account(name, f"{name}@example.invalid", name)
         regions = Regions(load_regions(SLUGS), {slug: Store(self.backends[slug]) for slug in SLUGS})
         engine = InlineEngine(catalog, death)
-        engine.start(alone=True)
+        engine.start(alone=alone)
+        spool = (
+            StoreSpool(catalog, regions, lambda: engine.process_id)
+            if self.is_shared
+            else FolderSpool(catalog, self.folder)
+        )
         actions = Actions(
-            catalog, engine, regions, Sources(self.folder, ()), sizes=load_sizes(), driver=driver or NoMachine(),  # type: ignore[arg-type]  # the same door
-            clock=clock, largest_bytes=1 << 30,
+            catalog, engine, regions, Sources(self.folder, ()), spool=spool, sizes=load_sizes(),  # type: ignore[arg-type]  # the same door
+            driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
+            scrub_days=scrub_days,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it
-        return Rooms(catalog, engine, regions, actions, clock)
+        return Rooms(catalog, engine, regions, actions, clock, self.folder)

@@ -44,6 +44,7 @@ OLD = b"".join([_NOISE[0], bytes(MIB), _NOISE[1], b"words " * 1000])
 CHANGED = b"".join([_NOISE[0], _NOISE[2], _NOISE[1], bytes(MIB), b"words " * 1000])
 NEW = b"".join([_NOISE[3], _NOISE[2], _NOISE[4], bytes(MIB)])
 RELEASE = b"".join([_NOISE[5], _NOISE[1], _NOISE[3]])
+WIDE = b"".join([bytes([number]) * MIB for number in range(1, 5)])
 
 
 # --------------------------------------------------------------------------------------------------------- the world
@@ -103,7 +104,8 @@ class Scene:
     """Rooms in which there is something to act on.
 
     A custom image of ``OLD``; a Droplet that was made from it, with daily backups: the first of ``OLD``, the second of
-    ``CHANGED``, which is its disk now, and a snapshot of that; and a public image.
+    ``CHANGED``, which is its disk now, and a snapshot of that; a public image; and one of which a pack of four blocks
+    holds one, for the image that had them all was deleted.
     """
 
     rooms: Rooms
@@ -119,7 +121,7 @@ class Scene:
         assert self.rooms.running() == []
         assert self.rooms.holds() == 0
         assert self.rooms.actions.plan_collect() == []
-        assert not list(self.rooms.actions.uploads.path("x").parent.glob("*.spool"))
+        assert self.rooms.spooled() == []
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
         assert rooms.ended(rooms.replace_disk(droplet, disk)).status == "completed"
         assert rooms.ended(rooms.actions.back_up(1, droplet)).status == "completed"
         backups.append(rooms.droplet(droplet).backup_ids[-1])
+    sparse = rooms.import_disk(WIDE)
+    rooms.import_disk(WIDE[:MIB])
+    rooms.actions.delete(1, sparse)
+    rooms.engine.run()
     public = rooms.import_disk(RELEASE[: 2 * MIB], slug=SLUG)
     assert rooms.ended(rooms.act(droplet, "snapshot", name="first")).status == "completed"
     (snapshot_id,) = rooms.droplet(droplet).snapshot_ids
@@ -315,6 +321,10 @@ def _begin_expire(scene: Scene) -> ActionRecord:
     return scene.rooms.actions.expire()
 
 
+def _begin_compact(scene: Scene) -> ActionRecord:
+    return scene.rooms.actions.compact()
+
+
 def _convert(scene: Scene) -> ActionRecord:
     return scene.rooms.actions.convert(1, scene.backups[0])
 
@@ -346,6 +356,45 @@ def _act(kind: str, **asked: object) -> Callable[[Scene], ActionRecord]:
 def _create(scene: Scene) -> ActionRecord:
     asked = DropletCreateRequest(name="web-2", region="nyc3", size="s-1vcpu-1gb", image=scene.image)
     return scene.rooms.actions.create_droplets(1, asked)[0]
+
+
+def _public_pack(scene: Scene) -> tuple[MemoryBackend, str]:
+    """The backend of a region, and the pack there that has the public image's first block."""
+    with scene.rooms.catalog.read() as reader:
+        replica = reader.replica(scene.public, "nyc3")
+    store = scene.rooms.regions.store("nyc3")
+    assert replica is not None
+    assert isinstance(store.backend, MemoryBackend)
+    return store.backend, store.read_manifest(replica.manifest_key).pack(0)
+
+
+def _begin_scrub(scene: Scene) -> ActionRecord:
+    """Spoil a block that other regions have, and look for damage: what is found is healed."""
+    backend, pack = _public_pack(scene)
+    data = bytearray(backend.objects[pack])
+    data[1000:1004] = b"oops"
+    backend.objects[pack] = bytes(data)
+    return scene.rooms.actions.scrub(1, "nyc3")
+
+
+def _begin_verify(scene: Scene) -> ActionRecord:
+    """Take a manifest and the end of a pack away, and check an image that needs both."""
+    with scene.rooms.catalog.read() as reader:
+        replica = reader.replica(scene.public, "nyc3")
+    assert replica is not None
+    if scene.rooms.regions.store("nyc3").has(replica.manifest_key):  # not by one that died after it was begun
+        backend, pack = _public_pack(scene)
+        backend.objects[pack] = bytes(backend.objects[pack])[:-1]
+        del backend.objects[replica.manifest_key]
+    return scene.rooms.actions.verify(1, scene.public)
+
+
+def _healed(scene: Scene, before: World, _after: World) -> World:
+    """Nothing shows from outside, and every image is whole."""
+    with scene.rooms.catalog.read() as reader:
+        for image in (scene.image, scene.public, scene.snapshot, *scene.backups):
+            assert reader.health(image, 100).damaged == ()
+    return before
 
 
 _MACHINE = ("carry_out", "complete")
@@ -382,6 +431,9 @@ CASES = {
     ),
     "disable_backups": Case(_MACHINE, _act("disable_backups"), _backups_disabled),
     "expire": Case(("expire",), _begin_expire, _expired),
+    "compact": Case(("compact",), _begin_compact, lambda _scene, before, _after: before),
+    "scrub": Case(("check",), _begin_scrub, _healed),
+    "verify": Case(("verify",), _begin_verify, _healed),
     "convert": Case((), _convert, _converted),
     "account transfer": Case((), _give, _given),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import and_, exists, or_
-from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, fingerprint
+from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, assert_known, fingerprint
 
 from wherry.errors import RequestError
 from wherry.models import BackupPolicyRequest, FaultRequest
@@ -355,6 +355,10 @@ class Machine(RuleBasedStateMachine):
     def collect(self, region: str | None, nth: int | None) -> None:
         self.do(lambda: self.rooms.actions.collect(region), nth)
 
+    @rule(region=st.one_of(st.none(), regions), nth=deaths, run=st.booleans())
+    def compact(self, region: str | None, nth: int | None, *, run: bool) -> None:
+        self.do(lambda: self.rooms.actions.compact(region), nth, run=run)
+
     @rule(nth=deaths)
     def expire(self, nth: int | None) -> None:
         """What was over before must be gone afterwards, but for the newest of each Droplet."""
@@ -369,6 +373,32 @@ class Machine(RuleBasedStateMachine):
     def run(self, nth: int | None, *, last_first: bool) -> None:
         """Run all that is accepted, in one order or the other."""
         self.do(lambda: self.rooms.engine.run_last_first() if last_first else self.rooms.engine.run(), nth)
+
+    @precondition(lambda self: any(len(one.regions) > 1 for one in self.model.images.values()))
+    @rule(data=st.data(), place=st.integers(0, 3), at=st.integers(0, 1 << 20), nth=deaths)
+    def flip(self, data: st.DataObject, place: int, at: int, nth: int | None) -> None:
+        """A bit of a block that another region has flips: it is found and healed, whoever dies on the way."""
+        image = self.pick(data, {key: one for key, one in self.model.images.items() if len(one.regions) > 1})
+        region = data.draw(st.sampled_from(sorted(self.model.images[image].regions)))
+        with self.rooms.catalog.read() as reader:
+            replica = reader.replica(image, region)
+        if replica is None:
+            return  # a transfer of the model's past that has not ended here
+        self.enlarge()
+        manifest = self.rooms.regions.store(region).read_manifest(replica.manifest_key)
+        if not len(manifest):
+            return
+        key, entry = manifest.pack(place % len(manifest)), manifest.entry(place % len(manifest))
+        backend = self.stores[region]._inner
+        assert isinstance(backend, MemoryBackend)
+        spoiled = bytearray(backend.objects[key])
+        spoiled[entry.offset + at % entry.stored_length] ^= 1
+        backend.objects[key] = bytes(spoiled)
+        self.do(lambda: self.rooms.actions.scrub(1, region), nth, run=True)
+        self.do(lambda: self.rooms.actions.scrub(1, region), None, run=True)
+        with self.rooms.catalog.read() as reader:
+            assert reader.quarantined(region) == []
+            assert reader.losses() == {}
 
     # ------------------------------------------------------------------------------------------------ circumstances
 
@@ -467,7 +497,7 @@ class Machine(RuleBasedStateMachine):
             del self.model.images[image_id]
 
     def _expect_nothing(self, action: ActionRecord) -> Callable[[ActionRecord], None]:
-        assert action.type in {"collect", "expire"}
+        assert action.type in {"collect", "compact", "expire", "scrub", "verify", "heal"}
         return lambda _ended: None
 
     def _expect_import(self, action: ActionRecord) -> Callable[[ActionRecord], None]:
@@ -598,6 +628,7 @@ class Machine(RuleBasedStateMachine):
         if not self.is_dirty:
             return
         self.is_dirty = False
+        assert_known(self.rooms)
         with self.rooms.catalog.read() as reader:
             twins = reader.connection.exec_driver_sql(
                 "SELECT 1 FROM images WHERE resource_id IS NOT NULL GROUP BY resource_id, created_at / 1000000 "
@@ -706,6 +737,6 @@ def test_a_collect_that_knows_no_droplets_is_caught(
     drive: Callable[[settings], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: a collect that takes what only a Droplet names."""
-    monkeypatch.setattr(objects_module, "_unheld", _unheld_but_by_droplets)
+    monkeypatch.setattr(objects_module, "unheld", _unheld_but_by_droplets)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
         drive(CONTROL)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import threading
 import urllib.request
+from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -41,6 +42,23 @@ class Buckets:
     def new_url(self) -> str:
         """A store's URL that nothing else uses."""
         return f"s3://{self.bucket}/test/{next(self._prefixes)}"
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy all that lies below a store's URL to below another one."""
+        before, after = (urlsplit(url).path.strip("/") for url in (source, target))
+        with closing(HTTPConnection(urlsplit(self.url).netloc, timeout=30)) as connection:
+            for key, _ in list(self.backend(source).list("")):
+                headers = {"x-amz-copy-source": f"/{self.bucket}/{before}/{key}"}
+                connection.request("PUT", f"/{self.bucket}/{after}/{key}", headers=headers)
+                reply = connection.getresponse()
+                reply.read()
+                assert reply.status == 200, f"{key}: {reply.status}"
+
+    def empty(self, url: str) -> None:
+        """Remove all that lies below a store's URL."""
+        backend = self.backend(url)
+        for key, _ in list(backend.list("")):
+            backend.delete(key)
 
     def backend(
         self, url: str = "", *, endpoint: str = "", timeout_s: float = 20, retries: int = 0

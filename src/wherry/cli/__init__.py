@@ -12,7 +12,7 @@ from wherry.cli.account import account
 from wherry.cli.compute import compute
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.cli.images import public_image
-from wherry.cli.store import collect, expire
+from wherry.cli.store import collect, compact, expire, scrub, usage
 from wherry.errors import WherryError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def wherry() -> None:
 
 _SERVED_ACCOUNTS = {"create": "create_account", "list": "list_accounts"}
 
-for _command in (collect, compute, expire, public_image):
+for _command in (collect, compact, compute, expire, public_image, scrub, usage):
     wherry.add_command(_command)
 # Beside what an account's own token may ask stands what an operator does with all of them.
 wherry.add_command(_Commands("account", commands=account.commands, help=account.help, served=_SERVED_ACCOUNTS))

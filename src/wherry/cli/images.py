@@ -34,7 +34,7 @@ def list_images(session: Session, tag_name: str | None, *, public: bool) -> int:
 @asks
 def get_image(session: Session, image: str) -> int:
     """Show an image, by its id or slug."""
-    return session.show(m.Image, session.client.gpu_droplets.images.retrieve(image))
+    return session.show(m.ImageReply, session.client.gpu_droplets.images.retrieve(image))
 
 
 @image.command("create")
@@ -91,6 +91,28 @@ def delete_image(session: Session, image_id: tuple[int, ...], region: str | None
     for one in image_id:
         session.client.gpu_droplets.images.delete(one, region=region)
     return EXIT_OK
+
+
+@image.command("usage")
+@click.argument("image_id", type=int)
+@asks
+def show_usage(session: Session, image_id: int) -> int:
+    """Show how much of the stores an image uses, and how much of that would be free without it."""
+    return session.show(m.ImageUsage, *session.client.gpu_droplets.images.usage(image_id))
+
+
+@image.command("verify")
+@click.argument("image_id", type=int)
+@click.option("--region", help="Only in this region; in all that it is in unless told.")
+@wait_option
+@asks
+def verify_image(session: Session, image_id: int, region: str | None, *, wait: bool) -> int:
+    """Check every stored byte of an image; what is damaged is healed. With --wait, the image is shown then."""
+    images = session.client.gpu_droplets.images
+    action = images.verify(image_id, region=region)
+    if not wait:
+        return session.show(m.Action, action)
+    return session.watch(action) or session.show(m.ImageReply, images.retrieve(image_id))
 
 
 @image.command("export")

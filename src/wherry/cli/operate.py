@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wherry.cli.server_options import in_catalog, located
-from wherry.server.app import check_data, open_accounts, open_tokens, schema_of, upgrade_postgres
-from wherry.server.regions_check import RegionReport, check_regions
+from wherry.cli.server_options import file_path, in_catalog, located
+from wherry.server.app import (
+    back_up,
+    check_data,
+    open_accounts,
+    open_tokens,
+    rebuild_catalog,
+    schema_of,
+    upgrade_postgres,
+)
+from wherry.server.regions_check import RegionReport, check_regions, key_uses
 from wherry.server.storage import new_key_line
 
 if TYPE_CHECKING:
-    from wherry.server.app import Finding, Settings
+    from pathlib import Path
+
+    from wherry.server.app import Finding, Rebuilt, Settings
 
 
 @click.command()
@@ -50,6 +60,17 @@ def check_stores(where: Settings, slugs: tuple[str, ...], *, quick: bool) -> Non
     failed = [report.slug for report in check_regions(where, slugs, quick=quick) if not _told(report)]
     click.echo(f"not fit for use: {', '.join(failed)}" if failed else "all stores keep what they promise")
     sys.exit(1 if failed else 0)
+
+
+@regions.command("keys")
+@located
+@click.argument("slugs", nargs=-1, metavar="[SLUG]...")
+def show_keys(where: Settings, slugs: tuple[str, ...]) -> None:
+    """Say how much of each encrypted region is sealed with which key: an old one may go when that is nothing."""
+    for one in key_uses(where, slugs):
+        name = "not sealed" if one.key_id is None else one.key_id
+        use = "seals" if one.is_sealing else ""
+        click.echo(f"{one.slug:8}  {name:12}  {use:5}  {one.objects:>9} objects  {one.bytes:>15} bytes")
 
 
 @regions.command("new-key")
@@ -127,7 +148,7 @@ def list_accounts(where: Settings) -> None:
 
 @click.group()
 def db() -> None:
-    """The PostgreSQL database that several processes share."""
+    """The catalog's database: bring it up to date, copy it, and make it anew when it is lost."""
 
 
 @db.command("upgrade")
@@ -145,6 +166,49 @@ def current_db(where: Settings) -> None:
     found, needed = schema_of(_given(where))
     click.echo(f"schema {found or 'none'}, needed {needed}")
     sys.exit(0 if found == needed else 1)
+
+
+@db.command("backup")
+@in_catalog
+@click.argument("file", type=file_path)
+def back_up_db(where: Settings, file: Path) -> None:
+    """Copy the catalog of a data folder into a new FILE, whole and as of one moment. A service may be running."""
+    if where.database is not None:
+        raise click.UsageError("a PostgreSQL database is backed up by its own tools, such as pg_dump")
+    back_up(where, file)
+
+
+@db.command("rebuild")
+@located
+@click.option("--dry-run", is_flag=True, help="Say what would be found, and write nothing.")
+def rebuild_db(where: Settings, *, dry_run: bool) -> None:
+    """Make a new catalog from what lies in the regions' stores, after the old one was lost.
+
+    Names, tags, accounts, tokens and Droplets are not in the stores: what is found becomes an image of the operator's
+    account. Nothing in a store is changed. No service may be running.
+    """
+    found, secret = rebuild_catalog(where, lambda line: click.echo(line, err=True), dry_run=dry_run)
+    _tell(found)
+    click.echo(f"{found.images} images would be recorded" if dry_run else f"{found.images} images were recorded")
+    if secret is not None:
+        click.echo("A token with full access was made. It is shown this once:")
+        click.echo(f"\n  export WHERRY_TOKEN={secret}\n")
+    sys.exit(1 if found.unfit else 0)
+
+
+def _tell(found: Rebuilt) -> None:
+    for region, one in found.regions.items():
+        click.echo(
+            f"{region:6}  {one.images} images, {one.manifests} manifests, {one.packs} packs; {one.loose} objects are "
+            "needless"
+        )
+        if one.unjudged_packs:
+            click.echo(f"{region:6}  {one.unjudged_packs} packs are left alone: what is unfit may need them")
+        if one.strangers:
+            click.echo(f"{region:6}  {one.strangers} objects are no packs and no manifests")
+    for bad in found.unfit:
+        made_up_for = "; the image is whole elsewhere" if bad.is_made_up_for else ""
+        click.echo(f"unfit     {bad.region:6}  {bad.key}: {bad.reason}{made_up_for}")
 
 
 def _given(where: Settings) -> str:

@@ -23,20 +23,36 @@ Column = tuple[str, "Callable[[Any], object]"]
 
 _LINE_EVERY_S = 1.0
 
+_IMAGE: tuple[Column, ...] = (
+    ("ID", lambda one: one.id),
+    ("Name", lambda one: one.name),
+    ("Type", lambda one: one.type),
+    ("Distribution", lambda one: one.distribution),
+    ("Slug", lambda one: one.slug or ""),
+    ("Public", lambda one: str(one.public).lower()),
+    ("Min Disk", lambda one: one.min_disk_size or 0),
+    ("Size", lambda one: one.size_gigabytes or 0),
+    ("Status", lambda one: one.status),
+    ("Regions", lambda one: ",".join(one.regions)),
+    ("Created At", lambda one: moment(one.created_at)),
+    ("Error", lambda one: one.error_message or ""),
+)
+
+
+def health(image: m.Image) -> str:
+    """How an image's stored bytes are, and where it is damaged."""
+    if not image.health:
+        return ""
+    damaged = [f"{one.region}: {f'{one.count} lost' if one.count else 'to be healed'}" for one in image.health.damaged]
+    return f"{image.health.state} ({', '.join(damaged)})" if damaged else image.health.state
+
+
 COLUMNS: dict[type, tuple[Column, ...]] = {
-    m.Image: (
-        ("ID", lambda one: one.id),
-        ("Name", lambda one: one.name),
-        ("Type", lambda one: one.type),
-        ("Distribution", lambda one: one.distribution),
-        ("Slug", lambda one: one.slug or ""),
-        ("Public", lambda one: str(one.public).lower()),
-        ("Min Disk", lambda one: one.min_disk_size or 0),
-        ("Size", lambda one: one.size_gigabytes or 0),
-        ("Status", lambda one: one.status),
-        ("Regions", lambda one: ",".join(one.regions)),
-        ("Created At", lambda one: moment(one.created_at)),
-        ("Error", lambda one: one.error_message or ""),
+    m.Image: _IMAGE,
+    m.ImageReply: (  # an image that was read by itself
+        *_IMAGE,
+        ("Health", health),
+        ("Checked At", lambda one: moment(one.health.checked_at) if one.health else ""),
     ),
     m.Action: (
         ("ID", lambda one: one.id),
@@ -48,6 +64,7 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Resource Type", lambda one: one.resource_type or ""),
         ("Region", lambda one: one.region_slug or ""),
         ("Error", lambda one: one.error.code if one.error else ""),
+        ("Waiting For", lambda one: (one.progress and one.progress.waiting_for) or ""),
     ),
     m.Region: (
         ("Slug", lambda one: one.slug),
@@ -154,6 +171,25 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Objects", lambda one: one.objects),
         ("Bytes", lambda one: one.bytes),
     ),
+    m.CompactPlan: (
+        ("Region", lambda one: one.region),
+        ("Packs", lambda one: one.packs),
+        ("Bytes To Rewrite", lambda one: one.bytes_to_rewrite),
+        ("Bytes Freed", lambda one: one.bytes_freed),
+    ),
+    m.ImageUsage: (
+        ("Region", lambda one: one.region),
+        ("Bytes", lambda one: one.bytes),
+        ("Exclusive Bytes", lambda one: one.exclusive_bytes),
+        ("Shared Bytes", lambda one: one.shared_bytes),
+    ),
+    m.RegionUsage: (
+        ("Region", lambda one: one.region),
+        ("Objects", lambda one: one.objects),
+        ("Bytes", lambda one: one.bytes),
+        ("Reclaimable Bytes", lambda one: one.reclaimable_bytes),
+        ("Thinned Bytes", lambda one: one.thinned_bytes),
+    ),
 }
 
 
@@ -213,6 +249,8 @@ def describe(progress: m.Progress | None) -> str:
     """How far an action is, in one line."""
     if progress is None:
         return "not begun yet"
+    if progress.stage == "wait":  # nothing was moved yet that could be told of
+        return f"waiting for {progress.waiting_for}"
     parts = [f"{amount(progress.bytes_sent)} sent", f"{amount(progress.bytes_reused)} reused"]
     if progress.rate_bytes_per_s:
         parts.append(f"{amount(progress.rate_bytes_per_s)}/s")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wherry.cli.session import ByteSize
 from wherry.server.app import Settings
 from wherry.server.logs import set_up_logging
 from wherry.server.settings import Network
@@ -69,6 +70,10 @@ _WORK = (
                  help="Seconds for which a step is tried again where a store or the database does not answer."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds that running actions have to end when the process stops; others take over the rest."),
+    click.option("--scrub-days", default=30.0, show_default=True, type=click.FloatRange(0, 3650),
+                 help="In how many days every stored object is checked once; 0 for never."),
+    click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
+                 metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
     click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
                  help="A network of private addresses that imports may read."),
     click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
@@ -79,6 +84,9 @@ _LOG = (
     click.option("--log-format", default="text", show_default=True, help="How: for people, or a JSON object a line.",
                  type=click.Choice(["text", "json"])),
 )  # fmt: skip
+
+
+_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "import_from")
 
 
 def in_catalog(command: Command) -> Command:
@@ -110,7 +118,7 @@ def as_worker(command: Command) -> Command:
     @wraps(command)
     def run(where: Settings, max_image_gb: int, log_level: str, log_format: Any, **others: Any) -> Any:
         set_up_logging(log_level, log_format)
-        given = {name: others.pop(name) for name in ("slots", "lease_s", "patience_s", "grace_s", "import_from")}
+        given = {name: others.pop(name) for name in _GIVEN}
         return command(where=replace(where, largest_image_bytes=max_image_gb << 30, **given), **others)
 
     return _with(_WORK + _LOG, run)

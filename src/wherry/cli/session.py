@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,21 @@ def asks(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(_SHARED):
         run = option(run)
     return run
+
+
+class ByteSize(click.ParamType[int]):
+    """A number of bytes: ``1048576``, ``512MiB``, ``2GiB``."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read one."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"(\d{1,15})(|KiB|MiB|GiB|TiB)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no size; it may be a number of bytes, or one of KiB, MiB, GiB or TiB", param, ctx)
+        return int(found[1]) << 10 * ("", "KiB", "MiB", "GiB", "TiB").index(found[2])
 
 
 wait_option = click.option("--wait", is_flag=True, help="Show progress until it ends.")

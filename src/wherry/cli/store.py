@@ -1,11 +1,11 @@
-"""``wherry collect`` and ``wherry expire``: what lets bytes and backups go."""
+"""``wherry collect``, ``compact`` and ``expire``, which let bytes and backups go, ``scrub`` and ``usage``."""
 
 from __future__ import annotations
 
 import click
 
 from wherry import models as m
-from wherry.cli.session import Session, asks, wait_option
+from wherry.cli.session import ByteSize, Session, asks, wait_option
 
 
 @click.command()
@@ -18,6 +18,38 @@ def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) 
     if dry_run:
         return session.show(m.CollectPlan, *session.client.store.plan_collect(region=region))
     return session.finish(session.client.store.collect(region=region), wait=wait)
+
+
+@click.command()
+@click.option("--region", help="Only in this region.")
+@click.option(
+    "--budget", type=ByteSize(), metavar="SIZE", help="Rewrite no more than this, such as 2GiB, or nearly so."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be rewritten.")
+@wait_option
+@asks
+def compact(session: Session, region: str | None, budget: int | None, *, dry_run: bool, wait: bool) -> int:
+    """Rewrite packs more than half of which nobody needs."""
+    store = session.client.store
+    if dry_run:
+        return session.show(m.CompactPlan, *store.plan_compact(region=region, budget_bytes=budget))
+    return session.finish(store.compact(region=region, budget_bytes=budget), wait=wait)
+
+
+@click.command()
+@click.option("--region", required=True, help="Which region.")
+@wait_option
+@asks
+def scrub(session: Session, region: str, *, wait: bool) -> int:
+    """Check every stored byte of a region; what is damaged is healed."""
+    return session.finish(session.client.store.scrub(region=region), wait=wait)
+
+
+@click.command()
+@asks
+def usage(session: Session) -> int:
+    """Show what is in the stores, by region."""
+    return session.show(m.RegionUsage, *session.client.store.usage())
 
 
 @click.command()

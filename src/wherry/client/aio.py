@@ -129,6 +129,26 @@ class StoreResource(AsyncResource):
         """What ``collect`` would remove, by region."""
         return await self._transport.send(ops.plan_collect(region), options)
 
+    async def compact(
+        self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
+    ) -> m.Action:
+        """Rewrite packs that are more than half dead; ``budget_bytes`` at the most, or nearly so."""
+        return await self._transport.send(ops.compact(region, budget_bytes), options)
+
+    async def plan_compact(
+        self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
+    ) -> list[m.CompactPlan]:
+        """What ``compact`` would rewrite, by region."""
+        return await self._transport.send(ops.plan_compact(region, budget_bytes), options)
+
+    async def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
+        """What is in the stores, by region. Raises Forbidden for others than the operator."""
+        return await self._transport.send(ops.get_usage(), options)
+
+    async def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
+        """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
+        return await self._transport.send(ops.scrub(region), options)
+
     async def expire(self, *, options: RequestOptions | None = None) -> m.Action:
         """Let backups go whose time is over. Raises RequestError."""
         return await self._transport.send(ops.expire(), options)

@@ -180,6 +180,11 @@ def delete_replica(image_id: int, region: str) -> Request[None]:
     return _ask(c.REPLICAS_DELETE, image_id=image_id, slug=region)
 
 
+def verify_image(image_id: int, region: str | None) -> Request[m.Action]:
+    """Ask that an image be checked in full."""
+    return _ask(c.IMAGES_VERIFY, "action", body=m.VerifyRequest(region=region), image_id=image_id)
+
+
 def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
     """Read an image's bytes from an offset on, if it is still the same export."""
     return _export(c.IMAGES_EXPORT, kind, offset, etag, image_id=image_id)
@@ -526,6 +531,33 @@ def plan_collect(region: str | None) -> Request[list[m.CollectPlan]]:
     """Ask what ``collect`` would remove."""
     decode = msgspec.json.Decoder(m.CollectPlanReply).decode
     return _request(c.COLLECT, lambda raw: decode(raw).plan, body=m.CollectRequest(region=region, dry_run=True))
+
+
+def compact(region: str | None, budget_bytes: int | None) -> Request[m.Action]:
+    """Ask that packs be rewritten that are more than half dead."""
+    return _ask(c.COMPACT, "action", body=m.CompactRequest(region=region, budget_bytes=budget_bytes))
+
+
+def plan_compact(region: str | None, budget_bytes: int | None) -> Request[list[m.CompactPlan]]:
+    """Ask what ``compact`` would rewrite."""
+    decode = msgspec.json.Decoder(m.CompactPlanReply).decode
+    asked = m.CompactRequest(region=region, budget_bytes=budget_bytes, dry_run=True)
+    return _request(c.COMPACT, lambda raw: decode(raw).plan, body=asked)
+
+
+def get_image_usage(image_id: int) -> Request[list[m.ImageUsage]]:
+    """Ask what an image uses."""
+    return _ask(c.IMAGE_USAGE, "usage", image_id=image_id)
+
+
+def get_usage() -> Request[list[m.RegionUsage]]:
+    """Ask what is in the stores."""
+    return _ask(c.USAGE, "usage")
+
+
+def scrub(region: str) -> Request[m.Action]:
+    """Ask that all that a region has be checked."""
+    return _ask(c.SCRUB, "action", body=m.ScrubRequest(region=region))
 
 
 def expire() -> Request[m.Action]:

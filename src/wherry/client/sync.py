@@ -127,6 +127,26 @@ class StoreResource(Resource):
         """What ``collect`` would remove, by region."""
         return self._transport.send(ops.plan_collect(region), options)
 
+    def compact(
+        self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
+    ) -> m.Action:
+        """Rewrite packs that are more than half dead; ``budget_bytes`` at the most, or nearly so."""
+        return self._transport.send(ops.compact(region, budget_bytes), options)
+
+    def plan_compact(
+        self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
+    ) -> list[m.CompactPlan]:
+        """What ``compact`` would rewrite, by region."""
+        return self._transport.send(ops.plan_compact(region, budget_bytes), options)
+
+    def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
+        """What is in the stores, by region. Raises Forbidden for others than the operator."""
+        return self._transport.send(ops.get_usage(), options)
+
+    def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
+        """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
+        return self._transport.send(ops.scrub(region), options)
+
     def expire(self, *, options: RequestOptions | None = None) -> m.Action:
         """Let backups go whose time is over. Raises RequestError."""
         return self._transport.send(ops.expire(), options)

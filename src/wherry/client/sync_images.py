@@ -96,6 +96,10 @@ class Images(Resource):
         self.actions = ImageActions(transport)
         self.account_transfers = AccountTransfers(transport)
 
+    def usage(self, image_id: int, *, options: RequestOptions | None = None) -> list[m.ImageUsage]:
+        """How much of the stores an image uses, by region (wherry only)."""
+        return self._transport.send(ops.get_image_usage(image_id), options)
+
     def list(
         self, *, type: str | None = None, private: bool | None = None, tag_name: str | None = None,  # noqa: A002  the wire's word
         options: RequestOptions | None = None,
@@ -130,6 +134,13 @@ class Images(Resource):
         """Delete an image everywhere, or remove it from one region (wherry only)."""
         request = ops.delete_image(image_id) if region is None else ops.delete_replica(image_id, region)
         self._transport.send(request, options)
+
+    def verify(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
+        """Check every stored byte of an image, in all its regions or in one (wherry only); damage is healed then.
+
+        What came of it is the image's ``health``. Raises RequestError.
+        """
+        return self._transport.send(ops.verify_image(image_id, region), options)
 
     def export(
         self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word

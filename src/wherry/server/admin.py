@@ -13,7 +13,7 @@ from wherry.server.http.edge import token_digest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wherry.server.catalog import Catalog, Reader
+    from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import AccountRecord, TokenRecord
 
 
@@ -74,18 +74,26 @@ class Tokens:
 def first_token(catalog: Catalog, bootstrap_token: str | None) -> str | None:
     """Make the first account and its token at the first start; see that the bootstrap token is valid at any."""
     with catalog.begin() as tx:
-        found = tx.first_account()
-        account = found or tx.add_account(str(uuid.uuid4()), "owner@wherry.invalid", "Owner")
-        if bootstrap_token is not None:
-            digest = token_digest(bootstrap_token)
-            if tx.token(digest) is None:
-                tx.add_token(account.id, "bootstrap", digest, None)
-            return None
-        if found is not None:
-            return None
-        secret = _new_secret()
-        tx.add_token(account.id, "first", token_digest(secret), None)
-        return secret
+        if bootstrap_token is None:
+            return first_account(tx)[1]
+        account = tx.first_account() or _add_owner(tx)
+        digest = token_digest(bootstrap_token)
+        if tx.token(digest) is None:
+            tx.add_token(account.id, "bootstrap", digest, None)
+        return None
+
+
+def first_account(tx: Writer) -> tuple[AccountRecord, str | None]:
+    """The operator's account; where there is none it is made, and the secret of its first token is answered as well."""
+    if (found := tx.first_account()) is not None:
+        return found, None
+    account, secret = _add_owner(tx), _new_secret()
+    tx.add_token(account.id, "first", token_digest(secret), None)
+    return account, secret
+
+
+def _add_owner(tx: Writer) -> AccountRecord:
+    return tx.add_account(str(uuid.uuid4()), "owner@wherry.invalid", "Owner")
 
 
 def _new_secret() -> str:

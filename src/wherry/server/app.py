@@ -9,17 +9,20 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server import metrics, tracing
-from wherry.server.actions import Actions, Regions
-from wherry.server.admin import Accounts, Tokens, first_token
-from wherry.server.catalog import Catalog, open_postgres, open_sqlite, schema_of, upgrade_postgres
+from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
+from wherry.server.admin import Accounts, Tokens, first_account, first_token
+from wherry.server.catalog import Catalog, copy_sqlite, open_postgres, open_sqlite, schema_of, upgrade_postgres
 from wherry.server.catalog.census import CensusTaker
+from wherry.server.catalog.recovery import Recovery
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
 from wherry.server.dispatch import Rules
@@ -28,27 +31,29 @@ from wherry.server.engine import Engine, Pool
 from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http.health import Checks, make_health_app
-from wherry.server.regions_file import RegionSettings, served_regions
+from wherry.server.rebuild import Rebuilt, check_possible, rebuild
+from wherry.server.regions_file import open_region, served_regions
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
-from wherry.server.storage import Measured, Sealed, Store, load_keyring, open_backend
+from wherry.server.storage import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from wherry.server.regions_file import ServedRegions
-    from wherry.server.storage import Backend
 
 __all__ = [
     "Finding",
     "Ready",
+    "Rebuilt",
     "Settings",
     "Tls",
+    "back_up",
     "check_data",
     "open_accounts",
     "open_tokens",
+    "rebuild_catalog",
     "schema_of",
     "serve",
     "upgrade_postgres",
@@ -59,6 +64,7 @@ log = logging.getLogger("wherry")
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _KEPT_BYTES = 64 << 20
+_GLANCE_S = 0.2
 _SWITCH_S = (
     0.001  # at the default of 5 ms, a request waits for workers longer than it takes; measured 1.2 times the rate
 )
@@ -135,7 +141,8 @@ def _wait_for_signal() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    stop.wait()
+    while not stop.wait(_GLANCE_S):  # the system may hand a signal to another thread, which does not wake this one
+        pass
 
 
 def _leave(actions: Actions, settings: Settings) -> None:
@@ -154,6 +161,52 @@ def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     """Compare the catalog with the stores; a service may be running there."""
     with _opened(settings) as catalog:
         yield from check(catalog, _regions(served_regions(settings)), deep=deep)
+
+
+def back_up(settings: Settings, target: Path) -> None:
+    """Copy the catalog of a data folder into a new file, as it is at one moment; a service may be running there.
+
+    Raises BadRequest where there is none or the file is there already, Unavailable if the copy can't be made.
+    """
+    _check_found(settings)
+    copy_sqlite(settings.data / "catalog.db", target)
+
+
+def rebuild_catalog(
+    settings: Settings, told: Callable[[str], None], *, dry_run: bool = False
+) -> tuple[Rebuilt, str | None]:
+    """Make a new catalog from what lies in the regions' stores; answers what was found, and the operator's token.
+
+    The token is None where the catalog has an account already, and with ``dry_run``, which writes nothing. ``told``
+    hears how far it is. No service may run: in a data folder that is seen to, in a database only that none ever ran.
+
+    Raises Unavailable, BadRequest, and what ``rebuild`` raises; then nothing is written.
+    """
+    if settings.regions_file is None and not (settings.data / "regions").is_dir():
+        raise BadRequest(f"There are no stores in {settings.data}; where they lie elsewhere, give --regions-file.")
+    regions = _regions(served_regions(settings))
+    with _locked(settings.data) if settings.is_embedded else nullcontext(), _to_fill(settings, dry_run) as catalog:
+        with catalog.begin() as tx:
+            account, secret = first_account(tx)
+            found = rebuild(tx, regions, account.id, told)
+        return found, None if dry_run else secret
+
+
+@contextmanager
+def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: FBT001  one caller, right above
+    """The catalog that a rebuild fills; with ``dry_run`` one that is thrown away, once it is seen that it could be."""
+    if not dry_run:
+        with closing(_open_catalog(settings, Clock())) as catalog:
+            yield catalog
+        return
+    if not settings.is_embedded or (settings.data / "catalog.db").exists():
+        with _opened(settings) as there, there.begin() as tx:
+            check_possible(Recovery(tx))
+    with (
+        tempfile.TemporaryDirectory(prefix="wherry-rebuild-") as folder,
+        closing(open_sqlite(Path(folder) / "catalog.db")) as catalog,
+    ):
+        yield catalog
 
 
 @contextmanager
@@ -175,15 +228,21 @@ def _assemble(
 ) -> tuple[Service, Checks]:
     for store in regions.stores.values():
         store.backend.sweep_unfinished()
-    spool = settings.data / "spool"
-    spool.mkdir(exist_ok=True)
+    folder = settings.data / "spool"
+    folder.mkdir(exist_ok=True)
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
     engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules)
-    sources = Sources(spool, settings.readable_networks)
+    sources = Sources(folder, settings.readable_networks)
     sizes = load_sizes()
+    spool = (
+        FolderSpool(catalog, folder)
+        if settings.is_embedded
+        else StoreSpool(catalog, regions, lambda: engine.process_id)
+    )
     actions = Actions(
-        catalog, engine, regions, sources, sizes=sizes, driver=NoMachine(), clock=clock,
-        largest_bytes=settings.largest_image_bytes,
+        catalog, engine, regions, sources, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
+        largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,
+        scrub_days=settings.scrub_days,
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)
@@ -197,17 +256,8 @@ def _ask(catalog: Catalog) -> None:
 
 
 def _regions(served: ServedRegions) -> Regions:
-    stores = {slug: _store(slug, one) for slug, one in served.regions.items()}
+    stores = {slug: Store(open_region(slug, one)) for slug, one in served.regions.items()}
     return Regions({slug: one.region for slug, one in served.regions.items()}, stores)
-
-
-def _store(slug: str, settings: RegionSettings) -> Store:
-    """A region's store: measured closest to the driver, sealed where the region has keys."""
-    backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
-    if (encryption := settings.encryption) is not None:
-        env = None if encryption.key_env is None else os.environ.get(encryption.key_env, "")
-        backend = Sealed(backend, load_keyring(env, encryption.key_file))
-    return Store(backend)
 
 
 def _open_catalog(settings: Settings, clock: Clock) -> Catalog:
@@ -218,16 +268,17 @@ def _open_catalog(settings: Settings, clock: Clock) -> Catalog:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Catalog]:
+    _check_found(settings)
+    with closing(_open_catalog(settings, Clock())) as catalog:
+        yield catalog
+
+
+def _check_found(settings: Settings) -> None:
     if settings.is_embedded and not (settings.data / "catalog.db").exists():
         raise BadRequest(
             f"There is no wherry data in {settings.data}: start the service there once "
             f"(wherry serve --data {settings.data})."
         )
-    catalog = _open_catalog(settings, Clock())
-    try:
-        yield catalog
-    finally:
-        catalog.close()
 
 
 def _owned(settings: Settings) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wherry.errors import StorageError
+from wherry.server.catalog import WHOLE_DISK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from wherry.server.actions import Regions
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ManifestRecord
+
+
+_NAMED_BLOCKS = 20
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,19 @@ class Finding:
 def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding]:
     """What is wrong, if anything: images that are not whole, objects that are missing, objects nobody knows of.
 
+    What a scrub found and a heal could not mend yet is told as well: objects in quarantine, blocks that are lost.
+
     With ``deep``, every block of every image is read and compared with its name.
     """
     with catalog.read() as reader:
         names = _names(reader)
         for manifest in reader.manifests():
-            yield from _check_manifest(reader, regions, manifest, names[manifest.id], deep=deep)
+            found = list(_check_manifest(reader, regions, manifest, names[manifest.id], deep=deep))
+            yield from found if not found or _is_needed(catalog, manifest.id) else ()
         for region in regions.stores:
-            yield from _check_objects(reader, regions, region)
+            yield from _check_objects(catalog, reader, regions, region)
+            yield from _check_quarantine(reader, region)
+        yield from _check_losses(reader, names)
         yield from _check_images(reader)
 
 
@@ -44,6 +53,12 @@ class _Name:
 
     who: str
     fingerprint: str | None
+
+
+def _is_needed(catalog: Catalog, object_id: int) -> bool:
+    """Whether an object is needed now: by what was true when the check began, a collect may have removed it since."""
+    with catalog.read() as now:
+        return now.is_needed(object_id)
 
 
 def _names(reader: Reader) -> dict[int, list[_Name]]:
@@ -82,17 +97,43 @@ def _check_manifest(
     yield from (Finding(named.region, f"{where}: {fault.message}") for fault in store.faults(manifest, deep=deep))
 
 
-def _check_objects(reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
-    """Objects that are needed must be there; what is there must be known, or nothing would ever remove it."""
+def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: str) -> Iterator[Finding]:
+    """Objects that are needed must be there; what is there must be known, or nothing would ever remove it.
+
+    Pieces of uploads come and go while this looks: one is missing only if it was needed before, and still is.
+    """
     there = dict(regions.store(region).list_objects())
-    known = set()
-    for one, needed in reader.objects(region):
-        known.add(one.key)
-        if needed and there.get(one.key) != one.bytes:
-            found = f"{there[one.key]} bytes" if one.key in there else "nothing"
-            yield Finding(region, f"{one.key}: {one.bytes} bytes expected, {found} found")
+    objects, before = reader.objects(region), reader.pieces_in(region)
+    with catalog.read() as later:
+        pieces = later.pieces_in(region)
+    needed = {one.key: one.bytes for one, is_needed in pieces if is_needed and (one, True) in before}
+    for one, is_needed in objects:
+        if is_needed and there.get(one.key) != one.bytes and _is_needed(catalog, one.id):
+            needed[one.key] = one.bytes
+    for key, size in needed.items():
+        if there.get(key) != size:
+            found = f"{there[key]} bytes" if key in there else "nothing"
+            yield Finding(region, f"{key}: {size} bytes expected, {found} found")
+    known = {one.key for one, _ in objects} | {one.key for one, _ in [*before, *pieces]}
     known |= {one.key for one in reader.condemned(1 << 40) if one.region == region}
     yield from (Finding(region, f"{key}: the catalog does not know it", harmful=False) for key in there.keys() - known)
+
+
+def _check_quarantine(reader: Reader, region: str) -> Iterator[Finding]:
+    for one, reason in reader.quarantined(region):
+        yield Finding(region, f"{one.key} is in quarantine: {reason}")
+
+
+def _check_losses(reader: Reader, names: dict[int, list[_Name]]) -> Iterator[Finding]:
+    losses = reader.losses()
+    for manifest in reader.manifests() if losses else ():
+        if count := losses.get(manifest.id):
+            where = ", ".join(one.who for one in names[manifest.id])
+            first = reader.lost(manifest.id, _NAMED_BLOCKS)
+            numbers = (
+                "all" if WHOLE_DISK in first else ", ".join(map(str, first)) + (" ..." if count > len(first) else "")
+            )
+            yield Finding(manifest.region, f"{where}: no good copy was found of its blocks {numbers}")
 
 
 def _check_images(reader: Reader) -> Iterator[Finding]:

@@ -18,9 +18,10 @@ import os
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,10 +35,11 @@ from wherry.server.logs import bound
 from wherry.server.tracing import continued, span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
+    from wherry.server.dispatch import Lane
 
 log = logging.getLogger("wherry.engine")
 
@@ -50,6 +52,7 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 5.0
 _PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
 _GLANCE_S = 0.2
+_LONGEST_GAP = 0.4  # of a lease: as much silence as one look may add
 
 
 @contextmanager
@@ -69,28 +72,32 @@ def as_step(name: str) -> Iterator[None]:
 
 
 class Watch:
-    """Which other processes are alive: those whose beats go on. ``monotonic`` is this machine's time, in seconds."""
+    """Which other processes are alive: those whose beats go on. ``monotonic`` is this machine's time, in seconds.
+
+    Silence only counts while somebody listens. Where a watcher has not looked for long, whatever kept it from looking
+    (a catalog that was away, a pause of its own) may have kept the others from beating: such a gap counts as two beats.
+    """
 
     def __init__(self, lease_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lease_s = lease_s
         self._monotonic = monotonic
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._looked = monotonic()
+        self._seen: dict[int, tuple[int, float]] = {}  # by process: its beats, and for how long they stand still
 
     def silent(self, processes: list[ProcessRecord]) -> list[ProcessRecord]:
         """Those that have not beaten for a lease, as far as this watcher has been looking."""
         now = self._monotonic()
+        passed = min(now - self._looked, _LONGEST_GAP * self._lease_s)
+        self._looked = now
         before, self._seen = self._seen, {}
-        found = []
         for one in processes:
-            beats, since = before.get(one.id, (None, now))
-            self._seen[one.id] = one.beats, since if beats == one.beats else now
-            if now - self._seen[one.id][1] >= self._lease_s:
-                found.append(one)
-        return found
+            beats, silence = before.get(one.id, (None, 0.0))
+            self._seen[one.id] = one.beats, silence + passed if beats == one.beats else 0.0
+        return [one for one in processes if self._seen[one.id][1] >= self._lease_s]
 
     def silences(self) -> dict[int, float]:
         """For how many seconds each process has been silent, by its id."""
-        return {one: self._monotonic() - since for one, (_, since) in self._seen.items()}
+        return {one: silence for one, (_, silence) in self._seen.items()}
 
 
 @dataclass(frozen=True)
@@ -111,21 +118,31 @@ class Pool:
 
 
 class Engine:
-    """One process's part in running actions. ``rules`` are the limits that hold over all processes."""
+    """One process's part in running actions. ``rules`` are the limits that hold over all processes.
 
-    def __init__(self, catalog: Catalog, pool: Pool, rules: Rules | None = None) -> None:
+    Its turns, ``beat`` and ``claim``, may be taken by somebody else than its own threads: the simulation does so, on a
+    clock of its own (``monotonic``) and with ``workers`` that only note what they are given.
+    """
+
+    def __init__(
+        self, catalog: Catalog, pool: Pool, rules: Rules | None = None, *,
+        monotonic: Callable[[], float] = time.monotonic, workers: Executor | None = None,
+    ) -> None:  # fmt: skip
+        self.rules = rules or Rules()
         self._catalog = catalog
         self._pool = pool
-        self._rules = rules or Rules()
         self._runners: dict[str, Callable[[ActionRecord], None]] = {}
-        self._watch = Watch(pool.lease_s)
-        self._running: dict[int, bool] = {}  # by action: whether it is background work
+        self._watch = Watch(pool.lease_s, monotonic)
+        # By action and claim (after a pause, an old claim's thread may still be there): whether it is background work.
+        self._running: dict[tuple[int, int], bool] = {}
+        self._tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None] | None = None
+        self._is_unsure = False  # whether a claim's transaction failed, which may have committed all the same
         self._process_id: int | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._workers = ThreadPoolExecutor(max(1, pool.slots), thread_name_prefix="action")
+        self._workers = workers or ThreadPoolExecutor(max(1, pool.slots), thread_name_prefix="action")
 
     # -------------------------------------------------------------------------------------------------- the process
 
@@ -147,16 +164,23 @@ class Engine:
         """Say what runs actions of a type: called with the claimed action, in a thread."""
         self._runners[kind] = run
 
+    def follow(self, tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None]) -> None:
+        """Have somebody told, with each beat and each claim, what this process is called and what runs in all of them.
+
+        That is by which process, of which type, in which lane.
+        """
+        self._tell = tell
+
     def start(self, *, alone: bool) -> None:
         """Begin to run actions. ``alone`` says that no other process can be alive: all others count as dead at once."""
         if alone:
             with self._catalog.begin() as tx:
                 for one in tx.processes():
                     self._bury(one, tx.remove_process(one.id))
-        self._join()
-        loops = [] if alone else [("beat", self._beat)]  # alone, nobody watches, and a disk may rest
+        self.join()
+        loops = [] if alone else [("beat", self.beat)]  # alone, nobody watches, and a disk may rest
         if self._pool.slots:
-            loops.append(("claim", self._claim))
+            loops.append(("claim", self.claim))
         for name, loop in loops:
             thread = threading.Thread(target=self._loop, args=(loop,), name=f"engine-{name}", daemon=True)
             self._threads.append(thread)
@@ -170,11 +194,12 @@ class Engine:
             thread.join()
         deadline = time.monotonic() + grace_s
         while self._running and time.monotonic() < deadline:
-            self._beat_once()
+            self.beat()
             time.sleep(min(_GLANCE_S, self._pool.lease_s / _BEATS_A_LEASE))
         if self._process_id is not None:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
+            crash_point("engine.after_leave")
             log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, list(handed or ()))
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -197,9 +222,12 @@ class Engine:
                 self._run_patiently(action, run)
             crash_point(f"step.after.{name}")
             if number < last:  # the last one has ended the action
-                with self._catalog.begin(by=action) as tx:
-                    tx.step_done(action, number + 1)
+                self._run_patiently(action, partial(self._record, number + 1))
                 crash_point(f"step.recorded.{name}")
+
+    def _record(self, steps: int, action: ActionRecord) -> None:
+        with self._catalog.begin(by=action) as tx:
+            tx.step_done(action, steps)
 
     def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
         began = time.monotonic()
@@ -241,10 +269,12 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- the claims
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Become known as a process that runs actions."""
         name = f"{socket.gethostname()}:{os.getpid()}"
         with self._catalog.begin() as tx:
             self._process_id = tx.add_process(name, self._pool.slots)
+        crash_point("engine.after_join")
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
     def _loop(self, turn: Callable[[], float]) -> None:
@@ -259,29 +289,32 @@ class Engine:
             except Exception:
                 log.exception("engine.fault")
                 pause = 1.0
-            if turn == self._claim:
+            if turn == self.claim:
                 self._wake.wait(pause)
                 self._wake.clear()
             else:
                 self._stopping.wait(pause)
 
-    def _beat(self) -> float:
-        self._beat_once()
-        return self._pool.lease_s / _BEATS_A_LEASE
-
-    def _beat_once(self) -> None:
-        """Say that this process lives, and take over from those that are silent."""
+    def beat(self) -> float:
+        """Say that this process lives, and take over from those that are silent; answers when to do so again."""
         assert self._process_id is not None
         with self._catalog.begin() as tx:
             is_known = tx.beat(self._process_id)
             others = [one for one in tx.processes() if one.id != self._process_id]
+            running = tx.claimed() if self._tell else []
+        crash_point("engine.after_beat")
+        if self._tell:
+            self._tell(self._process_id, running)
         if not is_known:
             log.warning("engine.taken_for_dead process_id=%s", self._process_id)
-            self._join()
+            self.join()
         for one in self._watch.silent(others):
+            crash_point("engine.before_takeover")
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(one.id, one.beats)
+            crash_point("engine.after_takeover")
             self._bury(one, handed)
+        return self._pool.lease_s / _BEATS_A_LEASE
 
     def _bury(self, process: ProcessRecord, handed: dict[int, str] | None) -> None:
         """Say what a dead process ran: types by id, None if somebody else buried it."""
@@ -292,26 +325,45 @@ class Engine:
             metrics.taken_over(kind)
         self._wake.set()
 
-    def _claim(self) -> float:
-        """Claim what there is room for, and run it."""
+    def claim(self) -> float:
+        """Claim what there is room for, and run it; answers when to look again."""
         with self._lock:
-            room = self._pool.slots - len(self._running)
-            background = self._pool.background_slots - sum(self._running.values())
+            running = dict(self._running)
+        room = self._pool.slots - len(running)
         if room <= 0:
             return 1.0  # woken when one ends
         with self._catalog.read() as reader:
-            if not reader.is_waiting():
+            if not (self._is_unsure or reader.is_waiting()):
                 return _POLL_S
-        assert self._process_id is not None
-        with self._catalog.begin() as tx:
-            load = Load((lane for _, _, lane in tx.claimed()), self._rules)
-            chosen = choose(tx.waiting(room), load, room=room, background_room=background)
-            claimed = tx.claim(self._process_id, chosen) if chosen else []
+        try:
+            claimed = self._choose(running, room)
+        except Unavailable:
+            self._is_unsure = True
+            raise
+        self._is_unsure = False
+        crash_point("engine.after_claim")
         for action in claimed:
             with self._lock:
-                self._running[action.id] = action.lane.is_background
+                self._running[action.id, action.fence] = action.lane.is_background
             self._workers.submit(self._run, action)
         return _POLL_S
+
+    def _choose(self, running: Mapping[tuple[int, int], bool], room: int) -> list[ActionRecord]:
+        """Claim what may run. After a turn whose end is not known, what that one claimed is answered first."""
+        assert self._process_id is not None
+        with self._catalog.begin() as tx:
+            if self._is_unsure:
+                mine = tx.claims_of(self._process_id)
+                if unknown := [one for one in mine if (one.id, one.fence) not in running]:
+                    return unknown
+            background = self._pool.background_slots - sum(running.values())
+            before = tx.claimed()
+            load = Load((lane for _, _, lane in before), self.rules)
+            chosen = choose(tx.waiting(room), load, room=room, background_room=background)
+            claimed = tx.claim(self._process_id, chosen) if chosen else []
+        if self._tell:
+            self._tell(self._process_id, [*before, *((self._process_id, one.type, one.lane) for one in claimed)])
+        return claimed
 
     def _run(self, action: ActionRecord) -> None:
         try:
@@ -320,7 +372,7 @@ class Engine:
                 self._run_or_release(action)
         finally:
             with self._lock:
-                del self._running[action.id]
+                del self._running[action.id, action.fence]
             self._wake.set()
 
     def _run_or_release(self, action: ActionRecord) -> None:

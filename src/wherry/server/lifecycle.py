@@ -106,6 +106,16 @@ def check_operator(account_id: int, operator: AccountRecord | None) -> None:
         raise Forbidden(NO_ACCESS)
 
 
+def check_verify(image: ImageRecord, account_id: int, region: str | None) -> None:
+    """Whether an account may have an image checked (in one region): its own ones."""
+    if image.account_id != account_id:
+        raise Forbidden(NO_ACCESS)
+    if not image.regions:
+        raise Unprocessable("Image is not available")
+    if region is not None and region not in image.regions:
+        raise Unprocessable("Image is not in that region")
+
+
 def check_cancel(action: ActionRecord) -> None:
     """Whether an action may be cancelled."""
     if not action.is_running:
@@ -173,7 +183,7 @@ def _check_available(image: ImageRecord) -> None:
 
 
 def _check_idle(running: Collection[ActionRecord]) -> None:
-    if running:
+    if any(one.type != "verify" for one in running):  # which changes nothing, and keeps nobody from anything
         raise Unprocessable(BUSY["image"])
 
 

@@ -51,7 +51,6 @@ Freer = Literal["collect", "compact"]
 Limit = Literal["region", "pair", "bytes", "background"]
 """What holds work back: a limit of a region, of a pair of regions, of bytes a second, or that others go first."""
 
-Healer = Literal["region", "image"]
 """Where the good copy of a damaged block was: in another region, or in another image of the same one."""
 
 UNKNOWN_CALL = "unknown"
@@ -289,8 +288,7 @@ def compacted(region: str, written_bytes: int) -> None:
 _checked_blocks = _counter("wherry_scrub_blocks_total", "Blocks that a scrub checked.", "region")
 _checked_bytes = _counter("wherry_scrub_bytes_total", "Stored bytes that a scrub checked.", "region")
 _faults = _counter("wherry_faults_found_total", "Blocks and objects that were found bad or missing.", "region", "code")
-_healed = _counter("wherry_blocks_healed_total", "Blocks that were replaced by a good copy.", "region", "source")
-_lost = _counter("wherry_blocks_lost_total", "Damaged blocks that have no good copy anywhere.", "region")
+_healed = _counter("wherry_blocks_healed_total", "Blocks that were replaced by a good copy.", "region")
 _check_age = _gauge(
     "wherry_oldest_check_age_seconds", "Age of a region's oldest check; what never was counts.", "region"
 )
@@ -308,14 +306,9 @@ def fault_found(region: str, error: BaseException) -> None:
     _faults.labels(region, code_of(error)).inc()
 
 
-def healed(region: str, source: Healer, blocks: int = 1) -> None:
-    """Damaged blocks of a region were replaced by good ones."""
-    _healed.labels(region, source).inc(blocks)
-
-
-def lost(region: str, blocks: int = 1) -> None:
-    """Damaged blocks have no good copy anywhere."""
-    _lost.labels(region).inc(blocks)
+def healed(region: str, blocks: int) -> None:
+    """Blocks of a region that lay in something damaged lie in something sound."""
+    _healed.labels(region).inc(blocks)
 
 
 # -------------------------------------------------------------------------------------------------------- the catalog
@@ -349,11 +342,9 @@ def expect(regions: Iterable[str], kinds: Iterable[str]) -> None:
         for counter in (_accepted, _takeovers, _claims_lost):
             counter.labels(kind)
     for region in regions:
-        _lost.labels(region)
+        _healed.labels(region)
         for error in (BlockMissing, BlockCorrupt, ManifestMissing, ManifestCorrupt):
             _faults.labels(region, error.id)
-        for source in get_args(Healer):
-            _healed.labels(region, source)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wherry.errors import BadRequest, StorageError
-from wherry.server.regions_file import served_regions
-from wherry.server.storage import Probe, open_backend, probe
+from wherry.errors import BadRequest, BlockMissing, StorageError
+from wherry.server.regions_file import open_region, served_regions
+from wherry.server.storage import Probe, Sealed, open_backend, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +41,40 @@ def check_regions(settings: Settings, slugs: tuple[str, ...] = (), *, quick: boo
         raise BadRequest(f"There is no region {', '.join(unknown)}; the known ones are {', '.join(served)}.")
     for slug in slugs or served:
         yield RegionReport(slug, served[slug].store_url, _probes(served[slug], quick=quick))
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    """How much of a region is sealed with a key; ``key_id`` None is what is not sealed."""
+
+    slug: str
+    key_id: str | None
+    is_sealing: bool
+    objects: int
+    bytes: int
+
+
+def key_uses(settings: Settings, slugs: tuple[str, ...] = ()) -> Iterator[KeyUse]:
+    """Which keys the objects of encrypted regions are sealed with. It reads the end of each object.
+
+    Raises BadRequest for a region that is not known, or not encrypted, and StorageError.
+    """
+    served = served_regions(settings).regions
+    encrypted = [slug for slug, one in served.items() if one.encryption is not None]
+    if unknown := [slug for slug in slugs if slug not in encrypted]:
+        raise BadRequest(f"No region {', '.join(unknown)} is encrypted; these are: {', '.join(encrypted) or 'none'}.")
+    for slug in slugs or encrypted:
+        backend = open_region(slug, served[slug])
+        assert isinstance(backend, Sealed), "it is encrypted"
+        objects, sizes = Counter[str | None](), Counter[str | None]()
+        for key, size in backend.list(""):
+            with suppress(BlockMissing):  # it was removed meanwhile
+                key_id = backend.sealed_by(key)
+                objects[key_id] += 1
+                sizes[key_id] += size
+        known = [key.id for key in backend.keyring.keys]
+        for key_id in [*known, *sorted(objects.keys() - {*known, None}, key=str), *([None] if objects[None] else [])]:
+            yield KeyUse(slug, key_id, key_id == known[0], objects[key_id], sizes[key_id])
 
 
 def _probes(region: RegionSettings, *, quick: bool) -> Iterator[Probe]:

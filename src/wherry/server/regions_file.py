@@ -6,6 +6,7 @@ never stand in it; it names the environment variables that hold them.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ from msgspec.structs import replace
 from wherry.errors import BadRequest
 from wherry.server.dispatch import Limits
 from wherry.server.settings import load_regions
-from wherry.server.storage import StoreOptions
+from wherry.server.storage import Measured, Sealed, StoreOptions, load_keyring, open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wherry.models import Region
     from wherry.server.settings import Settings
+    from wherry.server.storage import Backend
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -69,6 +71,18 @@ def served_regions(settings: Settings) -> ServedRegions:
     folder = settings.data.resolve() / "regions"
     known = load_regions(settings.regions)
     return ServedRegions({slug: RegionSettings(region, (folder / slug).as_uri()) for slug, region in known.items()})
+
+
+def open_region(slug: str, settings: RegionSettings) -> Backend:
+    """Where a region's objects lie: measured closest to the driver, sealed where the region has keys.
+
+    Raises BadRequest for keys that can't be used, and what ``open_backend`` raises.
+    """
+    backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
+    if (encryption := settings.encryption) is not None:
+        env = None if encryption.key_env is None else os.environ.get(encryption.key_env, "")
+        backend = Sealed(backend, load_keyring(env, encryption.key_file))
+    return backend
 
 
 def load_regions_file(path: Path) -> ServedRegions:

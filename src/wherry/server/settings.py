@@ -47,7 +47,8 @@ class Settings:
     process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
     pass, and a process that stops gives its actions ``grace_s`` to end. ``health`` is where a worker answers whoever
-    watches over it.
+    watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by itself; with 0, none begins by
+    itself. Every stored object is checked once in ``scrub_days``; 0 is never.
     """
 
     data: Path = Path("wherry-data")
@@ -68,6 +69,8 @@ class Settings:
     patience_s: float = 60.0
     grace_s: float = 2.0
     health: tuple[str, int] | None = None
+    compact_bytes: int = 4 << 30
+    scrub_days: float = 30.0
 
     @property
     def is_embedded(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where an import reads from: a URL that may be read, or a file that was uploaded.
+"""Where an import reads from that was not uploaded: a URL that may be read.
 
 A URL is untrusted: it must not lead the service to addresses inside its own network. Every address that a name stands
 for is checked when the connection is made, and the connection goes to the address that was checked.
@@ -12,13 +12,13 @@ import tempfile
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from wherry.errors import SourceRefused, SourceUnavailable, Unprocessable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from wherry.server.formats import Source
@@ -33,16 +33,11 @@ _FIRST_SERVER_ERROR = 500
 
 
 class Sources:
-    """Opens what imports read from. ``allowed`` are the networks of private addresses that may be read."""
+    """Opens URLs. ``folder`` is for temporary files; ``allowed`` are the private networks that may be read."""
 
-    def __init__(self, spool_folder: Path, allowed: Sequence[Network]) -> None:
-        self._spool_folder = spool_folder
+    def __init__(self, folder: Path, allowed: Sequence[Network]) -> None:
+        self._folder = folder
         self._allowed = allowed
-
-    @property
-    def folder(self) -> Path:
-        """Where uploads are spooled."""
-        return self._spool_folder
 
     def check(self, url: str) -> None:
         """Whether a URL is one that could be read. Raises Unprocessable."""
@@ -56,21 +51,13 @@ class Sources:
 
     def spool(self) -> BinaryIO:
         """A temporary file that is gone when it is closed, or when the process dies."""
-        return tempfile.TemporaryFile(dir=self._spool_folder)
+        return tempfile.TemporaryFile(dir=self._folder)
 
     @contextmanager
-    def open(self, detail: Mapping[str, Any]) -> Iterator[Source]:
-        """Open ``{"url": ...}`` or ``{"spool": path}``. Raises SourceRefused or SourceUnavailable."""
-        if "spool" in detail:
-            try:
-                file = open(detail["spool"], "rb", buffering=0)  # noqa: PTH123, SIM115  closed below
-            except FileNotFoundError as error:
-                raise SourceRefused("What was uploaded is no longer there.") from error
-            with file:
-                yield FileSource(file)
-        else:
-            with closing(self._connect(detail["url"])) as source:
-                yield source
+    def open(self, url: str) -> Iterator[Source]:
+        """Open a URL. Raises SourceRefused or SourceUnavailable."""
+        with closing(self._connect(url)) as source:
+            yield source
 
     def _connect(self, url: str) -> UrlSource:
         for _ in range(_MOST_REDIRECTS + 1):
@@ -158,20 +145,3 @@ class UrlSource:
     def close(self) -> None:
         """Let go of the connection."""
         self._response.close()
-
-
-class FileSource:
-    """A file that was uploaded."""
-
-    def __init__(self, file: Any) -> None:
-        self.file: BinaryIO = file
-        self._size = file.seek(0, 2)
-        file.seek(0)
-
-    def read_into(self, into: memoryview) -> int:
-        """Read on."""
-        return int(self.file.readinto(into))  # type: ignore[attr-defined]  # a raw file
-
-    def position(self) -> float | None:
-        """Which fraction was read."""
-        return self.file.tell() / self._size if self._size else None

@@ -64,6 +64,22 @@ class PostgresServer:
         self._made += 1
         name = f"wherry_{self._made}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", name)
+        return self._url(name)
+
+    def copy_database(self, url: str) -> str:
+        """Make a copy of a database that nobody uses now; answers its URL."""
+        self._made += 1
+        name = f"wherry_{self._made}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", "--strategy=file_copy",
+                  "--template", url.rpartition("/")[2], name)  # fmt: skip
+        return self._url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever uses it."""
+        name = url.rpartition("/")[2]
+        self._run("dropdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", "--force", name)
+
+    def _url(self, name: str) -> str:
         return f"postgresql://wherry@127.0.0.1:{self.port}/{name}"
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -393,7 +393,7 @@ def test_a_converted_backup_stays_for_ever(api: Api) -> None:
     assert api.seen(droplet)["snapshot_ids"] == [kept["id"]]
     set_clock(api, "2131-03-05T00:00:00Z")
     api.advance(days=30)
-    assert api.get(f"/v2/images/{kept['id']}").json()["image"] == {**kept, "type": "snapshot"}
+    assert api.get(f"/v2/images/{kept['id']}").json()["image"].items() >= {**kept, "type": "snapshot"}.items()
     assert [one["id"] for one in api.get("/v2/snapshots").json()["snapshots"]] == [str(kept["id"])]
     assert api.get(f"/v2/images/{kept['id']}/export").content.startswith(b"for ever")
     assert api.delete(f"/v2/droplets/{droplet}").status_code == 204

@@ -1,46 +1,176 @@
-"""What a running service says to whoever watches over it."""
+"""The health of an image on the wire: checks that are asked for, damage that is met, and what is said of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+from typing import TYPE_CHECKING, Any
 
-import httpx
-import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tests.contract.api.conftest import Api
 
-    from wherry.testing.service import ServiceProcess
+MIB = 1 << 20
+DISK = random.Random(23).randbytes(4 * MIB)
+UNCHECKED: dict[str, Any] = {"state": "unchecked", "checked_at": None, "damaged": []}
 
 
-def shown(service: ServiceProcess, name: str, **labels: str) -> float:
-    """What a metric of the service shows; 0 if it was never moved."""
-    text = httpx.get(f"{service.url}/metrics").raise_for_status().text
-    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-    return sum(one.value for one in samples if one.name == name and one.labels == labels)
+def stored(service: ServiceProcess, kind: str, region: str = "nyc3") -> set[Path]:
+    """The files of a region's packs or manifests."""
+    return {one for one in (service.data / "regions" / region / kind).rglob("*") if one.is_file()}
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_a_running_service_is_well(service: ServiceProcess, path: str) -> None:
-    """A service that was started answers for its health without a token, also to HEAD."""
-    assert httpx.get(service.url + path).status_code == 200
-    assert httpx.head(service.url + path).status_code == 200
+def spoil(file: Path, at: int) -> None:
+    """Flip a bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
 
 
-def test_a_request_is_counted(service: ServiceProcess, api: Api) -> None:
-    """A call moves its counter and its durations by one."""
-    labels = {"method": "GET", "call": "images.list"}
-    before = shown(service, "wherry_http_requests_total", **labels, status="200")
-    timed = shown(service, "wherry_http_request_duration_seconds_count", **labels)
-    assert api.get("/v2/images").status_code == 200
-    assert shown(service, "wherry_http_requests_total", **labels, status="200") == before + 1
-    assert shown(service, "wherry_http_request_duration_seconds_count", **labels) == timed + 1
+def made(api: Api, service: ServiceProcess, *regions: str) -> tuple[int, Path]:
+    """An image in nyc3 and in further regions, and its pack in nyc3."""
+    before = stored(service, "packs")
+    image = api.make(content=DISK)["id"]
+    for region in regions:
+        assert api.ended(api.act(image, type="transfer", region=region).json()["id"])["status"] == "completed"
+    (pack,) = stored(service, "packs") - before
+    return image, pack
 
 
-def test_an_export_is_counted(service: ServiceProcess, api: Api) -> None:
-    """Blocks that an export reads are counted for the region that they are read from."""
-    image = api.make(content=b"a disk" * 300_000)
-    before = shown(service, "wherry_blocks_moved_total", region="nyc3", kind="exported")
-    assert api.get(f"/v2/images/{image['id']}/export").status_code == 200
-    assert shown(service, "wherry_blocks_moved_total", region="nyc3", kind="exported") == before + 2
+def health(api: Api, image: int) -> Any:
+    """An image's health."""
+    return api.get(f"/v2/images/{image}").json()["image"]["health"]
+
+
+def verified(api: Api, image: int, **body: str) -> Any:
+    """Have an image checked, wait for that and for what it begins, and answer its health."""
+    begun = api.post(f"/v2/images/{image}/verify", json=body)
+    assert begun.status_code == 201, begun.text
+    assert api.ended(begun.json()["action"]["id"])["status"] == "completed"
+    return settled(api, image)
+
+
+def settled(api: Api, image: int) -> Any:
+    """An image's health, once a heal has looked."""
+    found = api.waited(
+        f"/v2/images/{image}", lambda reply: all(one["count"] for one in reply["image"]["health"]["damaged"])
+    )
+    return found["image"]["health"]
+
+
+def test_an_image_is_unchecked_until_all_of_it_was_checked(api: Api, service: ServiceProcess) -> None:
+    """A check of one region says nothing of the others; lists and other replies have no health."""
+    image, _ = made(api, service, "ams3")
+    assert health(api, image) == UNCHECKED
+    assert verified(api, image, region="nyc3") == UNCHECKED
+    found = verified(api, image)
+    assert (found["state"], found["damaged"]) == ("whole", [])
+    assert found["checked_at"].endswith("Z")
+    listed = api.get("/v2/images", params={"private": "true"}).json()["images"]
+    assert all("health" not in one for one in listed)
+    actions = api.get(f"/v2/images/{image}/actions").json()["actions"]
+    assert [one["type"] for one in actions[:2]] == ["verify", "verify"]
+
+
+def test_damage_is_healed_from_another_region(api: Api, service: ServiceProcess) -> None:
+    """A pack with a bad block, and a manifest that is missing."""
+    manifests = stored(service, "manifests")
+    image, pack = made(api, service, "ams3")
+    (manifest,) = stored(service, "manifests") - manifests
+    spoil(pack, MIB)
+    manifest.unlink()
+    assert verified(api, image)["damaged"] == []
+    assert api.get(f"/v2/images/{image}/export", params={"region": "nyc3"}).content == DISK
+    assert pack.exists()
+
+
+def test_an_image_says_which_of_its_blocks_are_lost(api: Api, service: ServiceProcess) -> None:
+    """By their numbers and as ranges of bytes; the others can be read."""
+    image, pack = made(api, service)
+    spoil(pack, 80 + MIB // 2)
+    spoil(pack, 2 * (80 + MIB) - 1)
+    found = verified(api, image)
+    assert (found["state"], found["checked_at"]) == ("damaged", None)  # what was saved lies in a new pack
+    assert found["damaged"] == [
+        {"region": "nyc3", "blocks": [0, 1], "count": 2, "ranges": [{"start": 0, "end": 2 * MIB}]}
+    ]
+    good = api.get(f"/v2/images/{image}/export", headers={"range": f"bytes={3 * MIB}-"})
+    assert good.content == DISK[3 * MIB :]
+
+
+def test_an_export_that_meets_a_bad_block_goes_on_and_has_it_healed(api: Api, service: ServiceProcess) -> None:
+    """Its bytes are right, and afterwards those of the region are."""
+    image, pack = made(api, service, "ams3")
+    spoil(pack, 80 + 7)
+    assert api.get(f"/v2/images/{image}/export", params={"region": "nyc3"}).content == DISK
+    assert settled(api, image) == UNCHECKED
+    pack.unlink()
+    assert api.get(f"/v2/images/{image}/export", params={"region": "nyc3"}).content == DISK
+
+
+def test_an_export_takes_another_region_where_the_first_has_no_manifest(api: Api, service: ServiceProcess) -> None:
+    """Unless it was to be that one: then it says what is wrong, and it is healed."""
+    manifests = stored(service, "manifests")
+    image, _ = made(api, service, "ams3")
+    (manifest,) = stored(service, "manifests") - manifests
+    manifest.unlink()
+    assert api.get(f"/v2/images/{image}/export").content == DISK
+    settled(api, image)
+    reply = api.get(f"/v2/images/{image}/export", params={"region": "nyc3"})
+    assert reply.content == DISK
+
+
+def test_a_disk_that_is_exported_is_healed_from_an_image(api: Api, service: ServiceProcess) -> None:
+    """A Droplet's disk is what its image is, which is in another region too."""
+    image, pack = made(api, service, "ams3")
+    droplet = api.droplet(image)["id"]
+    spoil(pack, 80 + 7)
+    assert api.get(f"/v2/droplets/{droplet}/disk").content == DISK
+
+
+def test_a_region_is_checked_for_the_operator_alone(api: Api, other: Api, service: ServiceProcess) -> None:
+    """It is an action of that region; another account is refused, and so is a region that there is not."""
+    image, pack = made(api, service, "ams3")
+    spoil(pack, 80 + 7)
+    begun = api.post("/v2/scrub", json={"region": "nyc3"})
+    assert begun.status_code == 201, begun.text
+    done = api.ended(begun.json()["action"]["id"])
+    assert (done["status"], done["type"], done["region_slug"]) == ("completed", "scrub", "nyc3")
+    assert settled(api, image)["damaged"] == []
+    assert api.get(f"/v2/images/{image}/export", params={"region": "nyc3"}).content == DISK
+    assert api.post("/v2/scrub", json={"region": "mars1"}).status_code == 422
+    assert api.post("/v2/scrub", json={}).status_code == 422
+    assert other.post("/v2/scrub", json={"region": "nyc3"}).status_code == 403
+
+
+def test_only_ones_own_images_may_be_checked(api: Api, other: Api, service: ServiceProcess) -> None:
+    """Another account's can't be seen; where the image is not, nothing can be checked."""
+    image, _ = made(api, service)
+    assert other.post(f"/v2/images/{image}/verify").status_code == 404
+    assert other.post("/v2/images/1/verify").status_code in {403, 404}
+    refused = api.post(f"/v2/images/{image}/verify", json={"region": "ams3"})
+    assert (refused.status_code, refused.json()["message"]) == (422, "Image is not in that region")
+
+
+def test_the_stores_are_checked_as_time_goes_by(tmp_path: Path, connect: Callable[[str], Api]) -> None:
+    """When the clock has moved on by thirty days, everything was checked, and what was damaged is healed."""
+    arguments = ("--test-mode", "--regions", "nyc3,ams3", "--no-public-images")
+    with ServiceProcess(tmp_path / "data", arguments=arguments) as service:
+        api = connect(service.url)
+        image, pack = made(api, service, "ams3")
+        spoil(pack, 80 + 7)
+        api.advance(days=30)
+        assert health(api, image)["damaged"] == []
+        api.advance(hours=2)
+        assert health(api, image)["state"] == "whole"
+
+
+def test_an_image_may_be_deleted_while_it_is_checked(api: Api, service: ServiceProcess) -> None:
+    """A check changes nothing, and keeps nobody from anything."""
+    image, _ = made(api, service)
+    assert api.post(f"/v2/images/{image}/verify").status_code == 201
+    assert api.delete(f"/v2/images/{image}").status_code == 204

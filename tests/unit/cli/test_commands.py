@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from wherry import Client
 from wherry.cli import wherry
-from wherry.cli.output import COLUMNS
+from wherry.cli.output import COLUMNS, describe
+from wherry.models import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,11 @@ REPLIES: dict[str, Any] = {
     "PUT /v2/account/keys/3": {"ssh_key": KEY},
     "POST /v2/images/7/account_transfer": {"transfer_id": 4},
     "POST /v2/expire": {"action": ACTION},
+    "POST /v2/scrub": {"action": ACTION},
+    "POST /v2/images/7/verify": {"action": ACTION},
+    "GET /v2/images/8": {"image": {**IMAGE, "health": {
+        "state": "damaged", "checked_at": AT, "damaged": [{"region": "nyc3", "blocks": [3], "count": 1}],
+    }}},
     "POST /v2/uploads": {"upload": {"id": "u1", "name": "n", "region": "nyc3", "offset": 0, "status": "open"}},
     "PATCH /v2/uploads/u1": {"upload": {"id": "u1", "name": "n", "region": "nyc3", "offset": 4, "status": "open"}},
     "POST /v2/uploads/u1/finish": {"image": IMAGE, "links": {"actions": [LINK]}},
@@ -183,6 +189,9 @@ LINES: list[tuple[str, str, Any]] = [
     ("compute image account-transfer decline 7 --transfer-id 4", "POST /v2/images/7/account_transfer/decline",
      {"transfer_id": 4}),
     ("expire", "POST /v2/expire", {}),
+    ("scrub --region nyc3", "POST /v2/scrub", {"region": "nyc3"}),
+    ("compute image verify 7", "POST /v2/images/7/verify", {}),
+    ("compute image verify 7 --region nyc3", "POST /v2/images/7/verify", {"region": "nyc3"}),
 ]  # fmt: skip
 
 
@@ -194,6 +203,9 @@ def test_a_command_makes_its_call(run: Callable[..., str], service: Service, lin
 
 
 SHOWN = [
+    ("compute image get 8 --format ID,Health,CheckedAt", f"7 damaged (nyc3: 1 lost) {AT}"),
+    ("compute image get 7 --format ID,Health", "7"),
+    ("compute image verify 7 --wait --format ID,Name", "7 13 x64"),
     ("compute droplet list --format ID,Region", "5 nyc3 6 ams3"),
     ("compute droplet list --region ams3 --format ID", "6"),
     ("compute droplet get 5 --format PublicIPv4,PrivateIPv4,PublicIPv6,Image,VPCUUID,Tags,SizeSlug",
@@ -315,6 +327,17 @@ def test_deleting_asks_first(service: Service, line: str) -> None:
     done = CliRunner().invoke(wherry, line.split(), input="n\n", standalone_mode=False)
     assert isinstance(done.exception, click.Abort)
     assert service.sent == []
+
+
+def test_an_action_that_waits_says_for_what(run: Callable[..., str], service: Service) -> None:
+    """In a table as a column, and in a line while it is waited for."""
+    waiting = "one of the 2 transfers at a time into ams3"
+    shown = {**ACTION, "status": "in-progress", "progress": {"stage": "wait", "waiting_for": waiting}}
+    service.replies["GET /v2/images/7/actions/9"] = {**shown, "action": shown}
+    service.replies["GET /v2/images/7/actions"] = page(actions=[shown, ACTION])
+    assert run("compute image-action get 7 --action-id 9 --format WaitingFor --no-header") == waiting + "\n"
+    assert run("compute image-action list 7 --format ID,WaitingFor").splitlines()[1].endswith(waiting)
+    assert describe(Progress(stage="wait", waiting_for=waiting)) == f"waiting for {waiting}"
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

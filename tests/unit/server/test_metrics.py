@@ -151,9 +151,7 @@ ACTS: list[tuple[Callable[[], object], str, dict[str, str], float]] = [
     (lambda: metrics.scrubbed("nyc3", blocks=5, size_bytes=50), "wherry_scrub_bytes_total", {"region": "nyc3"}, 50),
     (lambda: metrics.fault_found("nyc3", BlockMissing("gone")), "wherry_faults_found_total",
      {"region": "nyc3", "code": "block_missing"}, 1),
-    (lambda: metrics.healed("nyc3", "region"), "wherry_blocks_healed_total",
-     {"region": "nyc3", "source": "region"}, 1),
-    (lambda: metrics.lost("nyc3", 2), "wherry_blocks_lost_total", {"region": "nyc3"}, 2),
+    (lambda: metrics.healed("nyc3", 2), "wherry_blocks_healed_total", {"region": "nyc3"}, 2),
     (lambda: metrics.committed(0.25, 3), "wherry_catalog_commit_duration_seconds_sum", {}, 0.25),
     (lambda: metrics.committed(0.25, 3), "wherry_catalog_commit_writers_sum", {}, 3),
     (metrics.commit_failed, "wherry_catalog_commit_errors_total", {}, 1),
@@ -176,7 +174,7 @@ def test_rare_counters_begin_at_zero() -> None:
     Measured(MemoryBackend(), "lon1")
     shown = samples()
     for name, labels in (
-        ("wherry_blocks_lost_total", (("region", "lon1"),)),
+        ("wherry_blocks_healed_total", (("region", "lon1"),)),
         ("wherry_faults_found_total", (("code", "block_corrupt"), ("region", "lon1"))),
         ("wherry_takeovers_total", (("type", "heal"),)),
         ("wherry_claims_lost_total", (("type", "heal"),)),

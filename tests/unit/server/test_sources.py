@@ -64,7 +64,7 @@ def read(tmp_path: Path) -> Callable[..., bytes]:
 
     def read_all(url: str, *, allowed: bool = True) -> bytes:
         sources = Sources(tmp_path, LOOPBACK if allowed else ())
-        with sources.open({"url": url}) as source:
+        with sources.open(url) as source:
             buffer, out = bytearray(65536), b""
             while count := source.read_into(memoryview(buffer)):
                 out += buffer[:count]
@@ -123,7 +123,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_read(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     sources = Sources(tmp_path, (ip_network("127.0.0.1/32"),))
-    with sources.open({"url": f"http://images.example.test:{port}/disk"}) as source:
+    with sources.open(f"http://images.example.test:{port}/disk") as source:
         assert source.position() == 0
     assert asked.count("images.example.test") == 1
 
@@ -131,7 +131,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_read(
 def test_a_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, tmp_path: Path) -> None:
     """Each step of a redirect is checked as the first one."""
     sources = Sources(tmp_path, (ip_network("127.0.0.1/32"),))
-    with pytest.raises(SourceRefused, match=r"127\.0\.0\.2"), sources.open({"url": f"{url}/to/http://127.0.0.2/disk"}):
+    with pytest.raises(SourceRefused, match=r"127\.0\.0\.2"), sources.open(f"{url}/to/http://127.0.0.2/disk"):
         pass
 
 

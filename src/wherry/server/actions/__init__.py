@@ -17,43 +17,65 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from wherry.errors import ActionCancelled, AttemptsExhausted, ClaimLost, Unavailable, Unprocessable, WherryError
+from wherry.errors import (
+    ActionCancelled,
+    AttemptsExhausted,
+    BlockMissing,
+    ClaimLost,
+    ManifestMissing,
+    Unavailable,
+    Unprocessable,
+    WherryError,
+)
 from wherry.models import ActionError, ImageCreateRequest
 from wherry.server import lifecycle, metrics
 from wherry.server.actions import convert, delete
 from wherry.server.actions.collect import Collect
+from wherry.server.actions.compact import Compact
+from wherry.server.actions.copies import Copies, Rescuer, report
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
 from wherry.server.actions.expire import Expire
 from wherry.server.actions.faults import Faults
+from wherry.server.actions.heal import Heal
+from wherry.server.actions.held import taken_back
 from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
+from wherry.server.actions.inspector import ITSELF, Inspector
+from wherry.server.actions.pacing import Pacing
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
+from wherry.server.actions.scrub import Scrub
+from wherry.server.actions.spool import FolderSpool
+from wherry.server.actions.store_spool import StoreSpool
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
+from wherry.server.actions.verify import Verify
+from wherry.server.actions.waiting import waiting_for
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.seed_disk import PUBLIC_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from wherry.models import (
         CollectPlan,
+        CompactPlan,
         DropletActionRequest,
         DropletCreateRequest,
         ExpiryPlan,
         Size,
         TransferPlan,
     )
-    from wherry.server.catalog import Catalog, Writer
+    from wherry.server.actions.spool import Spool
+    from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.clock import Clock
     from wherry.server.droplets import Driver
     from wherry.server.engine import Engine
     from wherry.server.sources import Sources
 
-__all__ = ["Actions", "Regions"]
+__all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
 
 log = logging.getLogger("wherry.actions")
 
@@ -62,6 +84,7 @@ _KEY_LIVES = timedelta(hours=24)
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
+_LOOKS = 3
 _PUBLISHED = "first_images_published"
 
 
@@ -84,26 +107,45 @@ class Actions:
     """Begins actions and runs them."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, sizes: Sequence[Size],
-        driver: Driver, clock: Clock, largest_bytes: int,
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
+        sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
-        self._disks = Disks(catalog, regions, sources, largest_bytes)
+        self._disks = Disks(catalog, regions, sources, spool, largest_bytes)
         self._collect = Collect(catalog, regions)
-        self._transfer = Transfer(catalog, regions)
-        self._import = ImportImage(catalog, regions, self._disks)
+        pacing = Pacing(engine.rules)
+        if pacing.has_limits:
+            engine.follow(pacing.heed)
+        self._compact = Compact(catalog, regions, self._collect, compact_bytes)
+        self._heal = Heal(catalog, regions)
+        inspector = Inspector(regions, self._heal)
+        self._scrub = Scrub(catalog, regions, inspector, scrub_days)
+        self._verify = Verify(catalog, regions, inspector, self._heal)
+        self._transfer = Transfer(catalog, regions, pacing, self._heal)
+        self._import = ImportImage(catalog, regions, self._disks, self._heal)
         self._import_disk = ImportDisk(catalog, regions, disks=self._disks, sizes=by_slug, collect=self._collect)
         self._droplets = Droplets(catalog, driver, regions=regions.by_slug, sizes=by_slug, collect=self._collect)
         self._expire = Expire(catalog, self._collect)
         self.uploads = Uploads(
-            catalog, self._import, self._import_disk, regions, folder=sources.folder, largest_bytes=largest_bytes
+            catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
+            largest_bytes=largest_bytes,
+        )  # fmt: skip
+        self.scheduler = Scheduler(
+            catalog,
+            self._droplets,
+            self._expire,
+            self._compact,
+            clock,
+            sweep=self.uploads.sweep,
+            scrub=self._scrub,
+            heal=self._heal,
         )
-        self.scheduler = Scheduler(catalog, self._droplets, self._expire, clock)
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
+            self._compact, self._scrub, self._verify, self._heal,
         )  # fmt: skip
         for kind in kinds:
             for name in kind.kinds:
@@ -114,9 +156,7 @@ class Actions:
     def start(self, *, alone: bool) -> None:
         """Run what was accepted. ``alone`` says that no other process works on this catalog."""
         self._engine.start(alone=alone)
-        if alone:
-            self.uploads.give_up_broken()
-            self.uploads.sweep()
+        self.uploads.sweep()
 
     def stop(self, grace_s: float = 0.0) -> None:
         """Claim nothing more, let what runs end for a while, and hand over what has not."""
@@ -135,6 +175,12 @@ class Actions:
 
     def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would move."""
+        for _ in range(_LOOKS):
+            try:
+                with self._catalog.read() as reader:
+                    return self._transfer.plan(reader, account_id, image_id, region)
+            except (BlockMissing, ManifestMissing):  # nobody holds what a plan looks at: it may lie elsewhere by now
+                log.info("transfer.plan_again image_id=%s", image_id)
         with self._catalog.read() as reader:
             return self._transfer.plan(reader, account_id, image_id, region)
 
@@ -257,6 +303,10 @@ class Actions:
         while wait and self._is_running(begun):
             time.sleep(_GLANCE_S)
 
+    def waiting_for(self, reader: Reader, actions: Iterable[ActionRecord]) -> dict[int, str]:
+        """By id, what those of the actions wait for that no worker has yet: a limit, their turn, or any worker."""
+        return waiting_for(reader, actions, self._engine.rules)
+
     def collect(self, region: str | None = None) -> ActionRecord:
         """Remove what nobody holds."""
         with self._catalog.begin() as tx:
@@ -266,6 +316,34 @@ class Actions:
         """What ``collect`` would remove."""
         with self._catalog.read() as reader:
             return self._collect.plan(reader, region)
+
+    def compact(self, region: str | None = None, budget: int | None = None) -> ActionRecord:
+        """Rewrite packs that are more than half dead, about ``budget`` bytes at the most."""
+        with self._catalog.begin() as tx:
+            return self._compact.accept(tx, region, budget)
+
+    def plan_compact(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
+        """What ``compact`` would rewrite."""
+        return self._compact.plan(region, budget)
+
+    def verify(self, account_id: int, image_id: int, region: str | None = None) -> ActionRecord:
+        """Check an image in full, in all its regions or in one; what is damaged is healed afterwards."""
+        with self._catalog.begin() as tx:
+            return self._verify.accept(tx, account_id, image_id, region)
+
+    def scrub(self, account_id: int, region: str) -> ActionRecord:
+        """Check all that a region has, now. It is for the operator alone."""
+        with self._catalog.begin() as tx:
+            lifecycle.check_operator(account_id, tx.first_account())
+            return self._scrub.accept(tx, region)
+
+    def rescuer(self, region: str, manifest_id: int) -> Rescuer:
+        """Who helps past bad blocks of a disk that is read in a region; what is bad is healed from then on."""
+        return Rescuer(self._catalog, self._heal, region, lambda: Copies.of(self._catalog, self._regions, manifest_id))
+
+    def report_manifest(self, region: str, key: str, error: WherryError) -> None:
+        """Write down that a manifest can't be read, and begin to heal it."""
+        report(self._catalog, self._heal, region, key, {ITSELF: (None, error.message)})
 
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""
@@ -320,7 +398,8 @@ class Actions:
     def _runner(self, kind: Kind) -> Callable[[ActionRecord], None]:
         def run(action: ActionRecord) -> None:
             try:
-                run_to_its_end(action)
+                with taken_back(self._catalog, self._regions, action):
+                    run_to_its_end(action)
             except ClaimLost as lost:  # whoever has the action now ends it
                 metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)

@@ -8,6 +8,7 @@ period and no listing of a store has a say in it.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from wherry.errors import Unprocessable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import ActionRecord, ObjectRecord
 
 _BATCH = 200
+_THREADS = 4  # a store may take its time for each delete
 
 
 class Collect:
@@ -76,13 +78,17 @@ class Collect:
 
     def _remove_condemned(self, action: ActionRecord, meter: ProgressMeter) -> None:
         while condemned := self._condemned():
-            for one in condemned:
-                if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
-                    self._regions.store(one.region).remove(one.key)
-                meter.advance(sent=1, sent_bytes=one.bytes)
-                metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
+            with ThreadPoolExecutor(_THREADS, thread_name_prefix="collect") as pool:
+                for one in pool.map(self._delete, condemned):
+                    meter.advance(freed_bytes=one.bytes)
+                    metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
             with self._catalog.begin(by=action) as tx:
                 tx.forget_objects([one.id for one in condemned])
+
+    def _delete(self, one: ObjectRecord) -> ObjectRecord:
+        if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
+            self._regions.store(one.region).remove(one.key)
+        return one
 
     def _condemned(self) -> list[ObjectRecord]:
         with self._catalog.read() as reader:

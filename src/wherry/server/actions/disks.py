@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wherry.server.actions.regions import Regions
+    from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.sources import Sources
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 class Disks:
     """Stores the disk that an action's ``source`` gives in the action's region."""
 
-    def __init__(self, catalog: Catalog, regions: Regions, sources: Sources, largest_bytes: int) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, sources: Sources, spool: Spool, largest_bytes: int) -> None:
         self._catalog = catalog
         self._regions = regions
         self._sources = sources
+        self._spool = spool
         self._largest_bytes = largest_bytes
 
     def check_url(self, url: str) -> None:
@@ -68,5 +70,8 @@ class Disks:
         if (slug := where.get("seed")) is not None:
             yield SeedDisk(next(one for one in PUBLIC_IMAGES if one.slug == slug)), lambda: None
         else:
-            with self._sources.open(where) as source:
-                yield open_image(source, self._sources.spool, largest), source.position
+            upload_id = where.get("upload")
+            opened = self._sources.open(where["url"]) if upload_id is None else self._spool.open(upload_id)
+            with opened as source, ExitStack() as files:
+                disk = open_image(source, lambda: files.enter_context(self._sources.spool()), largest)
+                yield disk, source.position

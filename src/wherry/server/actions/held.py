@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
+from wherry.errors import BlockCorrupt, BlockMissing, ClaimLost, ManifestCorrupt, WherryError
 from wherry.server.storage import FEW_BLOCKS, is_sampled, plan_copy, sample_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord, ObjectRecord
     from wherry.server.storage import CopyPlan, Located, Manifest, PackIndex, Store
 
+log = logging.getLogger("wherry.actions")
+
 _LIKEST = 8  # how many other images are looked into for blocks that they share
+
+
+_written: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
+"""By action and claim: the regions and keys of what was written for them by this process."""
+
+
+@contextmanager
+def taken_back(catalog: Catalog, regions: Regions, action: ActionRecord) -> Iterator[None]:
+    """Run an action by a claim; where that was lost meanwhile, nothing that it wrote stays that nobody knows of.
+
+    A worker that slept between writing down an object and putting it may wake up when its action was given up and the
+    object collected: then it puts what nothing would ever remove. What is still live is its successor's, who writes
+    the same under the same names; what is not can't become live again, for the action has ended.
+    """
+    claim = action.id, action.fence
+    try:
+        yield
+    except ClaimLost:
+        for region, key in _written[claim]:
+            _take_back(catalog, regions, region, key)
+        raise
+    finally:
+        _written.pop(claim, None)
+
+
+def _take_back(catalog: Catalog, regions: Regions, region: str, key: str) -> None:
+    try:
+        with catalog.read() as reader:
+            is_live = reader.is_live(region, key)
+        if not is_live:
+            regions.store(region).remove(key)
+    except WherryError as error:  # it stays as a leftover, which ``wherry check`` finds
+        log.warning("action.left_behind region=%s key=%s %s", region, key, error.message)
 
 
 class ActionHolder:
@@ -36,7 +75,9 @@ class ActionHolder:
 
     def _add(self, kind: str, number: int, key: str, size: int) -> None:
         with self._catalog.begin(by=self._action) as tx:
-            tx.add_object(self._region, kind, key, size, action_id=self._action.id, number=number)
+            if tx.add_object(self._region, kind, key, size, action_id=self._action.id, number=number):
+                tx.made_headway(self._action)
+        _written[self._action.id, self._action.fence].append((self._region, key))
 
 
 class HeldBlocks:
@@ -150,9 +191,9 @@ class HeldBlocks:
             try:
                 index = self._store.read_index(pack.key)
             except (BlockCorrupt, BlockMissing, ManifestCorrupt):
-                if is_own and self._whole:
-                    continue  # copied by the storage, and badly: what it has is carried
-                raise
+                if is_own and not self._whole:
+                    raise
+                continue  # whose pack it is finds out; or the storage copied it badly. What it has counts as missing
             located = self._located(pack, index)
             for entry in index.entries:
                 located.setdefault(entry.digest, (pack.key, entry))

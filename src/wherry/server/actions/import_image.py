@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wherry.server import lifecycle
+from wherry.server.actions.copies import Copies, Rescuer
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from wherry.models import ImageCreateRequest
     from wherry.server.actions.disks import Disks
+    from wherry.server.actions.heal import Heal
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
@@ -29,10 +31,11 @@ class ImportImage:
 
     kinds = ("import",)
 
-    def __init__(self, catalog: Catalog, regions: Regions, disks: Disks) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, disks: Disks, heal: Heal) -> None:
         self._catalog = catalog
         self._regions = regions
         self._disks = disks
+        self._heal = heal
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
@@ -103,7 +106,12 @@ class ImportImage:
         holder = ActionHolder(self._catalog, action, region)
         done = frozenset(held.own_numbers)
         counted = Counted(meter, region, "copied")
-        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=counted)
+        accounts = [action.account_id]
+        rescue = Rescuer(
+            self._catalog, self._heal, self._places(action)[0],
+            lambda: Copies(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
+        )  # fmt: skip
+        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=counted, rescue=rescue)
         found = HeldBlocks(self._catalog, target, action, region, whole=whole).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 

@@ -56,7 +56,9 @@ class ProgressMeter:
         with self._lock:
             return self._measured()
 
-    def advance(self, *, sent: int = 0, sent_bytes: int = 0, reused: int = 0, reused_bytes: int = 0) -> None:
+    def advance(
+        self, *, sent: int = 0, sent_bytes: int = 0, reused: int = 0, reused_bytes: int = 0, freed_bytes: int = 0
+    ) -> None:
         """So many blocks and stored bytes more."""
         with self._lock:
             now = self._now
@@ -66,6 +68,7 @@ class ProgressMeter:
                 bytes_sent=now.bytes_sent + sent_bytes,
                 blocks_reused=now.blocks_reused + reused,
                 bytes_reused=now.bytes_reused + reused_bytes,
+                bytes_freed=now.bytes_freed + freed_bytes,
             )
             due = self._monotonic() - self._written >= _EVERY_S
             if due:

@@ -1,4 +1,4 @@
-"""Scheduler: takes backups in their windows, and lets those go whose time is over.
+"""Scheduler: takes backups in their windows, lets those go whose time is over, and has the stores checked.
 
 When a Droplet's next backup is due stands in its row. Taking one and moving that on to the next window is one
 transaction, so a backup is neither missed nor taken twice, whenever the process dies. A window that passed while the
@@ -11,13 +11,19 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 from wherry.errors import NotFound, Unavailable, Unprocessable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wherry.server.actions.compact import Compact
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
+    from wherry.server.actions.heal import Heal
+    from wherry.server.actions.scrub import Scrub
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import DropletRecord
     from wherry.server.clock import Clock
@@ -28,21 +34,31 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo
 """Which times the clock may be set to."""
 
 _EVERY_S = 1.0
+_SWEEP_EVERY = 10
 _GLANCE_S = 0.01
 _OFFSET = "clock_offset_s"
+_WAITED_FOR = ("backup", "expire", "scrub", "heal")
 
 
 class Scheduler:
-    """Begins what is due; ``tick`` does so once, ``start`` every second from then on.
+    """Begins what is due; ``tick`` does so once, ``start`` every second from then on, and calls ``sweep`` now and then.
 
     The clock is the catalog's. Where it was set to is written down, so that it is the same time after a restart.
     """
 
-    def __init__(self, catalog: Catalog, droplets: Droplets, expire: Expire, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, droplets: Droplets, expire: Expire, compact: Compact, clock: Clock, *, scrub: Scrub,
+        heal: Heal, sweep: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._droplets = droplets
         self._expire = expire
+        self._compact = compact
         self._clock = clock
+        self._sweep = sweep
+        self._scrub = scrub
+        self._heal = heal
+        self._is_passing = False
         self._turn = threading.Lock()
 
     def start(self) -> None:
@@ -56,11 +72,18 @@ class Scheduler:
                 busy = reader.busy_droplets()
                 due = [one for one in reader.due_for_backup(self._catalog.now()) if one not in busy]
                 is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
+                is_compacting = self._compact.is_due(reader, self._catalog.now())
             for droplet_id in due:
                 self._back_up(droplet_id)
             if is_expiring:
                 with self._catalog.begin() as tx:
                     self._expire.accept(tx)
+            if is_compacting:
+                with self._catalog.begin() as tx:
+                    self._compact.begin_due(tx)
+            self._heal.begin_due()
+            if not self._is_passing:
+                self._scrub.begin_due()
 
     def set_clock(self, moment: datetime) -> None:
         """Let it be another time at once, as after a time in which the service was off, and let happen what is due.
@@ -72,13 +95,20 @@ class Scheduler:
         self._settle()
 
     def advance_clock(self, by: timedelta) -> None:
-        """Move the clock ahead, and let all that falls due on the way happen at its time."""
+        """Move the clock ahead, and let all that falls due on the way happen at its time.
+
+        The stores are checked once, at the end: what would have been checked on the way is due then.
+        """
         target = self._clock() + by
         _check_time(target)
         self._settle()
-        while (due := self._next_due()) is not None and due <= target:
-            self._move_clock(due)
-            self._settle()
+        self._is_passing = True
+        try:
+            while (due := self._next_due()) is not None and due <= target:
+                self._move_clock(due)
+                self._settle()
+        finally:
+            self._is_passing = False
         self.set_clock(max(target, self._clock()))  # settling takes time as well, and no moment may come twice
 
     def restore_clock(self) -> None:
@@ -93,15 +123,18 @@ class Scheduler:
             tx.set_fact(_OFFSET, 0.0)
 
     def _move_clock(self, moment: datetime) -> None:
+        self._scrub.begin_counting()
         self._clock.set(moment)
         with self._catalog.begin() as tx:
             tx.set_fact(_OFFSET, self._clock.offset.total_seconds())
 
     def _run(self) -> None:
-        while True:
+        for number in count(1):
             time.sleep(_EVERY_S)
             try:
                 self.tick()
+                if number % _SWEEP_EVERY == 0:
+                    self._sweep()
             except Unavailable as error:
                 log.warning("scheduler.waits %s", error.message)
             except Exception:  # a fault of ours must not end the backups of all Droplets
@@ -136,7 +169,7 @@ class Scheduler:
     def _is_unsettled(self) -> bool:
         with self._catalog.read() as reader:
             is_due = bool(reader.due_for_backup(self._catalog.now()))
-            return is_due or bool(reader.running(kind="backup") or reader.running(kind="expire"))
+            return is_due or any(reader.running(kind=kind) for kind in _WAITED_FOR)
 
 
 def _is_due(droplet: DropletRecord, moment: datetime) -> bool:

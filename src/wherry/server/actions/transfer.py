@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 from wherry.models import Progress, TransferPlan
 from wherry.server import lifecycle
+from wherry.server.actions.copies import Copies, Rescuer, read_or_report
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
-from wherry.server.storage import Counted, plan_copy
+from wherry.server.storage import Counted, Store, plan_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.server.actions.heal import Heal
+    from wherry.server.actions.pacing import Pacing
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ImageRecord
-    from wherry.server.storage import CopyPlan, Manifest, Store
+    from wherry.server.storage import CopyPlan, Manifest
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class _Copy:
     """What a step of a transfer works with."""
 
     region: str
+    source_region: str
     source: Store
     manifest: Manifest
     target: Store
     held: HeldBlocks
+    account_id: int
 
 
 class Transfer:
@@ -37,9 +42,11 @@ class Transfer:
 
     kinds = ("transfer",)
 
-    def __init__(self, catalog: Catalog, regions: Regions) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, pacing: Pacing, heal: Heal) -> None:
         self._catalog = catalog
         self._regions = regions
+        self._pacing = pacing
+        self._heal = heal
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
@@ -69,8 +76,9 @@ class Transfer:
     def _begin(
         self, tx: Writer, account_id: int, image: ImageRecord, region: str, *, background: bool = False
     ) -> ActionRecord:
-        """Begin to read the image's first replica, which is held until the end: each step must meet the same one."""
-        replica = tx.replicas(image.id)[0]
+        """Begin to read the image's first sound replica, held until the end: each step must meet the same one."""
+        replicas = tx.replicas(image.id)
+        replica = next((one for one in replicas if not tx.damages(one.manifest_id)), replicas[0])
         action = tx.add_action(
             "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
             background=background,
@@ -90,7 +98,8 @@ class Transfer:
         manifest = self._regions.store(replica.region).read_manifest(replica.manifest_key)
         store = self._regions.store(target)
         likest = reader.similar(target, list(manifest.samples()), image.account_id, 8)
-        packs = {pack.key for one in likest for pack in reader.referred(one.id)}
+        damaged = {pack.key for pack, _ in reader.quarantined(target)}
+        packs = {pack.key for one in likest for pack in reader.referred(one.id)} - damaged
         present = {entry.digest for key in packs for entry in store.read_index(key).entries}
         return _summary(target, plan_copy(manifest, present.__contains__))
 
@@ -99,18 +108,19 @@ class Transfer:
 
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        with self._catalog.read() as reader:
-            account_id = reader.image(action.image_id).account_id
-        plan = copy.held.plan(copy.manifest, account_id)
+        plan = copy.held.plan(copy.manifest, copy.account_id)
         ProgressMeter(self._catalog, action, "plan", start=_totals("plan", plan))
 
     def _copy(self, action: ActionRecord) -> None:
         copy = self._open(action)
         plan = copy.held.planned(copy.manifest)
         meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
-        copy.target.copy_from(
+        # A write that waits for its turn asks now and then whether the action is to stop, and whether it is still ours.
+        target = Store(self._pacing.paced(copy.target.backend, action.lane, meter.advance))
+        target.copy_from(
             copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
             holder=ActionHolder(self._catalog, action, copy.region), watcher=Counted(meter, copy.region, "copied"),
+            rescue=self._rescuer(copy),
         )  # fmt: skip
         meter.write()
 
@@ -128,11 +138,21 @@ class Transfer:
 
     def _open(self, action: ActionRecord) -> _Copy:
         assert action.region is not None
-        source = self._regions.store(action.detail["source"])
-        manifest = source.read_manifest(action.detail["manifest"])
+        with self._catalog.read() as reader:
+            account_id = reader.image(action.image_id).account_id
+        slug = action.detail["source"]
+        source = self._regions.store(slug)
+        manifest = read_or_report(self._catalog, self._heal, source, slug, action.detail["manifest"])
         target = self._regions.store(action.region)
         held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
-        return _Copy(action.region, source, manifest, target, held)
+        return _Copy(action.region, slug, source, manifest, target, held, account_id)
+
+    def _rescuer(self, copy: _Copy) -> Rescuer:
+        def copies() -> Copies:
+            samples = copy.manifest.samples()
+            return Copies(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
+
+        return Rescuer(self._catalog, self._heal, copy.source_region, copies)
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:

@@ -1,13 +1,12 @@
 """Uploads: the bytes of a disk image, sent by the caller in as many pieces as it takes.
 
-What has come is kept in a spool file until it is imported: as it came where it is compressed or a qcow2, or else as a
-chain of zstd frames, so that no raw copy of a disk is ever written. ``received_bytes`` and ``spooled_bytes`` of the row
-say how much counts; what a crash left behind them in the file is cut off by the next piece.
+What has come is kept in a spool until it is imported: as it came where it is compressed or a qcow2, or else as a chain
+of zstd frames, so that no raw copy of a disk is ever written. ``received_bytes`` and ``spooled_bytes`` of the row say
+how much counts. Pieces may come to several processes; of two at once, the one that comes to count first does.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from contextlib import contextmanager
@@ -16,37 +15,38 @@ from typing import TYPE_CHECKING
 import msgspec
 import zstandard
 
-from wherry.errors import ImageTooLarge, NotFound, StoreFull, Unprocessable
+from wherry.errors import ImageTooLarge, NotFound, Unprocessable
 from wherry.models import ImageCreateRequest, UploadCreateRequest
 from wherry.server import lifecycle
 from wherry.server.formats import is_packed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from typing import BinaryIO
+    from collections.abc import Callable, Iterator
 
     from wherry.server.actions.import_disk import ImportDisk
     from wherry.server.actions.import_image import ImportImage
     from wherry.server.actions.regions import Regions
+    from wherry.server.actions.spool import Sink, Spool
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
 
 _CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
+_STEP = 1 << 20
 
 
 class Uploads:
-    """Takes bytes in and hands them to an import."""
+    """Takes bytes in and hands them to an import. ``process_id`` answers what this process is called in the catalog."""
 
     def __init__(
-        self, catalog: Catalog, importer: ImportImage, disk_importer: ImportDisk, regions: Regions, *, folder: Path,
-        largest_bytes: int,
+        self, catalog: Catalog, importer: ImportImage, disk_importer: ImportDisk, regions: Regions, *, spool: Spool,
+        process_id: Callable[[], int | None], largest_bytes: int,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._import = importer
         self._import_disk = disk_importer
         self._regions = regions
-        self._folder = folder
+        self._spool = spool
+        self._process_id = process_id
         self._largest_bytes = largest_bytes
         self._in_use: set[str] = set()
         self._lock = threading.Lock()
@@ -56,8 +56,9 @@ class Uploads:
     ) -> UploadRecord:
         """Begin an upload. What can be refused is refused before a byte is sent.
 
-        One that comes ``in_one_go`` is the body of the request that begins it, and ends with it, whatever happens.
-        It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes are known.
+        One that comes ``in_one_go`` is the body of the request that begins it, and ends with it and with this process,
+        whatever happens. It ``may_repeat`` one whose import makes the Droplet busy now; which only shows when its bytes
+        are known.
         """
         with self._catalog.begin() as tx:
             if request.droplet_id is not None:
@@ -70,7 +71,7 @@ class Uploads:
             if request.slug is not None:
                 lifecycle.check_slug(request.slug, None)
                 lifecycle.check_operator(account_id, tx.first_account())
-            asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go}
+            asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go, "process_id": self._process_id()}
             return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
     @contextmanager
@@ -84,19 +85,19 @@ class Uploads:
                 upload = _open_upload(reader, account_id, upload_id)
             if offset != upload.received_bytes:
                 raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
-            try:
-                with self.path(upload_id).open("ab") as spool:
-                    piece = _Piece(self._catalog, upload, spool, self._largest_bytes)
-                    try:
-                        yield piece
-                    finally:
-                        piece.checkpoint()
-            except OSError as error:
-                raise StoreFull(f"The upload can't be kept: {error.strerror}") from error
+            with self._spool.appending(upload) as sink:
+                piece = _Piece(upload, sink, self._largest_bytes)
+                try:
+                    yield piece
+                finally:
+                    piece.checkpoint()
 
     @contextmanager
     def alone(self, upload_id: str) -> Iterator[None]:
-        """Work on an upload alone: what is still coming in is neither imported nor removed. Raises Unprocessable."""
+        """Work on an upload alone in this process: what still comes in is neither imported nor removed.
+
+        Raises Unprocessable. What comes in elsewhere can't come to count any more once it was finished or removed.
+        """
         with self._lock:
             if upload_id in self._in_use:
                 raise Unprocessable("Another piece of this upload is coming in")
@@ -138,10 +139,11 @@ class Uploads:
 
     def remove(self, account_id: int, upload_id: str) -> None:
         """Give an upload up."""
-        with self.alone(upload_id), self._catalog.begin() as tx:
-            _open_upload(tx, account_id, upload_id)
-            tx.remove_upload(upload_id)
-        self.path(upload_id).unlink(missing_ok=True)
+        with self.alone(upload_id):
+            with self._catalog.begin() as tx:
+                _open_upload(tx, account_id, upload_id)
+                tx.remove_upload(upload_id)
+            self._spool.remove(upload_id)
 
     def give_up(self, account_id: int, upload_id: str) -> None:
         """Give an upload up if it was not finished: its bytes came with a request that failed."""
@@ -150,36 +152,29 @@ class Uploads:
         except (NotFound, Unprocessable):
             return
 
-    def give_up_broken(self) -> None:
-        """Give up what came in one go when the process died: nobody knows of it, so nobody will go on with it."""
-        with self._catalog.begin() as tx:
-            for upload in tx.uploads():
-                if upload.request.get("in_one_go"):
-                    tx.remove_upload(upload.id)
-
     def sweep(self) -> None:
-        """Remove the spool files that no upload and no import needs any longer.
+        """Remove what no upload and no import needs any longer. Any process may, at any time, several at once as well.
 
-        The folder is read before the catalog: an upload has its row before it has a file, so one that begins meanwhile
-        is not taken for one that is over.
+        What came in one go goes when the process is gone that took it in: nobody knows of it, so nobody will go on with
+        it.
         """
-        spooled = list(self._folder.glob("*.spool"))
         with self._catalog.read() as reader:
-            imports = [*reader.running(kind="import"), *reader.running(kind="disk_import")]
-            running = {action.detail["source"].get("upload") for action in imports}
-            needed = {one.id for one in reader.uploads()} | running
-        for path in spooled:
-            if path.stem not in needed:
-                path.unlink(missing_ok=True)
+            broken = self._broken(reader)
+        if broken:
+            with self._catalog.begin() as tx:
+                tx.give_up_uploads(self._broken(tx))
+        self._spool.sweep(self.alone)
 
-    def path(self, upload_id: str) -> Path:
-        """Where an upload's bytes are spooled."""
-        return self._folder / f"{upload_id}.spool"
+    def _broken(self, reader: Reader) -> list[str]:
+        """The uploads that came in one go to a process that is gone."""
+        living = {one.id for one in reader.processes()}
+        one_go = [one for one in reader.uploads() if one.request.get("in_one_go")]
+        return [one.id for one in one_go if one.request.get("process_id") not in living]
 
     def _source(self, upload: UploadRecord) -> dict[str, str]:
         if not upload.received_bytes:
             raise Unprocessable("Upload is empty")
-        return {"spool": str(self.path(upload.id)), "upload": upload.id}
+        return {"upload": upload.id}
 
 
 def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecord:
@@ -192,16 +187,14 @@ def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecor
 class _Piece:
     """Bytes of an upload that are coming in."""
 
-    def __init__(self, catalog: Catalog, upload: UploadRecord, spool: BinaryIO, largest_bytes: int) -> None:
-        spool.truncate(upload.spooled_bytes)  # what a crash left behind does not count
-        spool.seek(0, os.SEEK_END)
-        self._catalog = catalog
+    def __init__(self, upload: UploadRecord, sink: Sink, largest_bytes: int) -> None:
         self._upload_id = upload.id
-        self._spool = spool
+        self._sink = sink
         self._largest_bytes = largest_bytes
         self.received = self._counted = upload.received_bytes
         self._packed = upload.packed
         self._frame: zstandard.ZstdCompressionWriter | None = None
+        self._is_broken = False
 
     def write(self, data: bytes) -> None:
         """Take bytes in. Raises ImageTooLarge past the cap."""
@@ -209,25 +202,43 @@ class _Piece:
             raise ImageTooLarge(f"The upload is larger than {self._largest_bytes} bytes.")
         if self.received == 0 and data:
             self._packed = not is_packed(data)  # what is compressed or sparse already is kept as it comes
-        (self._open_frame() if self._packed else self._spool).write(data)
-        self.received += len(data)
-        if self.received - self._counted >= _CHECKPOINT:
-            self.checkpoint()
+        for start in range(0, len(data), _STEP):
+            part = memoryview(data)[start : start + _STEP]
+            with self._unless_broken():
+                (self._open_frame() if self._packed else self._sink).write(part)
+            self.received += len(part)
+            if self._sink.is_full or self.received - self._counted >= _CHECKPOINT:
+                self.checkpoint()
 
     def checkpoint(self) -> None:
         """Make what has come count: it is durable from here on."""
-        if self._frame is not None:
-            self._frame.flush(zstandard.FLUSH_FRAME)
-            self._frame = None
-        self._spool.flush()
-        os.fdatasync(self._spool.fileno())
-        with self._catalog.begin() as tx:
-            tx.update_upload(
-                self._upload_id, received_bytes=self.received, spooled_bytes=self._spool.tell(), packed=self._packed
-            )
+        if self._is_broken or self.received == self._counted:
+            return
+        with self._unless_broken():
+            if self._frame is not None:
+                self._frame.flush(zstandard.FLUSH_FRAME)
+                self._frame = None
+            self._sink.keep(self._count)
         self._counted = self.received
+
+    def _count(self, tx: Writer) -> None:
+        tx.append_to_upload(
+            self._upload_id, self._counted, received_bytes=self.received, spooled_bytes=self._sink.spooled_bytes,
+            packed=self._packed,
+        )  # fmt: skip
+
+    @contextmanager
+    def _unless_broken(self) -> Iterator[None]:
+        """After an error nobody knows what was written: nothing more may be, and none of it may come to count."""
+        try:
+            yield
+        except BaseException:
+            self._is_broken = True
+            raise
 
     def _open_frame(self) -> zstandard.ZstdCompressionWriter:
         if self._frame is None:
-            self._frame = zstandard.ZstdCompressor(level=1).stream_writer(self._spool, closefd=False)
+            # A frame's own checksum travels with the bytes, through every store.
+            compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+            self._frame = compressor.stream_writer(self._sink, closefd=False)  # type: ignore[arg-type]  # all it writes to
         return self._frame

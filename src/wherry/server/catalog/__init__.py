@@ -14,19 +14,22 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from wherry.errors import Unavailable
 from wherry.server import metrics, tracing
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     check_current,
+    copy_sqlite,
+    may_pass,
     migrate_sqlite,
     postgres_engines,
     revisions,
     sqlite_engines,
     upgrade,
 )
+from wherry.server.catalog.health import WHOLE_DISK
 from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.crashpoint import crash_point
@@ -43,9 +46,11 @@ __all__ = [
     "FIRST_ACTION_ID",
     "FIRST_PUBLIC_IMAGE_ID",
     "GONE",
+    "WHOLE_DISK",
     "Catalog",
     "Reader",
     "Writer",
+    "copy_sqlite",
     "micros",
     "open_postgres",
     "open_sqlite",
@@ -215,7 +220,7 @@ def _writer_of(url: str) -> Iterator[Engine]:
 
 def _unavailable(what: str, error: Exception) -> Exception:
     """A failure of the database as an error that may pass; one of ours (a statement that can't be) stays as it is."""
-    if isinstance(error, (IntegrityError, ProgrammingError)) and not error.connection_invalidated:
+    if isinstance(error, DBAPIError) and not may_pass(error):
         return error
     cause = error.orig if isinstance(error, DBAPIError) else error
     return Unavailable(f"The catalog can't be {what} now: {cause}")

@@ -135,6 +135,11 @@ class ActionWriter(Changer, ActionReader):
         """Ask that an action be cancelled."""
         self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(cancel_requested=True))
 
+    def set_detail(self, action_id: int, detail: Mapping[str, Any]) -> None:
+        """Ask something else of an action in progress."""
+        row = t.actions.c.id == action_id
+        self.connection.execute(update(t.actions).where(row).values(detail=json.dumps(detail)))
+
     def act_again(self, action_id: int, region: str | None) -> None:
         """Let an action in progress do once more what it does when it is done, in this region or in all."""
         again = json.dumps(self.action(action_id).detail | {"again": True})

@@ -7,24 +7,36 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 from __future__ import annotations
 
 import fcntl
+import logging
+import os
+import socket
+import sqlite3
+from contextlib import closing, suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pg8000.exceptions import InterfaceError
 from sqlalchemy import create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.catalog.driver import OneTripConnection
+from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     from sqlalchemy import Connection, Engine
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
@@ -34,6 +46,13 @@ _SESSION = (
     "SET lock_timeout = '20s'",
     "SET synchronous_commit = on",
 )
+# A lost connection is told of by whoever asked; that it could not be closed in good order is no news.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+_NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
+# What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, operators, the system.
+_PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
+_PASSING_CODES = frozenset({"55P03"})  # a lock that was not to be had in time
 
 
 def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
@@ -63,7 +82,7 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     )  # fmt: skip
     writer = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
     for engine in (readers, writer):
-        event.listen(engine, "do_connect", lambda _dialect, _record, _given, named: OneTripConnection(**named))
+        event.listen(engine, "do_connect", _connect)
         event.listen(engine, "connect", _set_up_session)
 
     @event.listens_for(writer, "begin")
@@ -73,11 +92,50 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     return readers, writer
 
 
+def may_pass(error: DBAPIError) -> bool:
+    """Whether a database's refusal is one of the moment. Where it is not, the statement itself can't be."""
+    if error.connection_invalidated or not isinstance(error, (IntegrityError, ProgrammingError)):
+        return True
+    said = error.orig.args[0] if error.orig is not None and error.orig.args else None  # pg8000: fields by their letters
+    code = said.get("C", "") if isinstance(said, dict) else ""
+    return code[:2] in _PASSING_CLASSES or code in _PASSING_CODES
+
+
 def migrate_sqlite(path: Path, writer: Engine) -> None:
     """Bring a SQLite file's schema up to date. Raises Unavailable for one that a newer program wrote."""
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that start at once must not migrate side by side
         upgrade(writer)
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a SQLite file, as it is at one moment, into a new file; others may go on writing.
+
+    Raises BadRequest if there is such a file already, Unavailable if the copy can't be made or is not sound.
+    """
+    if target.exists():
+        raise BadRequest(f"There is a file {target} already; a backup never replaces one.")
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    try:
+        unfinished.unlink(missing_ok=True)
+        _copy(source, unfinished)
+        unfinished.rename(target)
+        sync_folder(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise Unavailable(f"The catalog could not be copied to {target}: {error}.") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source, timeout=60)) as there, closing(sqlite3.connect(target)) as copy:
+        there.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the -wal of a catalog in use
+        (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"the copy is not sound ({verdict})")
+    with target.open("rb") as file:
+        os.fsync(file)
 
 
 def upgrade(writer: Engine) -> None:
@@ -141,6 +199,54 @@ def _set_up_sqlite(engine: Engine, begin: str) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+class _Line:
+    """What a connection of pg8000 reads from and writes to; by itself pg8000 lets the system's errors through.
+
+    A connection that has failed once must not be used again: what comes next on it is the rest of an answer to another
+    question. So it is hung up then, that the server may end its transaction, and nothing goes out when it is closed.
+    """
+
+    def __init__(self, stream: BinaryIO, wire: socket.socket) -> None:
+        self._stream = stream
+        self._wire = wire
+        self._is_lost = False
+
+    def read(self, size: int) -> bytes:
+        found = self._guarded(self._stream.read, size)
+        if size and not found:
+            self._hang_up()
+        return found
+
+    def write(self, data: bytes) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.write, data)
+
+    def flush(self) -> None:
+        if not self._is_lost:
+            self._guarded(self._stream.flush)
+
+    def _guarded(self, call: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return call(*arguments, **named)
+        except OSError as error:
+            self._hang_up()
+            raise InterfaceError(_NETWORK_ERROR) from error
+
+    def _hang_up(self) -> None:
+        self._is_lost = True
+        with suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
+
+
+def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> Any:
+    try:
+        connection = OneTripConnection(*arguments, **named)
+    except OSError as error:
+        raise InterfaceError(_NETWORK_ERROR) from error
+    connection._sock = _Line(connection._sock, connection._usock)  # noqa: SLF001  there is no other way to it
+    return connection
 
 
 def _set_up_session(dbapi_connection: object, _record: object) -> None:

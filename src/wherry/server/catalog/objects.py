@@ -36,6 +36,11 @@ class ObjectReader(Asker):
         )
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
+    def is_live(self, region: str, key: str) -> bool:
+        """Whether there is an object with this key that is not about to be removed."""
+        row = (t.objects.c.region == region, t.objects.c.key == key, t.objects.c.state == "live")
+        return self.connection.execute(select(t.objects.c.id).where(*row)).first() is not None
+
     def referred(self, manifest_id: int) -> list[ObjectRecord]:
         """The packs that a manifest needs."""
         query = _objects().join(t.refs, t.refs.c.object_id == t.objects.c.id).where(t.refs.c.manifest_id == manifest_id)
@@ -52,6 +57,10 @@ class ObjectReader(Asker):
         query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
 
+    def is_needed(self, object_id: int) -> bool:
+        """Whether anybody needs an object."""
+        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", ~unheld())
+
     def stale_holders(self) -> list[int]:
         """Actions that have ended and still hold objects: there should be none."""
         ended = select(t.holds.c.action_id).join(t.actions).where(t.actions.c.status != "in-progress").distinct()
@@ -66,8 +75,9 @@ class ObjectReader(Asker):
         shared: dict[int, int] = {}
         for batch in batches(samples):
             query = select(t.samples.c.manifest_id, func.count()).where(
-                t.samples.c.region == region, t.samples.c.digest.in_(batch)
-            )
+                t.samples.c.region == region, t.samples.c.digest.in_(batch),
+                t.samples.c.manifest_id.not_in(select(t.damages.c.object_id)),
+            )  # fmt: skip
             for manifest_id, count in self.connection.execute(query.group_by(t.samples.c.manifest_id)):
                 shared[manifest_id] = shared.get(manifest_id, 0) + count
         if not shared:
@@ -81,12 +91,12 @@ class ObjectReader(Asker):
         """How much in each region nobody needs, what is condemned already included."""
         through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
         loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
-        nobody = or_(t.objects.c.state == "condemned", and_(loose, _unheld()))
+        nobody = or_(t.objects.c.state == "condemned", and_(loose, unheld()))
         query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
         if region is not None:
             query = query.where(t.objects.c.region == region)
         rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
-        return [Garbage(*row) for row in rows]
+        return [Garbage(slug, count, int(size)) for slug, count, size in rows]  # PostgreSQL's sums are decimals
 
     def loose(self, region: str | None, limit: int) -> list[int]:
         """The ids of objects whose last need went, at most ``limit``; somebody may need one again by now."""
@@ -104,22 +114,27 @@ class ObjectReader(Asker):
 class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
-    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> None:
-        """Add an object that an action is about to put, held by it. A second time does nothing."""
+    def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
+        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
         named = (t.objects.c.region == region, t.objects.c.key == key)
         object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
         if object_id is not None:
             self._hold(action_id, [object_id])
-            return
+            return False
         object_id = self._insert(
             t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id, number=number
         )
         self._insert(t.holds, object_id=object_id, action_id=action_id)
+        return True
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
-        """Hold those of these packs that are live; the others may be gone at any moment and are left out."""
+        """Hold those of these packs that are live and whole; others may be gone at any moment and are left out."""
         for batch in batches(keys):
-            live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
+            damaged = select(t.damages.c.object_id)
+            live = (
+                t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch),
+                t.objects.c.id.not_in(damaged),
+            )  # fmt: skip
             self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
 
     def begin_read(self, manifest_id: int, process_id: int | None) -> int:
@@ -148,7 +163,7 @@ class ObjectWriter(Changer, ObjectReader):
         are not loose any more: somebody needs them, and will write them down when that ends.
         """
         o = t.objects.c
-        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", _unheld())).all()
+        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", unheld())).all()
         packs = self.connection.scalars(
             select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(ids)).distinct()
         ).all()
@@ -174,7 +189,8 @@ class ObjectWriter(Changer, ObjectReader):
         """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
 
         ``packs`` says of each pack's key how many stored bytes the manifest has there. A second time changes nothing.
-        Raises BlockMissing if the action does not hold all of the objects: then they might be gone by now.
+        Raises BlockMissing if the action does not hold all of the objects, by themselves or by another manifest that
+        needs them: then they might be gone by now.
         """
         mine = self.connection.execute(_HELD, {"action": action_id, "region": region})
         held: dict[str, int] = {one.key: one.id for one in mine}
@@ -203,35 +219,37 @@ class ObjectWriter(Changer, ObjectReader):
 
     def _thin(self, pack_ids: Sequence[int]) -> None:
         """Write down of packs that are still needed that less of them may be."""
+        unknown = ~exists().where(t.thinned.c.object_id == t.objects.c.id)
         for batch in batches(pack_ids):
-            needed = (
-                select(t.objects.c.id)
-                .where(t.objects.c.id.in_(batch), ~_unheld())
-                .except_(select(t.thinned.c.object_id))
-            )
+            needed = select(t.objects.c.id).where(t.objects.c.id.in_(batch), ~unheld(), unknown)
             self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
 
-    def _hold(self, action_id: int, object_ids: Iterable[int]) -> None:
-        have = set(self.connection.scalars(select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)))
-        self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in object_ids if one not in have])
+    def _hold(self, action_id: int, object_ids: Sequence[int]) -> None:
+        mine = select(t.holds.c.object_id).where(t.holds.c.action_id == action_id)
+        for batch in batches(object_ids):
+            have = set(self.connection.scalars(mine.where(t.holds.c.object_id.in_(batch))))
+            self._insert_all(t.holds, [{"object_id": one, "action_id": action_id} for one in batch if one not in have])
 
 
 def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
     """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
+    unknown = ~exists().where(t.loose.c.object_id == t.objects.c.id)
     for batch in batches(object_ids):
-        known = select(t.loose.c.object_id)
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", _unheld())
-        rows = [{"object_id": one} for one in connection.scalars(free.except_(known))]
-        if rows:
+        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld(), unknown)
+        if rows := [{"object_id": one} for one in connection.scalars(free)]:
             connection.execute(insert(t.loose), rows)
 
 
-_HELD = (
+_HELD = union_all(
     select(t.objects.c.key, t.objects.c.id)
     .join(t.holds, t.holds.c.object_id == t.objects.c.id)
-    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region"))
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
+    select(t.objects.c.key, t.objects.c.id)
+    .join(t.refs, t.refs.c.object_id == t.objects.c.id)
+    .join(t.holds, t.holds.c.object_id == t.refs.c.manifest_id)
+    .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
 )
-"""What an action holds in a region, packs and manifests."""
+"""What an action holds in a region: packs and manifests, and the packs that those manifests need."""
 
 
 def _named() -> ColumnElement[bool]:
@@ -242,7 +260,7 @@ def _named() -> ColumnElement[bool]:
     )
 
 
-def _unheld() -> ColumnElement[bool]:
+def unheld() -> ColumnElement[bool]:
     """Nobody needs it: the one question that decides what may be removed. No clock and no listing has a say in it.
 
     A pack is needed through a manifest; a manifest by itself needs nothing unless somebody names or holds it.

@@ -13,12 +13,17 @@ from sqlalchemy import delete, insert, select
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.accounts import AccountReader, AccountWriter
 from wherry.server.catalog.droplets import DropletReader, DropletWriter
+from wherry.server.catalog.health import HealthReader, HealthWriter
 from wherry.server.catalog.objects import ObjectReader, ObjectWriter, loosen
+from wherry.server.catalog.thinned import ThinnedReader, ThinnedWriter
 from wherry.server.catalog.uploads import UploadReader, UploadWriter
+from wherry.server.catalog.usage import UsageReader
 from wherry.server.catalog.work import WorkReader, WorkWriter
 
 
-class Reader(AccountReader, DropletReader, WorkReader, ObjectReader, UploadReader):
+class Reader(
+    AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader, HealthReader
+):
     """Questions to the catalog, all answered from one state of it."""
 
     def fact(self, name: str) -> Any:
@@ -27,7 +32,7 @@ class Reader(AccountReader, DropletReader, WorkReader, ObjectReader, UploadReade
         return None if found is None else json.loads(found)
 
 
-class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, UploadWriter):
+class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter, HealthWriter):
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""
 
     def set_fact(self, name: str, value: Any) -> None:
@@ -38,8 +43,9 @@ class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, Upl
     def empty(self) -> None:
         """Drop everything but accounts, tokens, the first public images and what is known of stored objects."""
         first = t.images.c.id < t.FIRST_IMAGE_ID
+        self.remove_uploads()
         for table in (
-            t.droplets, t.reads, t.holds, t.repeats, t.pieces, t.uploads, t.account_transfers, t.taggings, t.tags,
+            t.droplets, t.reads, t.holds, t.repeats, t.account_transfers, t.taggings, t.tags,
             t.ssh_keys, t.actions,
         ):  # fmt: skip
             self.connection.execute(delete(table))

@@ -106,6 +106,11 @@ class ActionRecord:
         return self.status == "in-progress"
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the action waits for a worker."""
+        return self.is_running and self.process_id is None
+
+    @property
     def image_id(self) -> int:
         """The image the action works on."""
         assert self.resource_id is not None
@@ -245,9 +250,80 @@ class UploadRecord:
 
 
 @dataclass(frozen=True)
+class PieceRecord:
+    """An object of ``bytes`` that keeps a part of an upload; it counts once its number is 0 or more."""
+
+    upload_id: str
+    number: int
+    region: str
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Garbage:
     """What nobody holds in a region."""
 
     region: str
     objects: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class ThinnedPack:
+    """A pack of which less is needed than was.
+
+    ``most_bytes`` is how many stored bytes of it the one manifest uses that uses most, of those that a replica or a
+    Droplet names; None if there is none.
+    """
+
+    pack: ObjectRecord
+    most_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ImageUsage:
+    """What an image uses in a region: stored bytes of its blocks; what would be free without it; what others share."""
+
+    region: str
+    bytes: int
+    exclusive_bytes: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class RegionUsage:
+    """What is in a region's store, and how many bytes are in packs of which less is needed than was."""
+
+    region: str
+    objects: int
+    bytes: int
+    thinned_bytes: int
+
+
+@dataclass(frozen=True)
+class NamerRecord:
+    """An image or a Droplet that names a manifest: whose it is, and the fingerprint that it says its disk has."""
+
+    account_id: int
+    fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class DamagedRegion:
+    """A region in which something is wrong with an image: the first blocks of its disk that are lost, and how many are.
+
+    None are where a heal has not looked yet; -1 stands for all.
+    """
+
+    region: str
+    blocks: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class HealthRecord:
+    """How an image is. ``checked_at`` is the oldest check of what it needs; None if something never was."""
+
+    checked_at: datetime | None
+    damaged: tuple[DamagedRegion, ...]

@@ -346,12 +346,13 @@ uploads = Table(
     Column("image_id", ForeignKey("images.id")),
     Column("action_id", BigInteger),  # of a Droplet's disk: the import that it became
     Column("created_at", BigInteger, nullable=False),
+    Index("uploads_open", "status", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
 )  # fmt: skip
 
 pieces = Table(
     "pieces", metadata,
     Column("upload_id", ForeignKey("uploads.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),  # minus the id of the process that is about to put it, until it counts
     Column("region", String(32), nullable=False),  # whose store keeps it until it is imported
     Column("key", String(128), nullable=False),
     Column("bytes", BigInteger, nullable=False),

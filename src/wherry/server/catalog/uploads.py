@@ -1,20 +1,29 @@
-"""Uploads: bytes that are on their way in."""
+"""Uploads: bytes that are on their way in, and the objects that keep them until they are imported.
+
+The pieces of an upload that count are numbered from 0 on, in the order of their bytes. One that a process is about to
+put does not count yet: its number is minus the process's id. It can only come to count while that process is known to
+be alive, and ids of processes are never used again; so what a process began that is gone by now is surely left over.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select, update
 
+from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import Asker, Changer, micros, moment_of
-from wherry.server.catalog.records import UploadRecord
+from wherry.server.catalog.asking import GONE, Asker, Changer, batches, micros, moment_of
+from wherry.server.catalog.records import PieceRecord, UploadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row, Select
+
+_REMOVED = "removed"
+"""The status of an upload that nobody sees any more, and that only stays until its pieces are gone."""
 
 
 class UploadReader(Asker):
@@ -22,12 +31,38 @@ class UploadReader(Asker):
 
     def upload(self, upload_id: str, account_id: int) -> UploadRecord:
         """The account's upload with this id. Raises NotFound."""
-        found = (t.uploads.c.id == upload_id, t.uploads.c.account_id == account_id)
+        found = (t.uploads.c.id == upload_id, t.uploads.c.account_id == account_id, t.uploads.c.status != _REMOVED)
         return _upload(self._one(select(t.uploads).where(*found)))
 
     def uploads(self) -> list[UploadRecord]:
         """Every upload that is not finished."""
         return [_upload(row) for row in self.connection.execute(select(t.uploads).where(t.uploads.c.status == "open"))]
+
+    def pieces(self, upload_id: str) -> list[PieceRecord]:
+        """The pieces of an upload that count, in the order of their bytes."""
+        query = _pieces().where(t.pieces.c.upload_id == upload_id, t.pieces.c.number >= 0).order_by(t.pieces.c.number)
+        return [PieceRecord(*row) for row in self.connection.execute(query)]
+
+    def pieces_begun(self, process_id: int) -> list[PieceRecord]:
+        """The pieces that a process put, or is about to put, and that do not count."""
+        query = _pieces().where(t.pieces.c.number == -process_id)
+        return [PieceRecord(*row) for row in self.connection.execute(query)]
+
+    def pieces_in(self, region: str) -> list[tuple[PieceRecord, bool]]:
+        """Every piece in a region's store, and whether it counts and is needed, and so must be there."""
+        query = _pieces(and_(t.pieces.c.number >= 0, ~_unneeded())).where(t.pieces.c.region == region)
+        return [(PieceRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
+
+    def spent_pieces(self, region: str, limit: int) -> list[PieceRecord]:
+        """Pieces in a region's store that nobody needs, or ever will again.
+
+        Those that count, of an upload that was given up or whose import has ended; and what processes began that are
+        gone. What a living process is about to put is its own affair.
+        """
+        is_left = and_(t.pieces.c.number < 0, ~exists().where(t.processes.c.id == -t.pieces.c.number))
+        spent = or_(is_left, and_(t.pieces.c.number >= 0, _unneeded()))
+        query = _pieces().where(t.pieces.c.region == region, spent).order_by(t.pieces.c.key).limit(limit)
+        return [PieceRecord(*row) for row in self.connection.execute(query)]
 
 
 class UploadWriter(Changer, UploadReader):
@@ -47,9 +82,88 @@ class UploadWriter(Changer, UploadReader):
         """Change columns of an upload."""
         self.connection.execute(update(t.uploads).where(t.uploads.c.id == upload_id).values(**values))
 
+    def append_to_upload(self, upload_id: str, at: int, **values: Any) -> None:
+        """Let what came from the byte ``at`` on count, by these values of its columns.
+
+        Raises Unprocessable, and nothing of it counts, if other bytes came to count meanwhile or the upload was
+        finished, and NotFound if it was removed.
+        """
+        now = self.connection.execute(select(t.uploads).where(t.uploads.c.id == upload_id)).first()
+        if now is None or now.status == _REMOVED:
+            raise NotFound(GONE)
+        if now.status != "open":
+            raise Unprocessable("Upload is already finished")
+        if now.received_bytes != at:
+            raise Unprocessable(
+                f"Another piece of this upload came first; the next byte wanted is {now.received_bytes}"
+            )
+        self.update_upload(upload_id, **values)
+
     def remove_upload(self, upload_id: str) -> None:
-        """Drop an upload."""
-        self.connection.execute(delete(t.uploads).where(t.uploads.c.id == upload_id))
+        """Drop an upload. Its row stays, seen by nobody, as long as it has pieces."""
+        self.update_upload(upload_id, status=_REMOVED)
+        self._forget_removed([upload_id])
+
+    def remove_uploads(self) -> None:
+        """Drop all uploads."""
+        self.connection.execute(update(t.uploads).values(status=_REMOVED, image_id=None, action_id=None))
+        self._forget_removed(list(self.connection.scalars(select(t.uploads.c.id))))
+
+    def add_piece(self, upload_id: str, process_id: int, *, region: str, key: str, size: int) -> None:
+        """Say that a process is about to put a piece. Raises NotFound if the upload was removed."""
+        if not self._exists(t.uploads.c.id == upload_id, t.uploads.c.status != _REMOVED):
+            raise NotFound(GONE)
+        values = {"upload_id": upload_id, "number": -process_id, "region": region, "key": key, "bytes": size}
+        self.connection.execute(insert(t.pieces).values(**values))
+
+    def count_piece(self, upload_id: str, process_id: int, key: str) -> None:
+        """Let a piece that a process has put count, after all others.
+
+        Raises Unprocessable if the process was taken for dead meanwhile: then the piece may be gone already.
+        """
+        p = t.pieces.c
+        last = self.connection.scalar(select(func.max(p.number)).where(p.upload_id == upload_id, p.number >= 0))
+        is_its_own = (p.upload_id == upload_id, p.number == -process_id, p.key == key)
+        is_alive = exists().where(t.processes.c.id == process_id)
+        number = 0 if last is None else last + 1
+        done = self.connection.execute(update(t.pieces).where(*is_its_own, is_alive).values(number=number))
+        if not done.rowcount:
+            raise Unprocessable("The piece took too long to be kept; send it again")
+
+    def forget_pieces(self, pieces: Sequence[PieceRecord]) -> None:
+        """Drop the rows of pieces that are no longer in their store, and the removed uploads that have none left."""
+        for batch in batches([one.key for one in pieces]):
+            self.connection.execute(delete(t.pieces).where(t.pieces.c.key.in_(batch)))
+        self._forget_removed(sorted({one.upload_id for one in pieces}))
+
+    def give_up_uploads(self, upload_ids: Sequence[str]) -> None:
+        """Drop those of these uploads that are not finished."""
+        for batch in batches(upload_ids):
+            rows = (t.uploads.c.id.in_(batch), t.uploads.c.status == "open")
+            self.connection.execute(update(t.uploads).where(*rows).values(status=_REMOVED))
+        self._forget_removed(upload_ids)
+
+    def _forget_removed(self, upload_ids: Sequence[str]) -> None:
+        has_none = ~exists().where(t.pieces.c.upload_id == t.uploads.c.id)
+        for batch in batches(upload_ids):
+            rows = (t.uploads.c.id.in_(batch), t.uploads.c.status == _REMOVED)
+            self.connection.execute(delete(t.uploads).where(*rows, has_none))
+
+
+def _unneeded() -> ColumnElement[bool]:
+    """The piece's upload was removed, or finished by an import that has ended. It never is needed again then."""
+    running = t.actions.c.status == "in-progress"
+    into_image = exists().where(running, t.actions.c.type == "import", t.actions.c.resource_id == t.uploads.c.image_id)
+    into_disk = exists().where(running, t.actions.c.id == t.uploads.c.action_id)
+    is_over = or_(
+        t.uploads.c.status == _REMOVED, and_(t.uploads.c.status == "finished", ~into_image, ~into_disk)
+    )  # fmt: skip
+    return exists(literal(1)).where(t.uploads.c.id == t.pieces.c.upload_id, is_over)
+
+
+def _pieces(*more: ColumnElement[Any]) -> Select[Any]:
+    p = t.pieces.c
+    return select(p.upload_id, p.number, p.region, p.key, p.bytes, *more)
 
 
 def _upload(row: Row[Any]) -> UploadRecord:

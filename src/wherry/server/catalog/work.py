@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import bindparam, delete, exists, func, select, text, update
 
 from wherry.errors import ClaimLost
 from wherry.server.catalog import tables as t
@@ -39,10 +39,10 @@ class WorkReader(ActionReader):
 
     def waiting(self, most: int) -> dict[Lane, list[int]]:
         """The first ids that wait in each lane, at most so many of each. Costs as much as there are lanes."""
-        found: dict[Lane, list[int]] = {}
-        for lane in self.connection.scalars(_LANES).all():
-            found[Lane.decode(lane)] = list(self.connection.scalars(_FIRST, {"lane": lane, "most": most}))
-        return found
+        found: dict[str, list[int]] = {}
+        for lane, action_id in self.connection.execute(_FIRST_BY_DIALECT[self.connection.dialect.name], {"most": most}):
+            found.setdefault(lane, []).append(action_id)
+        return {Lane.decode(lane): ids for lane, ids in found.items()}
 
     def waiting_counts(self) -> list[tuple[str, str | None, int, int]]:
         """Of the actions that wait: type, region, how many, and when the oldest began (in microseconds)."""
@@ -56,10 +56,17 @@ class WorkReader(ActionReader):
         query = select(a.process_id, a.type, a.lane).where(a.process_id.is_not(None))
         return [(row[0], row[1], Lane.decode(row[2])) for row in self.connection.execute(query)]
 
-    def position(self, action: ActionRecord) -> int:
-        """How many actions of its lane wait before this one."""
-        before = (t.actions.c.lane == action.lane.encode(), t.actions.c.id < action.id)
-        return self.connection.scalar(select(func.count()).select_from(t.actions).where(*_waiting(), *before)) or 0
+    def positions(self, actions: Sequence[ActionRecord]) -> dict[int, int]:
+        """By id, how many actions wait in the same lane before each of these. Costs as much as those lanes are long."""
+        lanes = {one.lane.encode() for one in actions}
+        a = t.actions.c
+        before = func.row_number().over(partition_by=a.lane, order_by=a.id) - 1
+        ranked = select(a.id, before.label("before")).where(
+            *_waiting(), a.lane.in_(lanes), a.id <= max(one.id for one in actions)
+        )
+        found = ranked.subquery()
+        query = select(found.c.id, found.c.before).where(found.c.id.in_([one.id for one in actions]))
+        return {row.id: row.before for row in self.connection.execute(query)}
 
 
 class WorkWriter(ActionWriter, WorkReader):
@@ -99,13 +106,22 @@ class WorkWriter(ActionWriter, WorkReader):
         return running
 
     def claim(self, process_id: int, action_ids: Sequence[int]) -> list[ActionRecord]:
-        """Let a process run those of these actions that still wait. Each claim has a higher fence than the last."""
+        """Let a process run those of these actions that still wait. Each claim has a higher fence than the last.
+
+        None of them, if the process was taken for dead.
+        """
+        is_known = exists().where(t.processes.c.id == process_id)
         for batch in batches(action_ids):
-            row = (t.actions.c.id.in_(batch), *_waiting())
+            row = (t.actions.c.id.in_(batch), *_waiting(), is_known)
             values = {"process_id": process_id, "fence": t.actions.c.fence + 1, "attempts": t.actions.c.attempts + 1}
             self.connection.execute(update(t.actions).where(*row).values(**values))
         mine = select(t.actions).where(t.actions.c.process_id == process_id, t.actions.c.id.in_(action_ids))
         return [read_action(row) for row in self.connection.execute(mine.order_by(t.actions.c.id))]
+
+    def claims_of(self, process_id: int) -> list[ActionRecord]:
+        """What a process runs, as far as the catalog knows."""
+        mine = select(t.actions).where(t.actions.c.process_id == process_id).order_by(t.actions.c.id)
+        return [read_action(row) for row in self.connection.execute(mine)]
 
     def release(self, action: ActionRecord) -> None:
         """Let an action wait again for a process; this attempt counts."""
@@ -117,6 +133,10 @@ class WorkWriter(ActionWriter, WorkReader):
         row = t.actions.c.id == action.id
         self.connection.execute(update(t.actions).where(row).values(steps_done=steps, attempts=1))
 
+    def made_headway(self, action: ActionRecord) -> None:
+        """Let an action's attempts count anew: it has done what the attempts before had not."""
+        self.connection.execute(update(t.actions).where(t.actions.c.id == action.id).values(attempts=1))
+
     def check_claim(self, action: ActionRecord) -> None:
         """Raise ClaimLost unless this is the last claim of the action."""
         now = self.connection.execute(_CLAIM, {"id": action.id}).first()
@@ -126,16 +146,25 @@ class WorkWriter(ActionWriter, WorkReader):
 
 _WAITING = "status = 'in-progress' AND process_id IS NULL"
 _ANY_WAITING = text(f"SELECT 1 FROM actions WHERE {_WAITING} LIMIT 1")  # noqa: S608  a constant of this file
-_LANES = text(f"""
+_FIRST = f"""
     WITH RECURSIVE lanes(lane) AS (
-      SELECT min(lane) FROM actions WHERE {_WAITING}
+      SELECT min(lane) FROM actions {{index}} WHERE {_WAITING}
       UNION ALL
-      SELECT (SELECT min(a.lane) FROM actions a WHERE a.status = 'in-progress' AND a.process_id IS NULL
-              AND a.lane > lanes.lane) FROM lanes WHERE lanes.lane IS NOT NULL
+      SELECT (SELECT min(lane) FROM actions {{index}} WHERE {_WAITING} AND lane > lanes.lane)
+      FROM lanes WHERE lanes.lane IS NOT NULL
+    ), bounds(lane, last) AS MATERIALIZED (
+      SELECT lane, (SELECT max(id) FROM (SELECT id FROM actions {{index}} WHERE {_WAITING} AND lane = lanes.lane
+                                         ORDER BY id LIMIT :most) AS first)
+      FROM lanes WHERE lane IS NOT NULL
     )
-    SELECT lane FROM lanes WHERE lane IS NOT NULL
-""")  # noqa: S608  from the index alone: each lane is found by one look-up, however many wait in it
-_FIRST = text(f"SELECT id FROM actions WHERE {_WAITING} AND lane = :lane ORDER BY id LIMIT :most")  # noqa: S608  as above
+    SELECT a.lane, a.id FROM bounds CROSS JOIN actions AS a {{index}}
+    WHERE {_WAITING} AND a.lane = bounds.lane AND a.id <= bounds.last ORDER BY a.lane, a.id
+"""  # noqa: S608  from the index of what waits alone: a few look-ups a lane, however many actions wait in it
+_FIRST_BY_DIALECT = {
+    # SQLite keeps no statistics of a table, and would go through all actions in progress for each lane.
+    "sqlite": text(_FIRST.format(index="INDEXED BY actions_waiting")),
+    "postgresql": text(_FIRST.format(index="")),
+}
 _CLAIM = select(t.actions.c.process_id, t.actions.c.fence).where(t.actions.c.id == bindparam("id"))
 
 

@@ -13,13 +13,23 @@ from wherry.server.formats import qcow2
 from wherry.server.formats.compression import Decompressed, compression_of
 from wherry.server.formats.export import Extent, Layout, lay_out
 from wherry.server.formats.raw import RawDisk
-from wherry.server.formats.stream import ByteStream, Replayed, Source, fill
+from wherry.server.formats.stream import AnywhereFile, ByteStream, LocalFile, Replayed, Source, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-__all__ = ["ByteStream", "Extent", "Layout", "Source", "is_packed", "lay_out", "open_image"]
+__all__ = [
+    "AnywhereFile",
+    "ByteStream",
+    "Extent",
+    "Layout",
+    "LocalFile",
+    "Source",
+    "is_packed",
+    "lay_out",
+    "open_image",
+]
 
 _HEAD = 40 << 10  # as far as the signature of a CD image (32,769 bytes in) and of a tar (257) reach
 _PIECE = 1 << 20
@@ -72,7 +82,7 @@ def _check_raw(head: bytes) -> None:
             raise FormatError(f"We don't support the {kind} format; give a raw or a qcow2 image.")
 
 
-def _spooled(stream: ByteStream, spool: BinaryIO, largest_bytes: int) -> BinaryIO:
+def _spooled(stream: ByteStream, spool: BinaryIO, largest_bytes: int) -> LocalFile:
     buffer = memoryview(bytearray(_PIECE))
     size = 0
     while count := fill(stream, buffer):
@@ -81,4 +91,4 @@ def _spooled(stream: ByteStream, spool: BinaryIO, largest_bytes: int) -> BinaryI
             raise ImageTooLarge(f"The qcow2 file is larger than {largest_bytes} bytes.")
         spool.write(buffer[:count])
     spool.flush()
-    return spool
+    return LocalFile(spool)

@@ -5,7 +5,6 @@ Untrusted: whatever is not understood is refused, and so is whatever would make 
 
 from __future__ import annotations
 
-import os
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from wherry.fingerprint import BLOCK_SIZE, ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import BinaryIO
+
+    from wherry.server.formats.stream import AnywhereFile
 
 MAGIC = b"QFI\xfb"
 
@@ -66,10 +66,9 @@ class _Run:
 class Qcow2Disk:
     """A qcow2 image in a file that can be read anywhere."""
 
-    def __init__(self, file: BinaryIO, largest_bytes: int) -> None:
-        self._file = file  # kept: a spool is closed, and gone, when nobody refers to it
-        self._descriptor = file.fileno()
-        self._file_size = os.fstat(self._descriptor).st_size
+    def __init__(self, file: AnywhereFile, largest_bytes: int) -> None:
+        self._file = file
+        self._file_size = file.size
         self._header = _read_header(self._read(0, min(self._file_size, 512)))
         if self._header.size > largest_bytes:
             raise ImageTooLarge(f"The qcow2 image is {self._header.size} bytes large; {largest_bytes} are allowed.")
@@ -177,21 +176,23 @@ class Qcow2Disk:
         return table
 
     def _read(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._descriptor, length, offset)
+        data = self._read_some(offset, length)
         if len(data) != length:
             raise FormatError(
                 f"The qcow2 image is cut short: it has {self._file_size} bytes, a table ends beyond them."
             )
         return data
 
+    def _read_some(self, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        return bytes(memoryview(data)[: self._file.read_at(offset, memoryview(data))])
+
     def _read_data(self, offset: int, into: memoryview) -> None:
         """Read clusters' bytes. The file's last cluster need not be whole; what is missing of it is zeros."""
         whole = -(-self._file_size // self._header.cluster_size) * self._header.cluster_size
         if offset + len(into) > whole:
             raise FormatError(f"The qcow2 image is cut short: it has {self._file_size} bytes, data lies at {offset}.")
-        done = 0
-        while done < len(into) and (count := os.preadv(self._descriptor, [into[done:]], offset + done)):
-            done += count
+        done = self._file.read_at(offset, into)
         into[done:] = bytes(len(into) - done)
 
     def _inflate(self, entry: int) -> bytes:
@@ -201,7 +202,7 @@ class Qcow2Disk:
             offset = entry & ((1 << shift) - 1)
             sectors = (entry & (_COMPRESSED - 1)) >> shift
             length = min((sectors + 1) * 512 - offset % 512, max(0, self._file_size - offset))
-            self._inflated = entry, self._decompress(os.pread(self._descriptor, length, offset))
+            self._inflated = entry, self._decompress(self._read_some(offset, length))
         return self._inflated[1]
 
     def _decompress(self, data: bytes) -> bytes:

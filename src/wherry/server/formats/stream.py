@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+
+class AnywhereFile(Protocol):
+    """A file that can be read anywhere."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+
+    def read_at(self, offset: int, into: memoryview) -> int:
+        """Fill a buffer with the bytes from an offset on; less only comes where the file ends."""
+
+
+class LocalFile:
+    """A file of this machine, read by its descriptor; it stays open as long as this does."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file  # kept: a temporary one is closed, and gone, when nobody refers to it
+        self._descriptor = file.fileno()
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read_at(self, offset: int, into: memoryview) -> int:
+        """Fill a buffer with the bytes from an offset on."""
+        done = 0
+        while done < len(into) and (count := os.preadv(self._descriptor, [into[done:]], offset + done)):
+            done += count
+        return done
 
 
 class ByteStream(Protocol):
@@ -16,10 +44,10 @@ class ByteStream(Protocol):
 
 
 class Source(ByteStream, Protocol):
-    """A file to import: a stream, and the file itself where it lies on a disk."""
+    """A file to import: a stream, and the file itself where it lies in a place of ours."""
 
     @property
-    def file(self) -> BinaryIO | None:
+    def file(self) -> AnywhereFile | None:
         """The file, if it can be read anywhere; None for one that only comes as a stream."""
 
     def position(self) -> float | None:

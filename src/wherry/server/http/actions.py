@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import FIRST_ACTION_ID, GONE
+from wherry.server.http.wire import image_action
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Reader
@@ -41,7 +42,7 @@ def list_image_actions(service: Service, x: Exchange) -> m.ActionPage:
     with service.catalog.read() as reader:
         reader.image(image_id, x.account_id)
         found, total = reader.actions(x.account_id, image_id=image_id, limit=limit, offset=offset)
-    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+        return m.ActionPage(actions=service.shown(reader, found, x.token), **x.page(total))
 
 
 def get_image_action(service: Service, x: Exchange) -> m.ImageActionReply:
@@ -49,11 +50,12 @@ def get_image_action(service: Service, x: Exchange) -> m.ImageActionReply:
     image_id = x.number("image_id")
     with service.catalog.read() as reader:
         if image_id >= FIRST_ACTION_ID:
-            return service.wire.image_action(_transfer_that_packer_means(reader, x, image_id), x.token)
-        action = reader.action(x.number("action_id"), x.account_id)
-    if action.resource_type != "image" or action.resource_id != image_id:
-        raise NotFound(GONE)
-    return service.wire.image_action(action, x.token)
+            action = _transfer_that_packer_means(reader, x, image_id)
+        else:
+            action = reader.action(x.number("action_id"), x.account_id)
+            if action.resource_type != "image" or action.resource_id != image_id:
+                raise NotFound(GONE)
+        return image_action(service.shown(reader, [action], x.token)[0])
 
 
 def _transfer_that_packer_means(reader: Reader, x: Exchange, action_id: int) -> ActionRecord:
@@ -76,13 +78,14 @@ def list_actions(service: Service, x: Exchange) -> m.ActionPage:
     limit, offset = x.window()
     with service.catalog.read() as reader:
         found, total = reader.actions(x.account_id, limit=limit, offset=offset)
-    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+        return m.ActionPage(actions=service.shown(reader, found, x.token), **x.page(total))
 
 
 def get_action(service: Service, x: Exchange) -> m.ActionReply:
     """Answer actions.get."""
     with service.catalog.read() as reader:
-        return m.ActionReply(action=service.wire.action(reader.action(x.number("action_id"), x.account_id), x.token))
+        action = reader.action(x.number("action_id"), x.account_id)
+        return m.ActionReply(action=service.shown(reader, [action], x.token)[0])
 
 
 def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
@@ -102,8 +105,28 @@ def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply
     return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
 
 
+def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply:
+    """Answer compact.create."""
+    if x.body.dry_run:
+        return m.CompactPlanReply(plan=service.actions.plan_compact(x.body.region, x.body.budget_bytes))
+    action = service.actions.compact(x.body.region, x.body.budget_bytes)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
 def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
     """Answer expire.create."""
     if x.body.dry_run:
         return m.ExpiryPlanReply(plan=service.actions.plan_expire(x.account_id))
     return m.ActionReply(action=service.wire.action(service.actions.expire(), x.token))
+
+
+def verify(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer images.verify."""
+    action = service.actions.verify(x.account_id, x.number("image_id"), x.body.region)
+    return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def scrub(service: Service, x: Exchange) -> m.ActionReply:
+    """Answer scrub.create."""
+    action = service.actions.scrub(x.account_id, x.body.region)
+    return m.ActionReply(action=service.wire.action(action, x.token))

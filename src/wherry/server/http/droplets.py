@@ -110,16 +110,16 @@ def list_actions(service: Service, x: Exchange) -> m.ActionPage:
     with service.catalog.read() as reader:
         droplet = _droplet(reader, x)
         found, total = reader.actions(x.account_id, droplet_id=droplet.id, limit=limit, offset=offset)
-    return m.ActionPage(actions=[service.wire.action(one, x.token) for one in found], **x.page(total))
+        return m.ActionPage(actions=service.shown(reader, found, x.token), **x.page(total))
 
 
 def get_action(service: Service, x: Exchange) -> m.ActionReply:
     """Answer droplet_actions.get."""
     with service.catalog.read() as reader:
         action = reader.action(x.number("action_id"), x.account_id)
-    if action.resource_type != "droplet" or action.resource_id != x.number("droplet_id"):
-        raise NotFound(GONE)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+        if action.resource_type != "droplet" or action.resource_id != x.number("droplet_id"):
+            raise NotFound(GONE)
+        return m.ActionReply(action=service.shown(reader, [action], x.token)[0])
 
 
 # --------------------------------------------------------------------------------------------------- backup policies
@@ -190,11 +190,11 @@ def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.Fi
     def find(tx: Writer) -> transfers.File:
         droplet = _droplet(tx, x)
         assert droplet.manifest_id is not None
-        store = service.regions.store(droplet.region)
         read_id = tx.begin_read(droplet.manifest_id, service.actions.process_id)
         return transfers.File(
-            f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, store, droplet.manifest_key, read_id
-        )
+            f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, droplet.manifest_id, droplet.manifest_key,
+            read_id,
+        )  # fmt: skip
 
     return find
 

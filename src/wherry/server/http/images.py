@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from wherry import calls as c
 from wherry import models as m
 from wherry.errors import BadRequest
@@ -34,7 +36,15 @@ def get_image(service: Service, x: Exchange) -> m.ImageReply:
     word = x.text("image_id")
     with service.catalog.read() as reader:
         found = reader.image(x.number("image_id"), x.account_id) if word.isdigit() else reader.image_by_slug(word)
-    return m.ImageReply(image=wire.image(found, x.token))
+        health = wire.health(reader.health(found.id, wire.MOST_BLOCKS), found)
+    return m.ImageReply(image=msgspec.structs.replace(wire.image(found, x.token), health=health))
+
+
+def get_usage(service: Service, x: Exchange) -> m.ImageUsageReply:
+    """Answer images.usage."""
+    with service.catalog.read() as reader:
+        found = reader.image_usage(reader.image(x.number("image_id"), x.account_id).id)
+    return m.ImageUsageReply(usage=[wire.image_usage(one) for one in found])
 
 
 def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:

@@ -1,10 +1,11 @@
-"""Regions, sizes, firewalls, and the account."""
+"""Regions and what is in their stores, sizes, firewalls, and the account."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
 from wherry import models as m
+from wherry.server import lifecycle
 from wherry.server.http import wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ def list_sizes(service: Service, x: Exchange) -> m.SizePage:
 def list_firewalls(_service: Service, x: Exchange) -> m.FirewallPage:
     """Answer firewalls.list: where no machine runs there is no firewall."""
     return m.FirewallPage(**x.page(0))
+
+
+def list_usage(service: Service, x: Exchange) -> m.UsageReply:
+    """Answer usage.list."""
+    with service.catalog.read() as reader:
+        lifecycle.check_operator(x.account_id, reader.first_account())
+        free = {one.region: one.bytes for one in reader.garbage()}
+        return m.UsageReply(usage=[wire.region_usage(one, free.get(one.region, 0)) for one in reader.region_usage()])
 
 
 def get_account(service: Service, x: Exchange) -> m.AccountReply:

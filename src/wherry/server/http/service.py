@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wherry.models import Size
+    from collections.abc import Sequence
+
+    from wherry.models import Action, Size
     from wherry.server.actions import Actions, Regions
-    from wherry.server.catalog import Catalog
+    from wherry.server.catalog import Catalog, Reader
+    from wherry.server.catalog.records import ActionRecord, TokenRecord
     from wherry.server.http.wire import Wire
 
 
@@ -21,3 +24,8 @@ class Service:
     regions: Regions
     sizes: list[Size]
     wire: Wire
+
+    def shown(self, reader: Reader, found: Sequence[ActionRecord], token: TokenRecord) -> list[Action]:
+        """Actions as they are read: those that nobody runs yet say what they wait for."""
+        waiting = self.actions.waiting_for(reader, found)
+        return [self.wire.action(one, token, waiting.get(one.id)) for one in found]

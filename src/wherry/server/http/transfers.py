@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from wherry import models as m
-from wherry.errors import NotFound, RangeNotSatisfiable, Unprocessable
+from wherry.errors import ManifestCorrupt, ManifestMissing, NotFound, RangeNotSatisfiable, Unprocessable
 from wherry.fingerprint import ZEROS
 from wherry.server import lifecycle
 from wherry.server.catalog import GONE
@@ -25,12 +26,12 @@ from wherry.server.metrics import Moves
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wherry.server.catalog import Writer
-    from wherry.server.catalog.records import ActionRecord, UploadRecord
+    from wherry.server.catalog import Reader, Writer
+    from wherry.server.catalog.records import ActionRecord, ReplicaRecord, UploadRecord
     from wherry.server.formats import Layout
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
-    from wherry.server.storage import Manifest, Store
+    from wherry.server.storage import Manifest
 
 _PIECE = 1 << 20
 _GLANCE_S = 0.02
@@ -116,14 +117,14 @@ class File:
     name: str
     fingerprint: str
     region: str
-    store: Store
+    manifest_id: int
     manifest_key: str
     read_id: int
 
 
 async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer images.export: any range of the image as a file, made as it is sent and checked block by block."""
-    return await run_in_threadpool(send_file, service, x, headers, _find_replica(service, x))
+    return await run_in_threadpool(_send_image, service, x, headers)
 
 
 def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Callable[[Writer], File]) -> Response:
@@ -132,7 +133,7 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
         file = find(tx)
     try:
         kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
-        manifest = file.store.read_manifest(file.manifest_key)
+        manifest = _read_manifest(service, file)
         layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
         etag = f'"{file.fingerprint}-{kind}"'
         start, stop = _range(x, layout.size, etag)
@@ -148,12 +149,20 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
         if x.request.method == "HEAD":
             _end_read(service, file)
             return Response(status_code=status, headers=about)
-        body = _kept(service, file, _render(file, manifest, layout, start, stop))
+        body = _kept(service, file, _render(service, file, manifest, layout, (start, stop)))
     except BaseException:
         _end_read(service, file)
         raise
     next(body)  # begun, it is sure to end
     return StreamingResponse(body, status_code=status, headers=about)
+
+
+def _read_manifest(service: Service, file: File) -> Manifest:
+    try:
+        return service.regions.store(file.region).read_manifest(file.manifest_key)
+    except (ManifestCorrupt, ManifestMissing) as error:
+        service.actions.report_manifest(file.region, file.manifest_key, error)
+        raise
 
 
 def _kept(service: Service, file: File, parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -169,18 +178,34 @@ def _end_read(service: Service, file: File) -> None:
         tx.end_read(file.read_id)
 
 
-def _find_replica(service: Service, x: Exchange) -> Callable[[Writer], File]:
-    def find(tx: Writer) -> File:
-        image = tx.image(x.number("image_id"), x.account_id)
-        replicas = [one for one in tx.replicas(image.id) if x.query("region") in {None, one.region}]
-        if not replicas:
-            raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
-        store = service.regions.store(replicas[0].region)
-        read_id = tx.begin_read(replicas[0].manifest_id, service.actions.process_id)
-        source = replicas[0]
-        return File(f"image-{image.id}", image.fingerprint or "", source.region, store, source.manifest_key, read_id)
+def _send_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Send the first replica that can be read, or the one that is asked for."""
+    bad: list[str] = []
+    while True:
+        try:
+            return send_file(service, x, headers, partial(_find_replica, service, x, bad))
+        except (ManifestCorrupt, ManifestMissing):
+            with service.catalog.read() as reader:
+                replicas = _wanted(reader, x)
+            if all(one.region in bad for one in replicas):
+                raise
 
-    return find
+
+def _find_replica(service: Service, x: Exchange, bad: list[str], tx: Writer) -> File:
+    """A replica that is not in one of the bad regions; its own counts as bad from then on, if it can't be read."""
+    image = tx.image(x.number("image_id"), x.account_id)
+    found = next((one for one in _wanted(tx, x) if one.region not in bad), None)
+    if found is None:
+        raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
+    bad.append(found.region)
+    read_id = tx.begin_read(found.manifest_id, service.actions.process_id)
+    return File(
+        f"image-{image.id}", image.fingerprint or "", found.region, found.manifest_id, found.manifest_key, read_id
+    )
+
+
+def _wanted(reader: Reader, x: Exchange) -> list[ReplicaRecord]:
+    return [one for one in reader.replicas(x.number("image_id")) if x.query("region") in {None, one.region}]
 
 
 def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
@@ -199,10 +224,11 @@ def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
     return start, stop
 
 
-def _render(file: File, manifest: Manifest, layout: Layout, start: int, stop: int) -> Iterator[bytes]:
+def _render(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> Iterator[bytes]:
+    start, stop = span
     extents = list(layout.extents(start, stop)) if stop - start < _PIECE else layout.extents(start, stop)
     wanted = [manifest.first_place(one.block) for one in layout.extents(start, stop) if one.block is not None]
-    blocks = _read(file, manifest, wanted)
+    blocks = _read(service, file, manifest, wanted)
     for extent in extents:
         if extent.block is not None:
             data = next(blocks)
@@ -213,9 +239,10 @@ def _render(file: File, manifest: Manifest, layout: Layout, start: int, stop: in
             yield extent.data if extent.data is not None else ZEROS[: extent.length]
 
 
-def _read(file: File, manifest: Manifest, places: list[int]) -> Iterator[bytes]:
+def _read(service: Service, file: File, manifest: Manifest, places: list[int]) -> Iterator[bytes]:
+    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
     moves = Moves(file.region, "exported")
-    for place, data in zip(places, file.store.read_blocks(manifest, places), strict=True):
+    for place, data in zip(places, store.read_blocks(manifest, places, rescue), strict=True):
         moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
         yield data
 

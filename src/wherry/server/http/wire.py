@@ -10,7 +10,9 @@ import msgspec
 
 from wherry import calls as c
 from wherry import models as m
+from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.backup_policy import WINDOW
+from wherry.server.catalog import WHOLE_DISK
 from wherry.server.lifecycle import disk_gib as disk_gib_of
 from wherry.server.lifecycle import min_disk_gib
 
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import (
         AccountRecord,
         ActionRecord,
+        DamagedRegion,
         DropletRecord,
+        HealthRecord,
         ImageRecord,
+        ImageUsage,
+        RegionUsage,
         ResourceKind,
         SshKeyRecord,
         TagRecord,
@@ -31,6 +37,9 @@ if TYPE_CHECKING:
     )
 
 _GIB = 1 << 30
+
+MOST_BLOCKS = 100
+"""How many damaged blocks of an image are named in each region."""
 
 
 class Wire:
@@ -49,13 +58,16 @@ class Wire:
         """All regions."""
         return list((self._with_sizes if token.may("sizes:read") else self._without_sizes).values())
 
-    def action(self, record: ActionRecord, token: TokenRecord) -> m.Action:
-        """An action."""
+    def action(self, record: ActionRecord, token: TokenRecord, waiting_for: str | None = None) -> m.Action:
+        """An action; ``waiting_for`` is what it waits for, where no worker has it."""
+        progress = record.progress
+        if waiting_for is not None:
+            progress = msgspec.structs.replace(progress or m.Progress(stage="wait"), waiting_for=waiting_for)
         return m.Action(
             id=record.id, status=record.status, type=record.type, started_at=_second(record.started_at),
             completed_at=record.completed_at and _second(record.completed_at), resource_id=record.resource_id,
             resource_type=record.resource_type, region=self.region(record.region, token) if record.region else None,
-            region_slug=record.region, error=record.error, progress=record.progress,
+            region_slug=record.region, error=record.error, progress=progress,
         )  # fmt: skip
 
     def droplet(self, record: DropletRecord, token: TokenRecord) -> m.Droplet:
@@ -80,11 +92,15 @@ class Wire:
     def image_action(
         self, record: ActionRecord, token: TokenRecord, all_of_them: Iterable[ActionRecord] | None = None
     ) -> m.ImageActionReply:
-        """An action of an image: its fields, and itself under ``action`` (wire.md 4.1 says why)."""
-        action = self.action(record, token)
-        every = msgspec.UNSET if all_of_them is None else [self.action(one, token) for one in all_of_them]
-        fields = {name: getattr(action, name) for name in action.__struct_fields__}
-        return m.ImageActionReply(**fields, action=action, actions=every)
+        """An action of an image that was begun."""
+        every = None if all_of_them is None else [self.action(one, token) for one in all_of_them]
+        return image_action(self.action(record, token), every)
+
+
+def image_action(action: m.Action, all_of_them: list[m.Action] | None = None) -> m.ImageActionReply:
+    """An action of an image: its fields, and itself under ``action`` (wire.md 4.1 says why)."""
+    fields = {name: getattr(action, name) for name in action.__struct_fields__}
+    return m.ImageActionReply(**fields, action=action, actions=msgspec.UNSET if all_of_them is None else all_of_them)
 
 
 def image(record: ImageRecord, token: TokenRecord) -> m.Image:
@@ -98,6 +114,29 @@ def image(record: ImageRecord, token: TokenRecord) -> m.Image:
         status=record.status,
         error_message=record.error_message,
     )  # fmt: skip
+
+
+def health(record: HealthRecord, of: ImageRecord) -> m.Health:
+    """How an image's stored bytes are."""
+    never = record.checked_at is None
+    state = "damaged" if record.damaged else "unchecked" if never else "whole"
+    checked_at = None if record.checked_at is None else _second(record.checked_at)
+    return m.Health(state=state, checked_at=checked_at, damaged=[_damage(one, of) for one in record.damaged])
+
+
+def _damage(record: DamagedRegion, of: ImageRecord) -> m.Damage:
+    size = of.virtual_bytes or 0
+    blocks, count = list(record.blocks), record.count
+    if WHOLE_DISK in blocks:
+        count = -(-size // BLOCK_SIZE)
+        blocks = list(range(min(count, MOST_BLOCKS)))
+    ranges: list[m.ByteRange] = []
+    for number in blocks:
+        start, end = number * BLOCK_SIZE, min((number + 1) * BLOCK_SIZE, size)
+        if ranges and ranges[-1].end == start:
+            start = ranges.pop().start
+        ranges.append(m.ByteRange(start=start, end=end))
+    return m.Damage(region=record.region, blocks=blocks, ranges=ranges, count=count)
 
 
 def snapshot(record: ImageRecord, token: TokenRecord) -> m.Snapshot:
@@ -141,6 +180,22 @@ def tag(record: TagRecord, token: TokenRecord, base_url: str) -> m.Tag:
 def ssh_key(record: SshKeyRecord) -> m.SshKey:
     """A public key."""
     return m.SshKey(id=record.id, fingerprint=record.fingerprint, public_key=record.public_key, name=record.name)
+
+
+def image_usage(record: ImageUsage) -> m.ImageUsage:
+    """What an image uses in a region."""
+    return m.ImageUsage(
+        region=record.region, bytes=record.bytes, exclusive_bytes=record.exclusive_bytes,
+        shared_bytes=record.shared_bytes,
+    )  # fmt: skip
+
+
+def region_usage(record: RegionUsage, reclaimable_bytes: int) -> m.RegionUsage:
+    """What is in a region's store."""
+    return m.RegionUsage(
+        region=record.region, objects=record.objects, bytes=record.bytes, reclaimable_bytes=reclaimable_bytes,
+        thinned_bytes=record.thinned_bytes,
+    )  # fmt: skip
 
 
 def upload(record: UploadRecord) -> m.Upload:

@@ -23,7 +23,7 @@ from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Re
 from wherry.server.storage.counted import Counted
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
-from wherry.server.storage.pack import PackIndex
+from wherry.server.storage.pack import PackIndex, pack_size
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
@@ -62,6 +62,7 @@ __all__ = [
     "new_key_line",
     "open_backend",
     "open_store",
+    "pack_size",
     "plan_copy",
     "probe",
     "sample_number",

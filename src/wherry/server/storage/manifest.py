@@ -97,6 +97,13 @@ class Manifest:
         index = bisect_left(self.numbers, number)
         return index if index < len(self.numbers) and self.numbers[index] == number else None
 
+    def find(self, digest: bytes) -> int | None:
+        """Where in the columns a block of this name is; None if the image has none."""
+        at = self.digests.find(digest)
+        while at % DIGEST and at >= 0:  # not the name of a block, but the end of one and the beginning of the next
+            at = self.digests.find(digest, at + 1)
+        return None if at < 0 else at // DIGEST
+
     def first_place(self, number: int) -> int:
         """Where in the columns the first block of this number or a higher one is."""
         return bisect_left(self.numbers, number)

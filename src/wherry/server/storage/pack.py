@@ -73,8 +73,12 @@ _LARGEST_INDEX = _INDEX.size + PACK_BLOCKS * _ENTRY.size
 
 def has_room(blocks: int, stored_bytes: int) -> bool:
     """Whether so many blocks, stored in so many bytes, fit in one pack."""
-    size = stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
-    return blocks <= PACK_BLOCKS and size <= PACK_SIZE
+    return blocks <= PACK_BLOCKS and pack_size(blocks, stored_bytes) <= PACK_SIZE
+
+
+def pack_size(blocks: int, stored_bytes: int) -> int:
+    """How many bytes a pack of so many blocks, stored in so many bytes, has."""
+    return stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,7 @@ class PackIndex:
     @property
     def pack_size(self) -> int:
         """Bytes of the whole pack."""
-        blocks = sum(RECORD_SIZE + entry.stored_length for entry in self.entries)
-        return blocks + _INDEX.size + len(self.entries) * _ENTRY.size + _FOOTER.size
+        return pack_size(len(self.entries), sum(entry.stored_length for entry in self.entries))
 
     def copied_key(self, action_id: int, number: int) -> str:
         """The name of a copy of this pack as a whole, which an action has made under a number of its own."""
@@ -107,6 +110,14 @@ class PackIndex:
     def is_copy(self, key: str) -> bool:
         """Whether a pack with this index and this name is a copy, and not what its writer put."""
         return key != pack_key(self.encode())
+
+    def written_by(self, key: str) -> tuple[int, int]:
+        """The action that a pack with this index and this name is of, and its number there."""
+        if not self.is_copy(key):
+            return self.action_id, self.number
+        laid = _laid_over(blake3(self.encode()).digest(), bytes.fromhex(key.rpartition("/")[2]))
+        action_id, number = _WRITER.unpack(laid[_NAMED_BYTES:])
+        return action_id, number
 
 
 def pack_key(index: bytes | bytearray) -> str:

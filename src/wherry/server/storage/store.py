@@ -12,7 +12,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from wherry.errors import BlockCorrupt, BlockMissing, ManifestMissing, StorageError
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
 from wherry.server.logs import Threads
@@ -141,9 +141,12 @@ class Store:
         """Whether an object is there. It says nothing of whether the object is whole."""
         return self.backend.size(key) is not None
 
-    def list_objects(self) -> Iterator[tuple[str, int]]:
-        """The key and size of every object, in no order. For checks alone: a listing never decides what is needed."""
-        return self.backend.list("")
+    def list_objects(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """The key and size of every object whose key begins so, in no order.
+
+        For checks and for rebuilding a lost catalog alone: a listing never decides what is needed.
+        """
+        return self.backend.list(prefix)
 
     def read_manifest(self, key: str) -> Manifest:
         """Read a manifest. Raises ManifestMissing if it is not there, ManifestCorrupt if it is damaged."""
@@ -156,6 +159,13 @@ class Store:
     def read_index(self, key: str) -> PackIndex:
         """Read what a pack holds. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
         return read_index(self.backend, key)
+
+    def read_indexes(self, keys: Iterable[str]) -> Iterator[PackIndex | StorageError]:
+        """What packs hold, in the order asked for; for one that is missing or damaged, the error that says so.
+
+        Threads read a few ahead. Raises KeyMissing, StoreUnavailable and StoreRefused.
+        """
+        return _in_order(self._index_or_fault, keys)
 
     def read_block(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
         """The plain bytes of the block at a place of a manifest, checked against its name.
@@ -207,17 +217,28 @@ class Store:
 
         One error for each pack that can't be read, and for each block that is not what its name says.
         """
-        by_pack: dict[int, array[int]] = {}
-        for place, pack in enumerate(manifest.packs_of):
-            by_pack.setdefault(pack, array("Q")).append(place)
-        for pack, places in by_pack.items():
+        for key, places in _by_pack(manifest):
             try:
-                self._check_pack(manifest, manifest.packs[pack], places)
+                self._check_pack(manifest, key, places)
             except StorageError as error:
                 yield error
             else:
                 found = _in_order(partial(self._fault, manifest), places) if deep else ()
                 yield from (fault for fault in found if fault is not None)
+
+    def _index_or_fault(self, key: str) -> PackIndex | StorageError:
+        try:
+            return self.read_index(key)
+        except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:
+            return error
+
+    def misfits(self, manifest: Manifest) -> Iterator[tuple[str, StorageError]]:
+        """The packs that can't be read or have not what a manifest says, and why. Raises StoreUnavailable."""
+        for key, places in _by_pack(manifest):
+            try:
+                self._check_pack(manifest, key, places)
+            except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:
+                yield key, error
 
     def _check_pack(self, manifest: Manifest, key: str, places: Iterable[int]) -> None:
         held = {entry.offset: entry for entry in self.read_index(key).entries}
@@ -231,6 +252,15 @@ class Store:
         except StorageError as error:
             return error
         return None
+
+
+def _by_pack(manifest: Manifest) -> Iterator[tuple[str, array[int]]]:
+    """The packs of a manifest, and the places of the blocks that each of them has."""
+    by_pack: dict[int, array[int]] = {}
+    for place, pack in enumerate(manifest.packs_of):
+        by_pack.setdefault(pack, array("Q")).append(place)
+    for pack, places in by_pack.items():
+        yield manifest.packs[pack], places
 
 
 def _in_order(call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import tempfile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import open_image
+from wherry.server.formats import LocalFile, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +34,14 @@ class Lying:
     """A file that can be read anywhere."""
 
     def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = path.open("rb")
+        self._stream = path.open("rb")
+        self.file = LocalFile(self._stream)
 
     def read_into(self, into: memoryview) -> int:
-        return self.file.readinto(into)  # type: ignore[attr-defined, no-any-return]  # a buffered file
+        return self._stream.readinto(into)
+
+    def close(self) -> None:
+        self._stream.close()
 
     def position(self) -> float | None:
         return None

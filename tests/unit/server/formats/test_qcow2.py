@@ -171,7 +171,7 @@ def test_every_option_of_qemu_is_read(raw: Path, tmp_path: Path, options: str) -
     qemu("convert", "-f", "raw", "-O", "qcow2", "-o", options, raw, image)
     source = Lying(image)
     assert read_disk(source, cap=1 << 30) == raw.read_bytes()
-    source.file.close()
+    source.close()
     assert read_disk(Stream(image.read_bytes()), cap=1 << 30) == raw.read_bytes()
 
 

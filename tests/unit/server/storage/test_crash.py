@@ -41,7 +41,8 @@ store.remove(spare.packs[0])
 """
 
 POINTS = [
-    "local.before_sync", "pack.before_publish", "local.before_link", "local.after_link", "pack.after_publish",
+    "local.after_create", "local.after_write", "local.after_write#3", "local.before_sync", "local.after_sync",
+    "pack.before_publish", "local.after_mkdir", "local.before_link", "local.after_link", "pack.after_publish",
     "local.before_sync#2", "manifest.before_publish", "local.before_link#2", "local.after_link#2",
     "manifest.after_publish", "object.before_delete", "local.after_unlink", "object.after_delete",
 ]  # fmt: skip

@@ -87,6 +87,7 @@ def test_a_copy_is_named_for_its_action(source: Store) -> None:
     assert len({key, first, second, index.copied_key(2, 1)}) == 4
     assert not index.is_copy(key)
     assert index.is_copy(first)
+    assert (index.written_by(key), index.written_by(first)) == ((1, 0), (2, 0))
 
 
 def test_a_copy_is_a_pack_as_any_other(source: Store, disk: bytes) -> None:

@@ -66,6 +66,7 @@ class LocalBackend:
         with _storage_errors(f"{path} can't be made"):
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process: what is locked is in the making
+        crash_point("local.after_create")
         try:
             yield LocalUpload(self, path, descriptor)
         finally:
@@ -121,6 +122,7 @@ class LocalBackend:
             return
         self._settle(folder.parent)
         folder.mkdir(exist_ok=True)
+        crash_point("local.after_mkdir")
         sync_folder(folder.parent)
         self._settled.add(folder)
 
@@ -166,6 +168,7 @@ class LocalUpload:
                 self._write_rest(memoryview(b"".join(parts))[done:])
             self._size += written[1]
             self._recent.append(written)
+            crash_point("local.after_write")
             self._drop(*written)
             if len(self._recent) > _BEHIND:
                 self._drop(*self._recent.popleft())
@@ -175,6 +178,7 @@ class LocalUpload:
         crash_point("local.before_sync")
         with _storage_errors("an object can't be made durable"):
             os.fdatasync(self._descriptor)
+        crash_point("local.after_sync")
 
     def publish(self, key: str) -> None:
         """Give the object its name."""

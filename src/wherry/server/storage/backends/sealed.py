@@ -96,7 +96,7 @@ class Sealed:
 
     def __init__(self, backend: Backend, keyring: Keyring, random: Callable[[int], bytes] = os.urandom) -> None:
         self._inner = backend
-        self._keyring = keyring
+        self.keyring = keyring
         self._random = random
         self._known = _Known()
 
@@ -123,7 +123,7 @@ class Sealed:
     def create(self) -> Iterator[SealedUpload]:
         """Begin an object; leaving the context without publishing discards it."""
         with self._inner.create() as upload:
-            yield SealedUpload(self, upload, self._keyring.sealing, self._random(_SALT))
+            yield SealedUpload(self, upload, self.keyring.sealing, self._random(_SALT))
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every published object whose key begins so, with its plain size.
@@ -160,7 +160,7 @@ class Sealed:
         if (stored := self._inner.size(key + SUFFIX)) is None:
             return _Plain(self._inner, key)
         footer = _read_footer(self._inner, key, stored)
-        cipher = _cipher(self._keyring.find(footer.key_id, footer.key_check, key), footer.salt)
+        cipher = _cipher(self.keyring.find(footer.key_id, footer.key_check, key), footer.salt)
         try:
             cipher.decrypt(_FOOTER_NONCE, footer.tag, footer.head + key.encode())
         except InvalidTag:

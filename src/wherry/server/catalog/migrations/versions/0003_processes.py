@@ -83,6 +83,7 @@ def _create_tables() -> None:
         Column("manifest_id", _Id, ForeignKey("objects.id"), primary_key=True),
         Column("number", BigInteger, primary_key=True),
     )
+    _index("uploads_open", "uploads", ["status"], "status = 'open'")
     op.create_table(
         "pieces",
         Column("upload_id", String(36), ForeignKey("uploads.id"), primary_key=True),

@@ -1,0 +1,160 @@
+"""Copies: finds good ones of an image's blocks, in other regions and other images. What is not verified is none."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError, StoreUnavailable
+from wherry.server import metrics
+from wherry.server.actions.inspector import ITSELF
+from wherry.server.storage import sample_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from wherry.server.actions.heal import Heal
+    from wherry.server.actions.regions import Regions
+    from wherry.server.catalog import Catalog
+    from wherry.server.catalog.records import ManifestRecord
+    from wherry.server.storage import Entry, Manifest, Store
+
+_LIKEST = 8  # how many other images are looked into in each region
+
+
+class Copies:
+    """Where the blocks of one image may be found again: its own replicas, then what is like it, the likest first.
+
+    Looks at images that the accounts may see: nobody's bytes come to be another's by way of a repair. ``was_away`` says
+    whether a region did not answer: what was not found then may well be there.
+    """
+
+    def __init__(
+        self, catalog: Catalog, regions: Regions, *, accounts: Iterable[int], replicas: Iterable[ManifestRecord] = (),
+        samples: Iterable[int] = (),
+    ) -> None:  # fmt: skip
+        self._catalog = catalog
+        self._regions = regions
+        self._accounts = sorted(set(accounts))
+        self._replicas = list(replicas)
+        self._samples = list(samples)
+        self._like: list[ManifestRecord] | None = None
+        self._manifests: dict[int, Manifest | None] = {}
+        self.was_away = False
+
+    @classmethod
+    def of(cls, catalog: Catalog, regions: Regions, manifest_id: int) -> Copies:
+        """The copies of the blocks of what a manifest in the catalog stands for."""
+        with catalog.read() as reader:
+            return cls(
+                catalog, regions, accounts=[one.account_id for one in reader.namers(manifest_id)],
+                replicas=reader.other_replicas(manifest_id), samples=reader.samples_of(manifest_id),
+            )  # fmt: skip
+
+    def find(self, entry: Entry, key: str = "", store: Store | None = None) -> tuple[Entry, bytes] | None:
+        """A good copy of a block, verified in full, and how that is stored; None where there is none.
+
+        Where a pack and its store are given, that place is tried first: it may be that only what leads to it is bad.
+        """
+        if store is not None and (copy := self._read(store, key, entry)) is not None:
+            return copy
+        for where, manifest in self.manifests(entry.digest):
+            place = manifest.find(entry.digest)
+            if place is None:
+                continue
+            copy = self._read(self._regions.store(where.region), manifest.pack(place), manifest.entry(place))
+            if copy is not None and copy[0].plain_length == entry.plain_length:
+                return copy
+        return None
+
+    def manifests(self, digest: bytes | None = None) -> Iterator[tuple[ManifestRecord, Manifest]]:
+        """The manifests to look into, the most promising first, and at last those with a sampled block of this name."""
+        seen = set()
+        for found in self._candidates(digest):
+            for one in found:
+                if one.id not in seen and (manifest := self._load(one)) is not None:
+                    yield one, manifest
+                seen.add(one.id)
+
+    def _candidates(self, digest: bytes | None) -> Iterator[list[ManifestRecord]]:
+        yield self._replicas
+        if self._like is None:
+            self._like = self._similar(self._samples)
+        yield self._like
+        if digest is not None:
+            yield self._similar([sample_number(digest)])
+
+    def _similar(self, samples: list[int]) -> list[ManifestRecord]:
+        with self._catalog.read() as reader:
+            return [
+                found
+                for region in self._regions.stores
+                for account in self._accounts
+                for found in reader.similar(region, samples, account, _LIKEST)
+            ]
+
+    def _load(self, one: ManifestRecord) -> Manifest | None:
+        if one.id not in self._manifests:
+            try:
+                self._manifests[one.id] = self._regions.store(one.region).read_manifest(one.key)
+            except StoreUnavailable:
+                self.was_away = True
+                return None
+            except StorageError:
+                self._manifests[one.id] = None
+        return self._manifests[one.id]
+
+    def _read(self, store: Store, key: str, entry: Entry) -> tuple[Entry, bytes] | None:
+        try:
+            return entry, store.read_stored(key, entry)
+        except (BlockCorrupt, BlockMissing):
+            return None
+        except StoreUnavailable:
+            self.was_away = True
+            return None
+
+
+class Rescuer:
+    """Helps whoever reads an image past bad blocks; a ``storage.Rescue``.
+
+    What is bad is written down and healed from then on, and a good copy is looked for, so that the reading goes on.
+    """
+
+    def __init__(self, catalog: Catalog, heal: Heal, region: str, open_copies: Callable[[], Copies]) -> None:
+        self._catalog = catalog
+        self._heal = heal
+        self._region = region
+        self._open_copies = open_copies
+        self._copies: Copies | None = None
+        self._told: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+
+    def stored(self, entry: Entry, key: str, error: StorageError) -> tuple[Entry, bytes] | None:
+        """Another copy of a block that is bad where it should be, or None."""
+        with self._lock:
+            at = ITSELF if isinstance(error, BlockMissing) else entry.offset
+            if (key, at) not in self._told:
+                self._told.add((key, at))
+                metrics.fault_found(self._region, error)
+                report(self._catalog, self._heal, self._region, key, {at: (entry.digest, error.message)})
+            if self._copies is None:
+                self._copies = self._open_copies()
+            return self._copies.find(entry)
+
+
+def read_or_report(catalog: Catalog, heal: Heal, store: Store, region: str, key: str) -> Manifest:
+    """Read a manifest. That one is missing or damaged is written down and has it healed, before it is raised."""
+    try:
+        return store.read_manifest(key)
+    except (ManifestCorrupt, ManifestMissing) as error:
+        metrics.fault_found(region, error)
+        report(catalog, heal, region, key, {ITSELF: (None, error.message)})
+        raise
+
+
+def report(catalog: Catalog, heal: Heal, region: str, key: str, found: dict[int, tuple[bytes | None, str]]) -> None:
+    """Write down that something is wrong with an object, and begin to heal it."""
+    with catalog.begin() as tx:
+        if (one := tx.object_named(region, key)) is not None:
+            tx.add_damages(one.id, found)
+            heal.accept(tx, region)

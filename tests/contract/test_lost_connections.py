@@ -1,0 +1,112 @@
+"""A PostgreSQL that goes away: whatever the driver makes of that, it is Unavailable, and the next call starts anew."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from tests.contract.conftest import copy_of
+
+from wherry.errors import Unavailable
+from wherry.server.catalog import Catalog, databases, open_postgres
+from wherry.testing.proxy import TcpProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# pg8000 leaves a socket on which it got no answer to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+FAULTS: dict[str, Callable[[Catalog, str, TcpProxy], None]] = {
+    "the server ends the session": lambda _catalog, url, _proxy: end_sessions(url),
+    "the connection breaks": lambda _catalog, _url, proxy: proxy.reset(),
+    "no answer comes": lambda _catalog, _url, proxy: proxy.cut(),
+}
+
+
+@pytest.fixture
+def proxy(template: str) -> Iterator[TcpProxy]:
+    """The way to the server."""
+    with TcpProxy("127.0.0.1", make_url(template).port or 0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def url(template: str, request: pytest.FixtureRequest) -> str:
+    """A database of this test."""
+    return copy_of(template, f"lost_{abs(hash(request.node.name))}")
+
+
+@pytest.fixture
+def catalog(url: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog]:
+    """A catalog that is reached by way of the proxy."""
+    monkeypatch.setattr(databases, "_ANSWER_S", 0.3)
+    catalog = open_postgres(make_url(url).set(port=proxy.port).render_as_string(hide_password=False))
+    with catalog.begin() as tx:
+        tx.add_account("owner", "owner@example.invalid", "owner")
+    yield catalog
+    catalog.close()
+    gc.collect()
+
+
+def end_sessions(url: str) -> None:
+    engine = create_engine(make_url(url).set(drivername="postgresql+pg8000"))
+    with engine.begin() as connection:
+        ours = "application_name = 'wherry' AND datname = current_database()"
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")).all()
+    engine.dispose()
+
+
+def emails(catalog: Catalog) -> list[str]:
+    with catalog.read() as reader:
+        return [one.email for one in reader.accounts()]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_amid_a_question(catalog: Catalog, url: str, proxy: TcpProxy, fault: str) -> None:
+    """The question fails, and the next one is answered."""
+    with pytest.raises(Unavailable), catalog.read() as reader:
+        assert len(reader.accounts()) == 1
+        FAULTS[fault](catalog, url, proxy)
+        reader.accounts()
+    proxy.mend()
+    assert emails(catalog) == ["owner@example.invalid"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_before_a_question(catalog: Catalog, url: str, proxy: TcpProxy, fault: str) -> None:
+    """A connection that broke while nobody used it is replaced; where none can be had, the question fails."""
+    assert len(emails(catalog)) == 1
+    FAULTS[fault](catalog, url, proxy)
+    if fault == "no answer comes":
+        with pytest.raises(Unavailable):
+            emails(catalog)
+        proxy.mend()
+    assert emails(catalog) == ["owner@example.invalid"]
+
+
+@pytest.mark.parametrize("moment", ["amid the block", "before the commit"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_amid_a_change(catalog: Catalog, url: str, proxy: TcpProxy, fault: str, moment: str) -> None:
+    """The change fails as a whole, and the next one is taken."""
+    with pytest.raises(Unavailable), catalog.begin() as tx:
+        tx.add_account("lost", "lost@example.invalid", "lost")
+        FAULTS[fault](catalog, url, proxy)
+        if moment == "amid the block":
+            tx.accounts()
+    proxy.mend()
+    with catalog.begin() as tx:
+        tx.add_account("next", "next@example.invalid", "next")
+    assert emails(catalog) == ["owner@example.invalid", "next@example.invalid"]
+
+
+def test_refused_by_the_server(catalog: Catalog, url: str) -> None:
+    """What the server refuses for a time, such as a lock that is not to be had, is no fault of ours."""
+    with pytest.raises(Unavailable), catalog.begin() as tx:
+        tx.connection.execute(text("SET LOCAL statement_timeout = '50ms'"))
+        tx.connection.execute(text("SELECT pg_sleep(5)"))
+    with catalog.begin() as tx:
+        tx.add_account("next", "next@example.invalid", "next")
+    assert len(emails(catalog)) == 2
