@@ -116,13 +116,13 @@ def test_an_old_key_is_told_to_go_when_nothing_is_sealed_with_it(
 ) -> None:
     """Objects are counted by their keys: those of the old one, those of the new one, and those that are not sealed."""
     keys, regions = tmp_path / "keys", tmp_path / "regions.toml"
-    regions.write_text(f'''
+    regions.write_text(f"""
         [regions.nyc3]
         store = "{tmp_path / "store"}"
         encryption = {{ key_file = "{keys}" }}
         [regions.ams3]
         store = "{tmp_path / "plain"}"
-    ''')
+    """)
     old, new = new_key_line(), new_key_line()
     put(open_backend(str(tmp_path / "store")), "packs/plain", b"x" * 10)
     for text, key in ((old, "packs/old"), (f"{new}\n{old}", "packs/new")):
