@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +30,7 @@ from rich.table import Table
 from load import rate, request
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.formats import lay_out
+from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
@@ -44,6 +45,7 @@ T = TypeVar("T")
 
 RESULTS = Path(__file__).parent / "results.json"
 POLL_S = 0.01
+_WHERRY = (sys.executable, "-m", "wherry")
 _PAGE = 4096
 HEADERS = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
 
@@ -55,6 +57,9 @@ TARGETS = {
     "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
     "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
     "disk_import_bytes_share": "", "snapshot_vs_cp": "at most 0.15",
+    "s3_transfer_vs_rclone": "", "s3_transfer_vs_rclone_of_packs": "", "s3_copied_vs_carried": "",
+    "accepted_transfers_per_s_4_workers": "", "finished_transfers_per_s_1_workers": "",
+    "finished_transfers_per_s_2_workers": "", "finished_transfers_per_s_4_workers": "",
     "collect_mib_per_s": "", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "", "scrub_mib_per_s": "",
 }  # fmt: skip
 
@@ -70,10 +75,18 @@ class Scale:
     small_images: int
     reads: int
     droplets: int
+    s3_disk: int
+    shared_images: int
 
 
-FULL = Scale(rounds=5, disk=2048 * MIB, data=1800 * MIB, changed=60 * MIB, small_images=400, reads=4000, droplets=1000)
-QUICK = Scale(rounds=1, disk=48 * MIB, data=24 * MIB, changed=2 * MIB, small_images=6, reads=50, droplets=30)
+FULL = Scale(
+    rounds=5, disk=2048 * MIB, data=1800 * MIB, changed=60 * MIB, small_images=400, reads=4000, droplets=1000,
+    s3_disk=512 * MIB, shared_images=40,
+)  # fmt: skip
+QUICK = Scale(
+    rounds=1, disk=48 * MIB, data=24 * MIB, changed=2 * MIB, small_images=6, reads=50, droplets=30,
+    s3_disk=32 * MIB, shared_images=4,
+)  # fmt: skip
 
 
 @dataclass
@@ -254,10 +267,7 @@ class Rates:
         got = self._runs.add("get_per_s", rate(port, reads, 200))
         theirs = self._runs.add("moto_get_per_s", rate(moto.port, [moto.describe()] * (self._scale.reads // 8), 200))
         self._runs.add("get_vs_moto", got / theirs)
-        posts = [
-            request("POST", f"/v2/images/{one}/actions", HEADERS, b'{"type":"transfer","region":"%s"}' % slug.encode())
-            for slug in targets for one in made
-        ]  # fmt: skip
+        posts = _transfers(made, targets)
         accepted = self._runs.add("accepted_transfers_per_s", rate(port, posts, 201))
         copied = self._runs.add("moto_copy_per_s", rate(moto.port, [moto.copy()] * (self._scale.reads // 8), 200))
         self._runs.add("accepted_vs_moto_copy", accepted / copied)
@@ -277,7 +287,145 @@ class Rates:
                     self._runs.add(name, (time.perf_counter() - began) * 1000)
 
 
+class Buckets:
+    """Transfers between regions in buckets of one S3 server, beside rclone on the same server.
+
+    ``nyc3`` and ``sgp1`` lie in one bucket, so that the server can copy; to ``ams3``, in another, all is carried, and
+    rclone carries, too: it knows the buckets as two remotes.
+    """
+
+    def __init__(self, folder: Path, scale: Scale, runs: Runs) -> None:
+        self._folder = folder
+        self._runs = runs
+        self._rounds = scale.rounds
+        self._disk = folder / "s3.img"
+        with (folder / "disk.img").open("rb") as whole, self._disk.open("wb") as part:
+            part.write(whole.read(scale.s3_disk))
+
+    def measure(self) -> None:
+        """Run all rounds against one service and one moto server."""
+        regions = self._folder / "regions.toml"
+        arguments = ("--test-mode", "--no-public-images", "--regions-file", str(regions), "--log-level", "warning")
+        keys = {"S3_ACCESS_KEY_ID": "a", "S3_SECRET_ACCESS_KEY": "b"}
+        with _moto() as moto, _file_server(self._folder) as url:
+            endpoint = f"http://127.0.0.1:{moto.port}"
+            for bucket in ("one", "two"):
+                httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+            places = {"nyc3": "one", "sgp1": "one", "ams3": "two"}
+            regions.write_text("".join(
+                f'[regions.{slug}]\nstore = "s3://{bucket}/{slug}"\nendpoint = "{endpoint}"\n'
+                f'provider_region = "us-east-1"\ncredentials = "S3"\n'
+                for slug, bucket in places.items()
+            ))  # fmt: skip
+            remotes = _Remotes(endpoint)
+            remotes.run("copyto", str(self._disk), "one:one/raw.img")
+            with (
+                ServiceProcess(self._folder / "buckets", arguments=arguments, environment=keys) as service,
+                service.client() as client,
+            ):
+                for number in range(self._rounds):
+                    self._round(client, url, remotes)
+                    print(f"buckets {number + 1} of {self._rounds} done", file=sys.stderr)
+
+    def _round(self, client: Client, url: str, remotes: _Remotes) -> None:
+        image_id = _import(client, f"{url}/{self._disk.name}")
+        raw, _ = _seconds(lambda: remotes.run("copyto", "one:one/raw.img", "two:two/raw.img"))
+        packs, _ = _seconds(lambda: remotes.run("copy", "one:one/nyc3/packs", "two:two/copies/packs"))
+        carried, _ = _seconds(lambda: _transfer(client, image_id))
+        copied, _ = _seconds(lambda: _transfer(client, image_id, "sgp1"))
+        self._runs.add("s3_transfer_vs_rclone", carried / raw)
+        self._runs.add("s3_transfer_vs_rclone_of_packs", carried / packs)
+        self._runs.add("s3_copied_vs_carried", copied / carried)
+        for name, seconds in (("raw", raw), ("packs", packs), ("carried", carried), ("copied", copied)):
+            self._runs.add(f"s3_{name}_s", seconds)
+        for what in ("two:two/raw.img", "two:two/copies"):
+            remotes.run("delete", what)
+        client.gpu_droplets.images.delete(image_id)
+        _wait(client, client.store.collect())
+
+
+class _Remotes:
+    """rclone with the buckets of one server as two remotes, ``one`` and ``two``."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._environment = dict(os.environ)
+        for name in ("ONE", "TWO"):
+            facts = {"TYPE": "s3", "PROVIDER": "Other", "ENDPOINT": endpoint, "ACCESS_KEY_ID": "a",
+                     "SECRET_ACCESS_KEY": "b", "REGION": "us-east-1"}  # fmt: skip
+            self._environment |= {f"RCLONE_CONFIG_{name}_{key}": value for key, value in facts.items()}
+
+    def run(self, *command: str) -> None:
+        """Run a command of rclone, which compares checksums where it copies."""
+        options = ["--checksum", "--config", "/dev/null", "--s3-no-check-bucket"]
+        arguments = [_rclone_binary(), *command, *options]
+        subprocess.run(arguments, check=True, capture_output=True, env=self._environment)
+
+
+class Workers:
+    """Small transfers by one, two and four worker processes on PostgreSQL, whose own sync is off."""
+
+    def __init__(self, folder: Path, scale: Scale, runs: Runs) -> None:
+        self._folder = folder
+        self._scale = scale
+        self._runs = runs
+
+    def measure(self) -> None:
+        """Run all rounds, each number of workers with a database of its own."""
+        with PostgresServer() as postgres:
+            for number in range(self._scale.rounds):
+                for workers in (1, 2, 4):
+                    self._round(postgres.new_database(), workers, self._folder / f"workers-{number}-{workers}")
+                print(f"workers {number + 1} of {self._scale.rounds} done", file=sys.stderr)
+
+    def _round(self, database: str, workers: int, data: Path) -> None:
+        subprocess.run([*_WHERRY, "db", "upgrade", "--database", database], check=True, capture_output=True)
+        shared = ("--database", database, "--log-level", "warning")
+        arguments = ("--test-mode", "--no-public-images", "--no-worker", *shared)
+        with ServiceProcess(data, arguments=arguments) as service, ExitStack() as running:
+            for _ in range(workers):
+                running.enter_context(_worker(data, shared))
+            made = [_make_image(service, f"image-{n}", _small(n)) for n in range(self._scale.shared_images)]
+            with service.client() as client:
+                slugs = [one.slug for one in client.regions.list() if "image_transfer" in one.features]
+            targets = [slug for slug in slugs if slug != "nyc3"][:10]
+            posts = _transfers(made, targets)
+            began = time.perf_counter()
+            accepted = rate(int(service.url.rpartition(":")[2]), posts, 201)
+            _wait_for_replicas(service, len(made) * (len(targets) + 1))
+            finished = len(posts) / (time.perf_counter() - began)
+        self._runs.add(f"finished_transfers_per_s_{workers}_workers", finished)
+        if workers == 4:  # noqa: PLR2004  as it is called
+            self._runs.add("accepted_transfers_per_s_4_workers", accepted)
+
+
 # ------------------------------------------------------------------------------------------------- what is measured
+
+
+def _transfers(images: list[int], targets: list[str]) -> list[bytes]:
+    return [
+        request("POST", f"/v2/images/{one}/actions", HEADERS, b'{"type":"transfer","region":"%s"}' % slug.encode())
+        for slug in targets for one in images
+    ]  # fmt: skip
+
+
+def _wait_for_replicas(service: ServiceProcess, wanted: int) -> None:
+    """Wait until the images, 200 at the most, are in so many regions altogether."""
+    with httpx.Client(base_url=service.url, headers=HEADERS, timeout=60) as http:
+        while sum(len(one["regions"]) for one in http.get("/v2/images?per_page=200").json()["images"]) < wanted:
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def _worker(data: Path, shared: tuple[str, ...]) -> Iterator[None]:
+    command = [*_WHERRY, "worker", "--data", str(data), *shared]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        if "works" not in worker.stdout.readline():
+            raise SystemExit("a worker did not start")
+        try:
+            yield
+        finally:
+            worker.terminate()
 
 
 def _seconds(work: Callable[[], T]) -> tuple[float, T]:
@@ -323,8 +471,8 @@ def _import(client: Client, url: str) -> int:
     return image.id
 
 
-def _transfer(client: Client, image_id: int) -> Action:
-    return _wait(client, client.gpu_droplets.images.actions.create(image_id, type="transfer", region="ams3"))
+def _transfer(client: Client, image_id: int, region: str = "ams3") -> Action:
+    return _wait(client, client.gpu_droplets.images.actions.create(image_id, type="transfer", region=region))
 
 
 def _wait(client: Client, action: Action) -> Action:
@@ -526,6 +674,8 @@ def main() -> None:
         DataPlane(Path(folder), scale, runs).measure()
         Machines(Path(folder), scale, runs).measure()
         Rates(Path(folder), scale, runs).measure()
+        Buckets(Path(folder), scale, runs).measure()
+        Workers(Path(folder), scale, runs).measure()
     report(runs, options.output)
 
 

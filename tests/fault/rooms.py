@@ -27,6 +27,7 @@ from wherry.server.sources import Sources
 from wherry.server.storage import Store
 from wherry.server.storage import pack as pack_module
 from wherry.server.storage import store as store_module
+from wherry.server.storage import whole as whole_module
 from wherry.server.storage.backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Death:
 
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
         """Be met wherever the service has a crash point."""
-        for module in (catalog_module, pack_module, store_module, spool_module, store_spool):
+        for module in (catalog_module, pack_module, store_module, whole_module, spool_module, store_spool):
             patch.setattr(module, "crash_point", self.meet)
         return self
 

@@ -215,7 +215,7 @@ _store_bytes = _counter(
     "wherry_store_bytes_total", "Bytes read from and written to a region's storage.", "region", "direction"
 )
 
-Operation = Literal["read", "size", "create", "write", "sync", "publish", "list", "delete", "sweep_unfinished"]
+Operation = Literal["read", "size", "create", "write", "sync", "publish", "copy", "list", "delete", "sweep_unfinished"]
 """A call of ``storage.Backend`` or ``storage.Upload``."""
 
 

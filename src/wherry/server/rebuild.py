@@ -147,10 +147,12 @@ class _Region:
         for (key, size), index in zip(batch.items(), self._store.read_indexes(batch), strict=True):
             if isinstance(index, StorageError):
                 self._unfit(key, index.message)
-            elif index.number > LARGEST_NUMBER:
-                self._unfit(key, f"it says it is pack {index.number} of an action, which can't be")
-            elif self._is_ours(key, index.action_id):
-                yield FoundPack(key, size, index.action_id, index.number)
+                continue
+            action_id, number = index.written_by(key)
+            if number > LARGEST_NUMBER:
+                self._unfit(key, f"it says it is pack {number} of an action, which can't be")
+            elif self._is_ours(key, action_id):
+                yield FoundPack(key, size, action_id, number)
 
     def _read_manifests(self) -> None:
         seen: set[str] = set()  # a store that was sealed later may list a key twice

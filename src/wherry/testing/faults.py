@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.errors import StoreFull
+from wherry.server.storage.backends import Copying, can_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,12 +60,26 @@ class Wrapped:
         self._before("sweep_unfinished")
         self._inner.sweep_unfinished()
 
+    def can_copy_from(self, source: Backend) -> bool:
+        """Whether the storage can copy from there by itself."""
+        return can_copy(_inside(source), self._inner)
+
+    def copy_from(self, source: Backend, source_key: str, target_key: str) -> bool:
+        """Copy an object within the storage, create-only; False if its bytes must be carried."""
+        self._before("copy")
+        return isinstance(self._inner, Copying) and self._inner.copy_from(_inside(source), source_key, target_key)
+
     def _before(self, call: str) -> None:
         """A fault that is due raises here."""
 
     def _altered(self, data: bytes) -> bytes:
         """What is written in place of these bytes."""
         return data
+
+
+def _inside(backend: Backend) -> Backend:
+    """A driver copies from others of its kind, and not from what stands around them."""
+    return _inside(backend._inner) if isinstance(backend, Wrapped) else backend  # noqa: SLF001  one of its kind
 
 
 class WrappedUpload:

@@ -68,7 +68,9 @@ class ImportImage:
             description=request.description, tags=request.tags or (), image_id=image_id,
         )  # fmt: skip
         others = [one for one in self._regions.by_slug if one != region] if everywhere else []
-        detail = {"source": dict(source), "slug": slug, "others": others}
+        home = self._regions.store(region)
+        whole = [one for one in others if self._regions.store(one).can_copy_from(home)]
+        detail = {"source": dict(source), "slug": slug, "others": others, "whole": whole}
         action = tx.add_action("import", account_id=account_id, image_id=image.id, region=region, detail=detail)
         return image, action
 
@@ -97,7 +99,8 @@ class ImportImage:
     ) -> None:
         """Bring the disk to a further region: only the blocks that are missing there move."""
         target = self._regions.store(region)
-        held = HeldBlocks(self._catalog, target, action, region)
+        whole = region in action.detail["whole"]
+        held = HeldBlocks(self._catalog, target, action, region, whole=whole)
         assert action.account_id is not None, "an image is imported for its account"
         plan = held.plan(manifest, action.account_id)
         holder = ActionHolder(self._catalog, action, region)
@@ -109,7 +112,7 @@ class ImportImage:
             lambda: Copies(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
         )  # fmt: skip
         target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=counted, rescue=rescue)
-        found = HeldBlocks(self._catalog, target, action, region).find
+        found = HeldBlocks(self._catalog, target, action, region, whole=whole).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 
     def _complete(self, action: ActionRecord) -> None:

@@ -81,7 +81,11 @@ class Transfer:
         replica = next((one for one in replicas if not tx.damages(one.manifest_id)), replicas[0])
         action = tx.add_action(
             "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
-            background=background, detail={"source": replica.region, "manifest": replica.manifest_key},
+            background=background,
+            detail={
+                "source": replica.region, "manifest": replica.manifest_key,
+                "whole": self._regions.store(region).can_copy_from(self._regions.store(replica.region)),
+            },
         )  # fmt: skip
         tx.hold_manifest(action.id, replica.manifest_id)
         return action
@@ -109,7 +113,7 @@ class Transfer:
 
     def _copy(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        plan = plan_copy(copy.manifest, copy.held.is_reused)
+        plan = copy.held.planned(copy.manifest)
         meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
         # A write that waits for its turn asks now and then whether the action is to stop, and whether it is still ours.
         target = Store(self._pacing.paced(copy.target.backend, action.lane, meter.advance))
@@ -140,7 +144,7 @@ class Transfer:
         source = self._regions.store(slug)
         manifest = read_or_report(self._catalog, self._heal, source, slug, action.detail["manifest"])
         target = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, target, action, action.region)
+        held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
         return _Copy(action.region, slug, source, manifest, target, held, account_id)
 
     def _rescuer(self, copy: _Copy) -> Rescuer:

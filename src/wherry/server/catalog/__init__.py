@@ -2,15 +2,15 @@
 
 ``read`` answers from one state of the database and never waits for a writer. ``begin`` changes it: all or nothing, and
 when its block is left without an error, the change has survived power loss. Writers take turns in one transaction and
-share its commit (group commit), so that a disk's sync is paid once for all who came meanwhile; each has a savepoint of
-its own, so one that fails takes nobody along. Between processes, one group writes at a time.
+share its commit (group commit), so that a disk's sync is paid once for all who came meanwhile; each but the first has a
+savepoint of its own, so one that fails takes nobody along. Between processes, one group writes at a time.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -109,7 +109,7 @@ class Catalog:
         """
         with self._my_turn() as group:
             try:
-                with group.connection.begin_nested():
+                with group.connection.begin_nested() if group.size else nullcontext():
                     writer = Writer(group.connection, self._clock(), tracing.carrier())
                     if by is not None:
                         writer.check_claim(by)
@@ -140,7 +140,9 @@ class Catalog:
             try:
                 yield group
             finally:
-                if self._waiting == 0 or group.size >= _LARGEST_GROUP:
+                if group.size == 0:  # the first one failed, and nobody has joined yet
+                    self._abandon(group)
+                elif self._waiting == 0 or group.size >= _LARGEST_GROUP:
                     self._commit(group)
 
     def _open_group(self) -> _Group:
@@ -155,6 +157,11 @@ class Catalog:
             raise _unavailable("written", error) from error
         self._group = _Group(connection)
         return self._group
+
+    def _abandon(self, group: _Group) -> None:
+        self._group = None
+        with suppress(DBAPIError):  # the error that is on its way says more
+            group.connection.close()
 
     def _commit(self, group: _Group) -> None:
         """End the group's transaction and tell its members how that went. No error leaves here but through them."""

@@ -128,8 +128,8 @@ class ActionWriter(Changer, ActionReader):
     def set_progress(self, action_id: int, progress: Progress) -> bool:
         """Record how far an action is; answers whether somebody asked that it be cancelled."""
         text = msgspec.json.encode(progress).decode()
-        self.connection.execute(update(t.actions).where(t.actions.c.id == action_id).values(progress=text))
-        return bool(self.connection.scalar(select(t.actions.c.cancel_requested).where(t.actions.c.id == action_id)))
+        change = update(t.actions).where(t.actions.c.id == action_id).values(progress=text)
+        return bool(self.connection.scalar(change.returning(t.actions.c.cancel_requested)))
 
     def request_cancel(self, action_id: int) -> None:
         """Ask that an action be cancelled."""

@@ -20,11 +20,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from pg8000.exceptions import InterfaceError  # type: ignore[import-untyped]  # it has no types
+from pg8000.exceptions import InterfaceError
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from wherry.errors import BadRequest, Unavailable
+from wherry.server.catalog.driver import OneTripConnection
 from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -239,9 +240,9 @@ class _Line:
             self._wire.shutdown(socket.SHUT_RDWR)
 
 
-def _connect(dialect: Any, _record: object, arguments: Any, named: Any) -> Any:
+def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> Any:
     try:
-        connection = dialect.connect(*arguments, **named)
+        connection = OneTripConnection(*arguments, **named)
     except OSError as error:
         raise InterfaceError(_NETWORK_ERROR) from error
     connection._sock = _Line(connection._sock, connection._usock)  # noqa: SLF001  there is no other way to it

@@ -118,14 +118,14 @@ class ObjectWriter(Changer, ObjectReader):
         """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
         named = (t.objects.c.region == region, t.objects.c.key == key)
         object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
-        is_new = object_id is None
-        if object_id is None:
-            object_id = self._insert(
-                t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id,
-                number=number,
-            )  # fmt: skip
-        self._hold(action_id, [object_id])
-        return is_new
+        if object_id is not None:
+            self._hold(action_id, [object_id])
+            return False
+        object_id = self._insert(
+            t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id, number=number
+        )
+        self._insert(t.holds, object_id=object_id, action_id=action_id)
+        return True
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
         """Hold those of these packs that are live and whole; others may be gone at any moment and are left out."""

@@ -23,7 +23,7 @@ from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Re
 from wherry.server.storage.counted import Counted
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
-from wherry.server.storage.pack import pack_size
+from wherry.server.storage.pack import PackIndex, pack_size
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
@@ -48,6 +48,7 @@ __all__ = [
     "ObjectStoreBackend",
     "Pace",
     "Paced",
+    "PackIndex",
     "Probe",
     "Rescue",
     "Sealed",

@@ -12,6 +12,7 @@ from wherry.server.storage.block import check_stored, decode, encode
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.pack import PackWriter
 from wherry.server.storage.rescue import rescued
+from wherry.server.storage.whole import WholePacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ class PackCopier:
         self._holder = holder
         self._watcher = watcher
         self._rescue = rescue
+        self._wholes = WholePacks(source, target, plan.manifest, action_id, holder=holder, watcher=watcher)
         self._todo: deque[int] = deque()
         self._errors: list[BaseException] = []
 
@@ -70,11 +72,19 @@ class PackCopier:
     def _copy_pack(self, number: int, buffer: memoryview) -> None:
         places = self._plan.packs[number]
         lengths = self._plan.manifest.stored_lengths
+        size = sum(lengths[place] for place in places)
         # One span a pack, with its blocks as a count: a pack may have thousands, and a span keeps few events.
-        with (
-            tracing.span("copy pack", action_id=self._action_id, pack=number, blocks=len(places)) as copying,
-            self._target.create() as upload,
-        ):
+        with tracing.span("copy pack", action_id=self._action_id, pack=number, blocks=len(places)) as copying:
+            is_copied = number < self._plan.whole and self._wholes.copy(number, places)
+            if is_copied:
+                self._watcher.advance(sent=len(places), sent_bytes=size)
+            else:
+                self._carry(number, places, buffer)
+            copying.note(bytes=size, whole=is_copied)
+
+    def _carry(self, number: int, places: Sequence[int], buffer: memoryview) -> None:
+        lengths = self._plan.manifest.stored_lengths
+        with self._target.create() as upload:
             pack = PackWriter(upload, self._action_id, number)
             for place, (entry, stored) in zip(places, self._read_checked(places, buffer), strict=True):
                 if self._errors:
@@ -82,7 +92,6 @@ class PackCopier:
                 pack.append(entry, stored)
                 self._watcher.advance(sent=1, sent_bytes=lengths[place])  # as planned, also where it was rescued
             pack.close(lambda key, size: self._holder.pack(number, key, size))
-            copying.note(bytes=sum(lengths[place] for place in places))
 
     def _read_checked(self, places: Sequence[int], buffer: memoryview) -> Iterator[tuple[Entry, bytes | memoryview]]:
         """Stored blocks at these places, checked against the manifest; good until the next is asked for."""

@@ -23,6 +23,10 @@
 
 All digests are BLAKE3, 32 bytes. The pack's name is the digest of its index, in which the action and the number stand:
 a step that runs twice writes the same object, and two actions never write the same one.
+
+A pack that the storage copied for another action has the same bytes, and a name of that action's own: the digest of the
+index with the other action and number laid over its end (exclusive or; 8 and 4 bytes, big endian). So the name still
+says which index belongs to it, by its first 20 bytes at least, and who had it copied.
 """
 
 from __future__ import annotations
@@ -53,6 +57,9 @@ PACK_BLOCKS = 4096
 """Blocks that a pack has at the most, so that its index stays small."""
 
 VERSION = 1
+
+_WRITER = Struct(">QI")
+_NAMED_BYTES = 32 - _WRITER.size  # of the index' digest, which no writer changes
 
 _RECORD = Struct("<4sB3xII32s32s")
 _INDEX = Struct("<4sIQII")
@@ -90,11 +97,45 @@ class PackIndex:
             for e in self.entries
         )
 
+    @property
+    def pack_size(self) -> int:
+        """Bytes of the whole pack."""
+        return pack_size(len(self.entries), sum(entry.stored_length for entry in self.entries))
+
+    def copied_key(self, action_id: int, number: int) -> str:
+        """The name of a copy of this pack as a whole, which an action has made under a number of its own."""
+        name = _laid_over(blake3(self.encode()).digest(), bytes(_NAMED_BYTES) + _WRITER.pack(action_id, number))
+        return _key(name)
+
+    def is_copy(self, key: str) -> bool:
+        """Whether a pack with this index and this name is a copy, and not what its writer put."""
+        return key != pack_key(self.encode())
+
+    def written_by(self, key: str) -> tuple[int, int]:
+        """The action that a pack with this index and this name is of, and its number there."""
+        if not self.is_copy(key):
+            return self.action_id, self.number
+        laid = _laid_over(blake3(self.encode()).digest(), bytes.fromhex(key.rpartition("/")[2]))
+        action_id, number = _WRITER.unpack(laid[_NAMED_BYTES:])
+        return action_id, number
+
 
 def pack_key(index: bytes | bytearray) -> str:
-    """The name of the pack with this index."""
-    digest = blake3(index).hexdigest()
-    return f"packs/{digest[:2]}/{digest}"
+    """The name of the pack with this index, as its writer puts it."""
+    return _key(blake3(index).digest())
+
+
+def _key(name: bytes) -> str:
+    return f"packs/{name[:1].hex()}/{name.hex()}"
+
+
+def _laid_over(digest: bytes, other: bytes) -> bytes:
+    return bytes(one ^ two for one, two in zip(digest, other, strict=True))
+
+
+def _is_named(key: str, digest: bytes) -> bool:
+    """Whether a key is the name of the pack whose index has this digest, or of a copy of it."""
+    return key.startswith(_key(digest)[: -2 * _WRITER.size]) and len(key) == len(_key(digest))
 
 
 def record_head(entry: Entry) -> bytes:
@@ -202,7 +243,7 @@ def read_index(backend: Backend, key: str) -> PackIndex:
         raise ManifestCorrupt(f"{key} does not end as a pack of {size} bytes does")
     data = bytearray(length)
     backend.read(key, offset, memoryview(data))
-    if blake3(data).digest() != digest or pack_key(data) != key:
+    if blake3(data).digest() != digest or not _is_named(key, digest):
         raise ManifestCorrupt(f"the index of {key} hashes to {blake3(data).hexdigest()[:12]}, not to the pack's name")
     return _decode_index(key, data, offset)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from blake3 import blake3
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
-from wherry.server.storage.block import check
+from wherry.server.storage.block import check, check_stored
 from wherry.server.storage.manifest import check_head, key_of_digest
 from wherry.server.storage.pack import RECORD_SIZE, read_index, record_head
 
@@ -53,12 +53,15 @@ class Fault:
     message: str
 
 
-def scrub_pack(backend: Backend, key: str, *, watcher: Watcher) -> list[Fault]:
-    """What is wrong with a pack. The watcher is told of the blocks and stored bytes of each piece, read and checked."""
+def scrub_pack(backend: Backend, key: str, *, watcher: Watcher, plain: bool = True) -> list[Fault]:
+    """What is wrong with a pack. The watcher is told of the blocks and stored bytes of each piece, read and checked.
+
+    Without ``plain``, blocks are taken for good whose stored bytes are those that the index has the digest of.
+    """
     faults: list[Fault] = []
     try:
         for piece in _pieces(read_index(backend, key).entries):
-            faults.extend(_check_piece(backend, key, piece))
+            faults.extend(_check_piece(backend, key, piece, plain=plain))
             watcher.advance(sent=len(piece), sent_bytes=sum(entry.stored_length for entry in piece))
     except BlockMissing as error:
         return [Fault("missing", None, None, error.message)]
@@ -100,7 +103,7 @@ def _pieces(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
         yield piece
 
 
-def _check_piece(backend: Backend, key: str, piece: Sequence[Entry]) -> Iterator[Fault]:
+def _check_piece(backend: Backend, key: str, piece: Sequence[Entry], *, plain: bool) -> Iterator[Fault]:
     start = _start(piece[0])
     data = _kept.buffer[: piece[-1].end - start]
     try:
@@ -110,18 +113,18 @@ def _check_piece(backend: Backend, key: str, piece: Sequence[Entry]) -> Iterator
             yield Fault("block", piece[0].offset, piece[0].digest, error.message)
         else:  # a store that checks what it reads tells of one bad byte by refusing all: only what is bad is a fault
             for entry in piece:
-                yield from _check_piece(backend, key, [entry])
+                yield from _check_piece(backend, key, [entry], plain=plain)
         return
     for entry in piece:
-        yield from _check_record(key, entry, data[_start(entry) - start : entry.end - start])
+        yield from _check_record(key, entry, data[_start(entry) - start : entry.end - start], plain=plain)
 
 
-def _check_record(key: str, entry: Entry, record: memoryview) -> Iterator[Fault]:
+def _check_record(key: str, entry: Entry, record: memoryview, *, plain: bool) -> Iterator[Fault]:
     if record[:RECORD_SIZE] != record_head(entry):
         message = f"{key}: the head of block {entry.digest.hex()[:12]} at {entry.offset} is not what the index says"
         yield Fault("structure", entry.offset, entry.digest, message)
     try:
-        check(entry, record[RECORD_SIZE:], key)
+        (check if plain else check_stored)(entry, record[RECORD_SIZE:], key)
     except BlockCorrupt as error:
         yield Fault("block", entry.offset, entry.digest, error.message)
 

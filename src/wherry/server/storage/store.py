@@ -16,6 +16,7 @@ from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestM
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
 from wherry.server.logs import Threads
+from wherry.server.storage.backends import can_copy
 from wherry.server.storage.block import check, check_stored, decode
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.disk_writer import THREADS, DiskWriter
@@ -113,7 +114,8 @@ class Store:
         """Copy what a plan lists from another store, but for the packs that are ``done``.
 
         Stored bytes travel as they are; each block is checked against the digest that the source's manifest gives for
-        it (the one in the record would only show that the record is whole, not that it is the right block). One
+        it (the one in the record would only show that the record is whole, not that it is the right block). Where the
+        storage can copy by itself, packs that the plan has as wholes travel so, and are read back from here. One
         thread a core, each with a pack of its own. For a block that the source has lost or damaged, ``rescue`` is asked
         first. The first error stops all threads and is raised: BlockMissing or BlockCorrupt from the source, StoreFull
         or StoreUnavailable, or what the watcher and the holder raise. Packs that were published by then stay.
@@ -122,6 +124,10 @@ class Store:
             source.backend, self.backend, plan, action_id, holder=holder, watcher=watcher, rescue=rescue
         )
         copier.copy(done)
+
+    def can_copy_from(self, source: Store) -> bool:
+        """Whether the storage can copy whole packs from another store by itself. Asks nobody."""
+        return can_copy(source.backend, self.backend)
 
     def remove(self, key: str) -> None:
         """Remove an object; one that is not there is fine."""

@@ -7,7 +7,7 @@ Every call may be made from several threads at once; one upload belongs to one t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from wherry.errors import BlockCorrupt
 
@@ -66,6 +66,26 @@ class Backend(Protocol):
 
     def sweep_unfinished(self) -> None:
         """Remove what uploads of dead processes left behind, and nothing of those that live."""
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """A backend whose storage can copy objects by itself, so that their bytes don't come by here."""
+
+    def can_copy_from(self, source: Backend) -> bool:
+        """Whether the storage can copy from there. Asks nobody."""
+
+    def copy_from(self, source: Backend, source_key: str, target_key: str) -> bool:
+        """Copy an object, create-only; False if this can't be done after all, and the bytes must be carried.
+
+        Whoever wants the copy reads it from here and checks it: nothing is promised of its bytes. Raises BlockMissing
+        if the source is not there, BlockCorrupt if one of another size has the name, StoreUnavailable.
+        """
+
+
+def can_copy(source: Backend, target: Backend) -> bool:
+    """Whether the storage can copy objects from one backend to another by itself."""
+    return isinstance(target, Copying) and target.can_copy_from(source)
 
 
 def check_same_size(key: str, there: int, ours: int) -> None:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from wherry.server.metrics import StoreCalls
+from wherry.server.storage.backends import Copying, can_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,22 @@ class Measured:
         """Remove what uploads of dead processes left behind."""
         with self._calls.call("sweep_unfinished"):
             self._inner.sweep_unfinished()
+
+    def can_copy_from(self, source: Backend) -> bool:
+        """Whether the storage can copy from there by itself."""
+        return can_copy(_inside(source), self._inner)
+
+    def copy_from(self, source: Backend, source_key: str, target_key: str) -> bool:
+        """Copy an object within the storage, create-only; False if its bytes must be carried."""
+        if not isinstance(self._inner, Copying):
+            return False
+        with self._calls.call("copy"):
+            return self._inner.copy_from(_inside(source), source_key, target_key)
+
+
+def _inside(backend: Backend) -> Backend:
+    """A driver copies from others of its kind, and not from what stands around them."""
+    return backend._inner if isinstance(backend, Measured) else backend  # noqa: SLF001  one of its kind
 
 
 class _MeasuredUpload:

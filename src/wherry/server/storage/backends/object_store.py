@@ -156,6 +156,10 @@ class ObjectStoreBackend:
     def sweep_unfinished(self) -> None:
         """Nothing is ever left behind: a put is there as a whole or not at all."""
 
+    def can_copy_from(self, source: Backend) -> bool:
+        """Whether both backends lie in one bucket."""
+        return isinstance(source, ObjectStoreBackend) and source._bucket == self._bucket  # noqa: SLF001  one of its kind
+
     def copy_from(self, source: Backend, source_key: str, target_key: str) -> bool:
         """Copy an object within the store, create-only; False if this can't be done and the bytes must be carried.
 
