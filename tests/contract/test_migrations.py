@@ -160,7 +160,7 @@ def test_a_transfer_that_is_under_way_is_told_what_it_reads(new: Connection) -> 
     """It keeps what it holds, and holds its source as well; it waits for a worker of the new program."""
     assert rows(new, "SELECT object_id FROM holds ORDER BY 1") == [(1,), (2,), (3,), (5,)]
     assert rows(new, "SELECT detail, lane, process_id FROM actions WHERE status = 'in-progress'") == [
-        ('{"source": "nyc3", "manifest": "m1"}', "0/1//ams3", None)
+        ('{"source": "nyc3", "manifest": "m1", "whole": false}', "0/1//ams3", None)
     ]
 
 

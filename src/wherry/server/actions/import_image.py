@@ -99,7 +99,7 @@ class ImportImage:
     ) -> None:
         """Bring the disk to a further region: only the blocks that are missing there move."""
         target = self._regions.store(region)
-        whole = region in action.detail["whole"]
+        whole = region in action.detail.get("whole", ())  # an import that an earlier version began has none
         held = HeldBlocks(self._catalog, target, action, region, whole=whole)
         assert action.account_id is not None, "an image is imported for its account"
         plan = held.plan(manifest, action.account_id)

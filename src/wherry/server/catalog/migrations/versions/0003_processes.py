@@ -103,7 +103,7 @@ def _name_what_transfers_read() -> None:
         "WHERE a.status = 'in-progress' AND a.type = 'transfer'"
     )).all()  # fmt: skip
     for action_id, region, manifest_id, key in found:
-        detail = json.dumps({"source": region, "manifest": key})
+        detail = json.dumps({"source": region, "manifest": key, "whole": False})
         bind.execute(text("UPDATE actions SET detail = :detail WHERE id = :id"), {"detail": detail, "id": action_id})
         held = {"object": manifest_id, "action": action_id}
         bind.execute(text("INSERT INTO holds (object_id, action_id) VALUES (:object, :action)"), held)
