@@ -148,7 +148,8 @@ class Play:
 def play(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
     """Rooms with an image of five blocks, one of the second of them and one more, and a Droplet of that one."""
     for module in (collect_module, copier, disk_writer, store_module):
-        monkeypatch.setattr(module, "ThreadPoolExecutor", InOneThread)
+        pool = "Threads" if hasattr(module, "Threads") else "ThreadPoolExecutor"
+        monkeypatch.setattr(module, pool, InOneThread)
     theatre, stores = Theatre(), {slug: MemoryBackend() for slug in SLUGS}
     rooms = Site(fast_folder, {slug: theatre.wrap(store) for slug, store in stores.items()}).open()
     play = Play(rooms, theatre, stores)

@@ -90,8 +90,10 @@ def test_an_action_begins_in_progress_and_can_be_read_at_once(api: Api, occupy: 
     begun = api.act(image["id"], type="transfer", region="ams3").json()
 
     assert (begun["status"], begun["completed_at"]) == ("in-progress", None)
-    assert api.get(f"/v2/images/{image['id']}/actions/{begun['id']}").json() == begun
-    assert api.get(f"/v2/actions/{begun['id']}").json()["action"] == begun["action"]
+    read = api.get(f"/v2/images/{image['id']}/actions/{begun['id']}").json()
+    assert api.get(f"/v2/actions/{begun['id']}").json()["action"] == read["action"]
+    assert "a free worker" in read["action"]["progress"]["waiting_for"]
+    assert read["action"] | {"progress": None} == begun["action"]
 
 
 def test_a_request_that_is_sent_again_answers_the_running_action(api: Api, occupy: Callable[[], None]) -> None:

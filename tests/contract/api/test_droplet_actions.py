@@ -56,8 +56,9 @@ def test_an_action_is_wrapped_and_can_be_read_at_once(api: Api, occupy: Callable
     assert (action["status"], action["completed_at"], action["type"]) == ("in-progress", None, "reboot")
     assert (action["resource_id"], action["resource_type"], action["region_slug"]) == (droplet, "droplet", "nyc3")
     assert action["region"]["slug"] == "nyc3"
-    assert api.get(f"/v2/droplets/{droplet}/actions/{action['id']}").json() == begun.json()
-    assert api.get(f"/v2/actions/{action['id']}").json() == begun.json()
+    read = api.get(f"/v2/droplets/{droplet}/actions/{action['id']}").json()
+    assert api.get(f"/v2/actions/{action['id']}").json() == read
+    assert read["action"] | {"progress": None} == action
 
 
 def test_a_droplet_is_locked_while_an_action_runs(api: Api, occupy: Callable[[], None], shelf: Shelf) -> None:

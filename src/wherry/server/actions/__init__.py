@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
@@ -404,7 +405,8 @@ class Actions:
                 metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
             if kind in (self._import, self._import_disk):
-                self.uploads.sweep()
+                with suppress(Unavailable):  # the scheduler comes by again
+                    self.uploads.sweep()
 
         def run_to_its_end(action: ActionRecord) -> None:
             try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ def ask(app: ASGIApp, *paths: str, method: str = "GET") -> list[httpx.Response]:
 
 def web_face(health: Health | None = None) -> ASGIApp:
     """The web face of a service of which nothing is asked but its health."""
-    return make_app(Service(*[cast("object", None)] * 5), health=health)  # type: ignore[arg-type]
+    return make_app(Service(cast("Any", SimpleNamespace(is_local=True)), *[cast("object", None)] * 4), health=health)  # type: ignore[arg-type]
 
 
 def well() -> None:
