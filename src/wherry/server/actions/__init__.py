@@ -348,10 +348,7 @@ class Actions:
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""
         with self._catalog.begin() as tx:
-            action = tx.action(action_id, account_id)
-            if action.account_id is None:
-                lifecycle.check_operator(account_id, tx.first_account())
-            lifecycle.check_cancel(action)
+            lifecycle.check_cancel(tx.action(action_id, account_id))
             tx.request_cancel(action_id)
             return tx.action(action_id)
 
@@ -417,9 +414,9 @@ class Actions:
                 self._fail(kind, action, error)
             except Exception as error:  # a fault of ours must not leave an action that never ends
                 log.exception("action.fault action_id=%s", action.id)
-                self._fail(
-                    kind, action, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
-                )
+                # Its text may have what no caller may see: a statement's values, an address, a path.
+                met = f"wherry met a fault of its own ({type(error).__name__}); details are in the service's log"
+                self._fail(kind, action, _Unforeseen(met))
 
         return run
 
