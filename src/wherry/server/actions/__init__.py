@@ -43,6 +43,7 @@ from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.pacing import Pacing
+from wherry.server.actions.reads import Reads
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.scrub import Scrub
@@ -133,13 +134,14 @@ class Actions:
             catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
             largest_bytes=largest_bytes,
         )  # fmt: skip
+        self.reads = Reads(catalog, lambda: engine.process_id)
         self.scheduler = Scheduler(
             catalog,
             self._droplets,
             self._expire,
             self._compact,
             clock,
-            sweep=self.uploads.sweep,
+            sweep=self._sweep,
             scrub=self._scrub,
             heal=self._heal,
         )
@@ -274,11 +276,6 @@ class Actions:
         with self._catalog.read() as reader:
             return self._expire.plan(reader, account_id, self._catalog.now())
 
-    @property
-    def process_id(self) -> int | None:
-        """What this process is called in the catalog."""
-        return self._engine.process_id
-
     def publish_first_images(self, *, wait: bool = True) -> None:
         """Make the first public images, once in a catalog's life, and bring all public ones to regions that are new.
 
@@ -366,6 +363,10 @@ class Actions:
         self.scheduler.reset_clock()
         self.uploads.sweep()
         self.collect()
+
+    def _sweep(self) -> None:
+        self.reads.sweep()
+        self.uploads.sweep()
 
     def _is_running(self, action_ids: Collection[int] | None = None) -> bool:
         with self._catalog.read() as reader:
