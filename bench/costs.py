@@ -107,7 +107,7 @@ def catalog_costs(catalog: Catalog, size_of: Callable[[Catalog], dict[str, int]]
                               source=f"s{number}", region=f"r{lanes}")  # fmt: skip
         begun = time.monotonic()
         with catalog.begin() as tx:
-            waiting = tx.waiting(8)
+            waiting = tx.waiting(8, ["transfer"])
             tx.claimed()
         found["claim_ms_by_lanes"][lanes] = (time.monotonic() - begun) * 1000
         with catalog.begin() as tx:
@@ -138,7 +138,7 @@ def accept(catalog: Catalog, number: int) -> None:
 def claim_all(catalog: Catalog, process_id: int) -> list[Any]:
     """Claim all that waits; answers the actions."""
     with catalog.begin() as tx:
-        ids = [one for numbers in tx.waiting(10_000).values() for one in numbers]
+        ids = [one for numbers in tx.waiting(10_000, ["transfer"]).values() for one in numbers]
         for number in range(0, len(ids), 500):
             tx.claim(process_id, ids[number : number + 500])
         rows = tx.connection.execute(t.actions.select().where(t.actions.c.process_id == process_id))

@@ -44,8 +44,8 @@ def make_engine(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[C
     monkeypatch.setattr(engine_module, "_FIRST_WAIT_S", 0.01)
     made: list[Engine] = []
 
-    def make(pool: Pool = POOL, rules: Rules | None = None) -> Engine:
-        made.append(Engine(catalog, pool, rules))
+    def make(pool: Pool = POOL, rules: Rules | None = None, **options: Any) -> Engine:
+        made.append(Engine(catalog, pool, rules, **options))
         return made[-1]
 
     yield make
@@ -325,6 +325,27 @@ def test_an_action_that_could_not_even_be_ended_waits_again(
     action_id = add(catalog)
     wait_until(lambda: has_ended(catalog, action_id))
     assert attempts == [1, 2, 3]
+
+
+def test_what_a_process_does_not_know_is_left_to_others(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """Types that it has no runner for, and regions that it does not serve, keep waiting; what comes after does not."""
+    ran: list[int] = []
+
+    def run(action: ActionRecord) -> None:
+        ran.append(action.id)
+        end(catalog, action)
+
+    with catalog.begin() as tx:
+        unknown = tx.add_action("of a newer version", account_id=1).id
+    elsewhere = add(catalog, source="nyc3", region="ric1")
+    known = add(catalog, source="nyc3", region="ams3")
+    engine = make_engine(POOL, regions=["nyc3", "ams3"])
+    engine.workflow("kind", run)
+    engine.start(alone=True)
+    wait_until(lambda: has_ended(catalog, known))
+    assert ran == [known]
+    with catalog.read() as reader:
+        assert [reader.action(one).attempts for one in (unknown, elsewhere)] == [0, 0]
 
 
 def test_limits_hold_over_all_processes(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:

@@ -156,7 +156,9 @@ class InlineEngine:
     def _claim(self) -> list[ActionRecord]:
         assert self.process_id is not None
         with self._catalog.begin() as tx:
-            return tx.claim(self.process_id, sorted(one for ids in tx.waiting(1000).values() for one in ids))
+            return tx.claim(
+                self.process_id, sorted(one for ids in tx.waiting(1000, self._runners).values() for one in ids)
+            )
 
 
 @dataclass

@@ -231,7 +231,9 @@ def _assemble(
     folder = settings.data / "spool"
     folder.mkdir(exist_ok=True)
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
-    engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules)
+    # Alone, an action of a region that is not served has nobody to wait for: it errors, and says why.
+    elsewhere = None if settings.is_embedded else served.regions
+    engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules, regions=elsewhere)
     sources = Sources(folder, settings.readable_networks)
     sizes = load_sizes()
     spool = (

@@ -19,14 +19,14 @@ import socket
 import threading
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from wherry.errors import ActionCancelled, StoreUnavailable, Unavailable, WherryError
+from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unavailable, WherryError
 from wherry.models import Progress
 from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
@@ -35,9 +35,9 @@ from wherry.server.logs import bound
 from wherry.server.tracing import continued, span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from wherry.server.catalog import Catalog
+    from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
     from wherry.server.dispatch import Lane
 
@@ -52,6 +52,7 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 5.0
 _PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
 _GLANCE_S = 0.2
+_PAUSE_S = 1.0
 _LONGEST_GAP = 0.4  # of a lease: as much silence as one look may add
 
 
@@ -120,18 +121,22 @@ class Pool:
 class Engine:
     """One process's part in running actions. ``rules`` are the limits that hold over all processes.
 
+    ``regions`` are those that this process serves, None for all: what reads or writes others is left to others.
+
     Its turns, ``beat`` and ``claim``, may be taken by somebody else than its own threads: the simulation does so, on a
     clock of its own (``monotonic``) and with ``workers`` that only note what they are given.
     """
 
     def __init__(
         self, catalog: Catalog, pool: Pool, rules: Rules | None = None, *,
-        monotonic: Callable[[], float] = time.monotonic, workers: Executor | None = None,
+        regions: Collection[str] | None = None, monotonic: Callable[[], float] = time.monotonic,
+        workers: Executor | None = None,
     ) -> None:  # fmt: skip
         self.rules = rules or Rules()
         self._catalog = catalog
         self._pool = pool
         self._runners: dict[str, Callable[[ActionRecord], None]] = {}
+        self._regions = regions
         self._watch = Watch(pool.lease_s, monotonic)
         # By action and claim (after a pause, an old claim's thread may still be there): whether it is background work.
         self._running: dict[tuple[int, int], bool] = {}
@@ -332,8 +337,8 @@ class Engine:
         room = self._pool.slots - len(running)
         if room <= 0:
             return 1.0  # woken when one ends
-        with self._catalog.read() as reader:
-            if not (self._is_unsure or reader.is_waiting()):
+        with self._catalog.read() as reader:  # where nothing may run, nobody is kept from writing
+            if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, running, room))):
                 return _POLL_S
         try:
             claimed = self._choose(running, room)
@@ -356,14 +361,22 @@ class Engine:
                 mine = tx.claims_of(self._process_id)
                 if unknown := [one for one in mine if (one.id, one.fence) not in running]:
                     return unknown
-            background = self._pool.background_slots - sum(running.values())
             before = tx.claimed()
-            load = Load((lane for _, _, lane in before), self.rules)
-            chosen = choose(tx.waiting(room), load, room=room, background_room=background)
+            chosen = self._pick(tx, running, room)
             claimed = tx.claim(self._process_id, chosen) if chosen else []
         if self._tell:
             self._tell(self._process_id, [*before, *((self._process_id, one.type, one.lane) for one in claimed)])
         return claimed
+
+    def _pick(self, reader: Reader, running: Mapping[tuple[int, int], bool], room: int) -> list[int]:
+        """What may run now, of what this process can run: types and regions that it knows."""
+        load = Load((lane for _, _, lane in reader.claimed()), self.rules)
+        waiting = {
+            lane: ids for lane, ids in reader.waiting(room, self._runners).items()
+            if self._regions is None or {lane.source, lane.target} <= {None, *self._regions}
+        }  # fmt: skip
+        background = self._pool.background_slots - sum(running.values())
+        return choose(waiting, load, room=room, background_room=background)
 
     def _run(self, action: ActionRecord) -> None:
         try:
@@ -380,5 +393,11 @@ class Engine:
             self._runners[action.type](action)
         except Exception:  # a fault of ours, where the runner could not even end the action
             log.exception("action.left action_id=%s", action.id)
-            with suppress(WherryError), self._catalog.begin(by=action) as tx:
-                tx.release(action)
+            self._stopping.wait(_PAUSE_S)  # or the next claim would meet the same at once
+            try:
+                with self._catalog.begin(by=action) as tx:
+                    tx.release(action)
+            except Unavailable:
+                self._is_unsure = True  # the next turn finds it among what this process has claimed
+            except ClaimLost:
+                log.warning("action.claim_lost action_id=%s", action.id)

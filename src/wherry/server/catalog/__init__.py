@@ -21,6 +21,7 @@ from wherry.errors import Unavailable
 from wherry.server import metrics, tracing
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
+    UPGRADE_S,
     check_current,
     copy_sqlite,
     may_pass,
@@ -181,7 +182,8 @@ class Catalog:
             log.warning("catalog.unavailable at commit: %s", _cause(error))
             group.error = error
         finally:
-            group.connection.close()
+            with suppress(DBAPIError):  # of a connection that is lost already
+                group.connection.close()
             group.committed.set()
 
 
@@ -210,13 +212,13 @@ def schema_of(url: str) -> tuple[str | None, str]:
 
 def upgrade_postgres(url: str) -> None:
     """Bring a PostgreSQL database's schema up to date. Raises Unavailable for one that a newer program wrote."""
-    with _writer_of(url) as writer:
+    with _writer_of(url, answer_s=UPGRADE_S) as writer:
         upgrade(writer)
 
 
 @contextmanager
-def _writer_of(url: str) -> Iterator[Engine]:
-    _, writer = postgres_engines(url)
+def _writer_of(url: str, **options: float) -> Iterator[Engine]:
+    _, writer = postgres_engines(url, **options)
     try:
         yield writer
     finally:

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sqlite3
+import ssl
 from contextlib import closing, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,6 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pg8000.exceptions import Error as DriverError
 from pg8000.exceptions import InterfaceError
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
@@ -33,14 +35,18 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
-_SESSION = (
+UPGRADE_S = 3600.0
+"""How long a migration may take for one statement: it may have to rewrite a table."""
+
+_WRITER_SESSION = (
     # A process that is stopped amid a transaction must not hold up all others: the server ends its session.
     "SET idle_in_transaction_session_timeout = '5s'",
     "SET lock_timeout = '20s'",
@@ -49,6 +55,7 @@ _SESSION = (
 # A lost connection is told of by whoever asked; that it could not be closed in good order is no news.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
+_SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
 _NETWORK_ERROR = "network error"  # by this SQLAlchemy knows that a connection of pg8000 is of no use any longer
 # What PostgreSQL says where it can't now: connections, rolled back for others' sake, resources, operators, the system.
 _PASSING_CLASSES = frozenset({"08", "25", "40", "53", "57", "58"})
@@ -66,16 +73,13 @@ def sqlite_engines(path: Path) -> tuple[Engine, Engine]:
     return readers, writer
 
 
-def postgres_engines(url: str) -> tuple[Engine, Engine]:
-    """Readers and the writer of a PostgreSQL database. Raises BadRequest for a URL that is none."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise BadRequest(f"The database's URL can't be read: {error}.") from error
-    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise BadRequest(f"A database's URL begins with postgresql://; found {urlsplit(url).scheme or 'none'}://.")
-    parsed = parsed.set(drivername="postgresql+pg8000")
-    arguments = {"timeout": _ANSWER_S, "application_name": "wherry"}
+def postgres_engines(url: str, *, answer_s: float | None = None) -> tuple[Engine, Engine]:
+    """Readers and the writer of a PostgreSQL database, which may take so long to answer a statement.
+
+    Raises BadRequest for a URL that is none.
+    """
+    parsed, security = _read_url(url)
+    arguments = {"timeout": answer_s or _ANSWER_S, "application_name": "wherry", "ssl_context": security}
     readers = create_engine(
         parsed, connect_args=arguments, pool_size=16, max_overflow=32, pool_pre_ping=True,
         isolation_level="REPEATABLE READ",
@@ -83,13 +87,46 @@ def postgres_engines(url: str) -> tuple[Engine, Engine]:
     writer = create_engine(parsed, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
     for engine in (readers, writer):
         event.listen(engine, "do_connect", _connect)
-        event.listen(engine, "connect", _set_up_session)
+        event.listen(engine, "handle_error", _distrust)
+    event.listen(writer, "connect", _set_up_session)
 
     @event.listens_for(writer, "begin")
     def _take_turn(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
 
     return readers, writer
+
+
+def _read_url(url: str) -> tuple[URL, ssl.SSLContext | None]:
+    """A database's URL for the driver, and how the connection is secured, as ``sslmode`` says (libpq's word)."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:  # of a port that is no number, too
+        raise BadRequest(f"The database's URL can't be read: {error}.") from error
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise BadRequest(f"A database's URL begins with postgresql://; found {urlsplit(url).scheme or 'none'}://.")
+    query = dict(parsed.query)
+    mode, authority = str(query.pop("sslmode", "disable")), query.pop("sslrootcert", None)
+    if query:
+        raise BadRequest(f"A database's URL may have sslmode and sslrootcert; found {', '.join(sorted(query))}.")
+    if mode not in _SSL_MODES:
+        raise BadRequest(f"sslmode is {mode!r}; it may be {', '.join(_SSL_MODES)}.")
+    return parsed.set(drivername="postgresql+pg8000", query={}), _security(
+        mode, None if authority is None else str(authority)
+    )
+
+
+def _security(mode: str, authority: str | None) -> ssl.SSLContext | None:
+    if mode == "disable":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=authority)
+    except OSError as error:
+        raise BadRequest(f"The certificates in {authority} can't be read: {error}.") from error
+    context.check_hostname = mode == "verify-full"
+    if mode == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def may_pass(error: DBAPIError) -> bool:
@@ -249,10 +286,16 @@ def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> A
     return connection
 
 
+def _distrust(context: ExceptionContext) -> None:
+    """After an error that is not the database's own, a connection may be amid an answer: it is of no use any longer."""
+    if not isinstance(context.original_exception, DriverError):
+        context.is_disconnect = True
+
+
 def _set_up_session(dbapi_connection: object, _record: object) -> None:
     dbapi_connection.autocommit = True  # type: ignore[attr-defined]  # a pg8000 connection
     cursor = dbapi_connection.cursor()  # type: ignore[attr-defined]  # as above
-    for statement in _SESSION:
+    for statement in _WRITER_SESSION:
         cursor.execute(statement)
     cursor.close()
     dbapi_connection.autocommit = False  # type: ignore[attr-defined]  # as above

@@ -20,7 +20,7 @@ from wherry.server.catalog.records import ActionRecord, ProcessRecord
 from wherry.server.dispatch import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement
 
@@ -37,10 +37,14 @@ class WorkReader(ActionReader):
         """Whether any action waits for a worker."""
         return self.connection.execute(_ANY_WAITING).first() is not None
 
-    def waiting(self, most: int) -> dict[Lane, list[int]]:
-        """The first ids that wait in each lane, at most so many of each. Costs as much as there are lanes."""
+    def waiting(self, most: int, types: Collection[str]) -> dict[Lane, list[int]]:
+        """The first ids of these types that wait in each lane, at most so many of each.
+
+        Costs as much as there are lanes.
+        """
         found: dict[str, list[int]] = {}
-        for lane, action_id in self.connection.execute(_FIRST_BY_DIALECT[self.connection.dialect.name], {"most": most}):
+        asked = {"most": most, "types": sorted(types)}
+        for lane, action_id in self.connection.execute(_FIRST_BY_DIALECT[self.connection.dialect.name], asked):
             found.setdefault(lane, []).append(action_id)
         return {Lane.decode(lane): ids for lane, ids in found.items()}
 
@@ -154,16 +158,16 @@ _FIRST = f"""
       FROM lanes WHERE lanes.lane IS NOT NULL
     ), bounds(lane, last) AS MATERIALIZED (
       SELECT lane, (SELECT max(id) FROM (SELECT id FROM actions {{index}} WHERE {_WAITING} AND lane = lanes.lane
-                                         ORDER BY id LIMIT :most) AS first)
+                                         AND type IN :types ORDER BY id LIMIT :most) AS first)
       FROM lanes WHERE lane IS NOT NULL
     )
     SELECT a.lane, a.id FROM bounds CROSS JOIN actions AS a {{index}}
-    WHERE {_WAITING} AND a.lane = bounds.lane AND a.id <= bounds.last ORDER BY a.lane, a.id
+    WHERE {_WAITING} AND a.lane = bounds.lane AND a.id <= bounds.last AND a.type IN :types ORDER BY a.lane, a.id
 """  # noqa: S608  from the index of what waits alone: a few look-ups a lane, however many actions wait in it
 _FIRST_BY_DIALECT = {
     # SQLite keeps no statistics of a table, and would go through all actions in progress for each lane.
-    "sqlite": text(_FIRST.format(index="INDEXED BY actions_waiting")),
-    "postgresql": text(_FIRST.format(index="")),
+    "sqlite": text(_FIRST.format(index="INDEXED BY actions_waiting")).bindparams(bindparam("types", expanding=True)),
+    "postgresql": text(_FIRST.format(index="")).bindparams(bindparam("types", expanding=True)),
 }
 _CLAIM = select(t.actions.c.process_id, t.actions.c.fence).where(t.actions.c.id == bindparam("id"))
 

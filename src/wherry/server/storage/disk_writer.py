@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from wherry.server.storage.block import Entry
     from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
 
-THREADS = max(2, os.cpu_count() or 2)
-"""One for each core: what they do (hash, compress, read, write) releases the interpreter's lock."""
+THREADS = max(2, len(os.sched_getaffinity(0)))
+"""One for each core that this process may use: what they do (hash, compress, read, write) releases the interpreter's
+lock."""
 
 _BUFFERS = 3  # for each thread: one at work, one waiting for it, one that is being read or appended
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -100,6 +101,9 @@ def open_bucket(url: str, options: StoreOptions, environ: Mapping[str, str] = os
     return ObjectStoreBackend(store, parts.path.strip("/"), name=url, bucket=bucket)
 
 
+_in_the_making = threading.BoundedSemaphore(16)  # whoever makes one waits for nobody who makes another
+
+
 class ObjectStoreBackend:
     """Objects below a prefix of one bucket.
 
@@ -131,8 +135,12 @@ class ObjectStoreBackend:
 
     @contextmanager
     def create(self) -> Iterator[ObjectUpload]:
-        """Begin an object; nothing of it leaves this process before it is published."""
-        yield ObjectUpload(self)
+        """Begin an object; nothing of it leaves this process before it is published.
+
+        Waits where this process has sixteen in the making: each may have a pack's 64 MiB in memory.
+        """
+        with _in_the_making:
+            yield ObjectUpload(self)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every published object whose key begins so, with its size; one request for each thousand."""
