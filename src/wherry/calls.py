@@ -293,10 +293,12 @@ UPLOADS_FINISH = Call("uploads.finish", "POST", "/v2/uploads/{upload_id}/finish"
                       ("image:create",), {202: m.ImageCreatedReply}, errors=(422,), ours=True)  # fmt: skip
 UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Give an upload up.", ("image:create",),
                       {204: None}, errors=(422,), ours=True)  # fmt: skip
-COLLECT = Call("collect.create", "POST", "/v2/collect", "Remove from the stores what nobody holds.",
+COLLECT = Call("collect.create", "POST", "/v2/collect",
+               "Remove from the stores what nobody holds. A dry run is for the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
-COMPACT = Call("compact.create", "POST", "/v2/compact", "Rewrite packs more than half of which nobody needs.",
+COMPACT = Call("compact.create", "POST", "/v2/compact",
+               "Rewrite packs more than half of which nobody needs. For the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CompactPlanReply}, body=m.CompactRequest,
                errors=(422,), ours=True)  # fmt: skip
 IMAGE_USAGE = Call("images.usage", "GET", "/v2/images/{image_id}/usage",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError
 from tests.contract.conftest import copy_of
 
 from wherry.errors import BadRequest, Unavailable
@@ -117,6 +118,32 @@ def test_refused_by_the_server(catalog: Catalog, url: str) -> None:
     with catalog.begin() as tx:
         tx.add_account("next", "next@example.invalid", "next")
     assert len(emails(catalog)) == 2
+
+
+@pytest.mark.parametrize("door", ["read", "begin"])
+def test_where_the_database_is_stays_in_the_log(
+    catalog: Catalog, url: str, proxy: TcpProxy, caplog: pytest.LogCaptureFixture, door: str
+) -> None:
+    """Anyone may be shown what an Unavailable says, so it has nothing of the driver's words, which have addresses."""
+    proxy.refuse()
+    end_sessions(url)
+    said = {"read": "The catalog does not answer.", "begin": "The catalog can't be changed now."}
+    caplog.clear()
+    with pytest.raises(Unavailable) as raised, getattr(catalog, door)() as connected:
+        connected.accounts()
+    assert raised.value.message == said[door]
+    assert [line.levelname for line in caplog.records if "catalog.unavailable" in line.message] == ["WARNING"]
+    assert isinstance(raised.value.__cause__, DBAPIError)
+    assert str(raised.value.__cause__.orig) in caplog.text
+
+
+def test_why_a_commit_failed_stays_in_the_log(catalog: Catalog, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """So it is where the database goes away at the last moment."""
+    with pytest.raises(Unavailable) as raised, catalog.begin() as tx:
+        tx.add_account("lost", "lost@example.invalid", "lost")
+        end_sessions(url)
+    assert raised.value.message == "The catalog could not take the change."
+    assert "catalog.unavailable" in caplog.text
 
 
 def test_after_an_error_of_the_driver_itself_no_answer_is_another_questions(catalog: Catalog) -> None:

@@ -506,6 +506,14 @@ def test_a_driver_that_fails_leaves_the_catalog_as_it_was(stage: Stage, name: st
     assert_errors_and_can_be_retried(scene, CASES[name], code, mend=driver.mend)
 
 
+def test_a_fault_of_the_service_is_told_without_its_text(stage: Stage) -> None:
+    """What a library says may have secrets in it, as a statement's values: callers read what kind of error it was."""
+    scene = stage.open(_Failing(RuntimeError("INSERT failed for 'secret'")))
+    ended = scene.rooms.ended(scene.rooms.act(scene.droplet, "reboot"))
+    assert ended.error is not None
+    assert ended.error.message == ("Wherry met a fault of its own (RuntimeError); details are in the service's log.")
+
+
 def test_a_driver_that_fails_changes_no_fact(stage: Stage) -> None:
     """Whatever is asked of a Droplet: it stays as it was when the driver can't do it."""
     scene = stage.open(_Failing(StoreUnavailable("the machine is away")))

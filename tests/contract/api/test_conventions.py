@@ -437,3 +437,48 @@ def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     else:
         assert reply.status_code == 404
         assert error_of(reply) == GONE
+
+
+# -------------------------------------------------------------------------------------------------- what no text has
+
+
+@pytest.mark.parametrize("path", ["/v2/images/a%00b", "/v2/tags/%00", "/v2/uploads/a%00", "/v2/account/keys/%00"])
+def test_a_nul_in_a_path_names_nothing(api: Api, path: str) -> None:
+    """No text that is kept has a NUL character (PostgreSQL takes none), so a path with one is not found."""
+    reply = api.get(path)
+    assert (reply.status_code, error_of(reply)) == (404, GONE)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/droplets?name=%00", "/v2/images?tag_name=a%00b", "/v2/images?tag_name=%00&page=2"]
+)
+def test_a_nul_in_a_query_is_refused(api: Api, path: str) -> None:
+    """A query with a NUL character can't be read, on every database alike; what only looks like one can."""
+    reply = api.get(path)
+    assert (reply.status_code, error_of(reply)) == (400, ("bad_request", "error parsing query: it has a NUL character"))
+    assert api.get(path.replace("%00", "%2500")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/uploads", {"name": "a\0b", "region": "nyc3"}),
+        ("/v2/uploads", {"name": "disk", "region": "nyc3", "tags": ["one", "a\0b"]}),
+        ("/v2/tags", {"name": "\0"}),
+        ("/v2/account/keys", {"name": "a\0b", "public_key": "x"}),
+        ("/v2/droplets", {"name": "web", "size": "s", "image": "\0", "region": "nyc3"}),
+        ("/v2/images/1/actions", {"type": "trans\0fer"}),
+    ],
+)
+def test_a_nul_in_a_body_is_refused(api: Api, path: str, body: dict[str, Any]) -> None:
+    """A body with a NUL character anywhere can't be read, however it is written."""
+    reply = api.post(path, json=body)
+    assert reply.status_code == 400
+    assert error_of(reply) == ("bad_request", "error parsing request body: it has a NUL character")
+
+
+def test_a_body_that_speaks_of_nul_is_read(api: Api) -> None:
+    """A backslash and u0000 in a text are six characters, and no NUL: the control of the test before."""
+    body = {"name": "web", "size": "s-1vcpu-1gb", "region": "nyc3", "image": "none", "user_data": "printf '\\u0000'"}
+    reply = api.post("/v2/droplets", json=body)
+    assert (reply.status_code, error_of(reply)[0]) == (422, "unprocessable_entity")

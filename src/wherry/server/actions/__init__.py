@@ -44,6 +44,7 @@ from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.pacing import Pacing
+from wherry.server.actions.reads import Reads
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.scrub import Scrub
@@ -134,13 +135,14 @@ class Actions:
             catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
             largest_bytes=largest_bytes,
         )  # fmt: skip
+        self.reads = Reads(catalog, lambda: engine.process_id)
         self.scheduler = Scheduler(
             catalog,
             self._droplets,
             self._expire,
             self._compact,
             clock,
-            sweep=self.uploads.sweep,
+            sweep=self._sweep,
             scrub=self._scrub,
             heal=self._heal,
         )
@@ -275,11 +277,6 @@ class Actions:
         with self._catalog.read() as reader:
             return self._expire.plan(reader, account_id, self._catalog.now())
 
-    @property
-    def process_id(self) -> int | None:
-        """What this process is called in the catalog."""
-        return self._engine.process_id
-
     def publish_first_images(self, *, wait: bool = True) -> None:
         """Make the first public images, once in a catalog's life, and bring all public ones to regions that are new.
 
@@ -349,10 +346,7 @@ class Actions:
     def cancel(self, account_id: int, action_id: int) -> ActionRecord:
         """Ask that an action stop; its worker hears of it within a second, or when it begins."""
         with self._catalog.begin() as tx:
-            action = tx.action(action_id, account_id)
-            if action.account_id is None:
-                lifecycle.check_operator(account_id, tx.first_account())
-            lifecycle.check_cancel(action)
+            lifecycle.check_cancel(tx.action(action_id, account_id))
             tx.request_cancel(action_id)
             return tx.action(action_id)
 
@@ -370,6 +364,10 @@ class Actions:
         self.scheduler.reset_clock()
         self.uploads.sweep()
         self.collect()
+
+    def _sweep(self) -> None:
+        self.reads.sweep()
+        self.uploads.sweep()
 
     def _is_running(self, action_ids: Collection[int] | None = None) -> bool:
         with self._catalog.read() as reader:
@@ -419,9 +417,9 @@ class Actions:
                 self._fail(kind, action, error)
             except Exception as error:  # a fault of ours must not leave an action that never ends
                 log.exception("action.fault action_id=%s", action.id)
-                self._fail(
-                    kind, action, _Unforeseen(f"wherry met a fault of its own ({type(error).__name__}: {error})")
-                )
+                # Its text may have what no caller may see: a statement's values, an address, a path.
+                met = f"wherry met a fault of its own ({type(error).__name__}); details are in the service's log"
+                self._fail(kind, action, _Unforeseen(met))
 
         return run
 

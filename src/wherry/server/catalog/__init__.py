@@ -8,6 +8,7 @@ savepoint of its own, so one that fails takes nobody along. Between processes, o
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager, nullcontext, suppress
@@ -59,6 +60,9 @@ __all__ = [
     "upgrade_postgres",
 ]
 
+log = logging.getLogger("wherry.catalog")
+
+_NOT_CHANGED = "The catalog can't be changed now."
 _LARGEST_GROUP = 64  # how many writers share one commit at the most
 
 
@@ -99,7 +103,7 @@ class Catalog:
             with self._readers.connect() as connection:
                 yield Reader(connection)
         except DBAPIError as error:
-            raise _unavailable("asked", error) from error
+            raise _unavailable("The catalog does not answer.", error) from error
 
     @contextmanager
     def begin(self, by: ActionRecord | None = None) -> Iterator[Writer]:
@@ -116,11 +120,11 @@ class Catalog:
                         writer.check_claim(by)
                     yield writer
             except (DBAPIError, InvalidRequestError) as error:
-                raise _unavailable("changed", error) from error
+                raise _unavailable(_NOT_CHANGED, error) from error
             group.size += 1
         group.committed.wait()
         if group.error is not None:
-            raise Unavailable(f"The catalog could not take the change: {group.error}") from group.error
+            raise Unavailable("The catalog could not take the change.") from group.error
         for told in writer.once_committed:
             told()
 
@@ -155,7 +159,7 @@ class Catalog:
                 connection.close()
                 raise
         except DBAPIError as error:
-            raise _unavailable("written", error) from error
+            raise _unavailable(_NOT_CHANGED, error) from error
         self._group = _Group(connection)
         return self._group
 
@@ -175,6 +179,7 @@ class Catalog:
             metrics.committed(time.perf_counter() - began, group.size)
         except Exception as error:  # noqa: BLE001  whatever it was, each member must hear of it
             metrics.commit_failed()
+            log.warning("catalog.unavailable at commit: %s", _cause(error))
             group.error = error
         finally:
             with suppress(DBAPIError):  # of a connection that is lost already
@@ -220,9 +225,16 @@ def _writer_of(url: str, **options: float) -> Iterator[Engine]:
         writer.dispose()
 
 
-def _unavailable(what: str, error: Exception) -> Exception:
-    """A failure of the database as an error that may pass; one of ours (a statement that can't be) stays as it is."""
+def _unavailable(message: str, error: Exception) -> Exception:
+    """A failure of the database as an error that may pass; one of ours (a statement that can't be) stays as it is.
+
+    What the driver says has addresses and names in it. It is for the log alone: anyone may be shown the message.
+    """
     if isinstance(error, DBAPIError) and not may_pass(error):
         return error
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return Unavailable(f"The catalog can't be {what} now: {cause}")
+    log.warning("catalog.unavailable %s", _cause(error))
+    return Unavailable(message)
+
+
+def _cause(error: Exception) -> object:
+    return error.orig if isinstance(error, DBAPIError) else error

@@ -32,11 +32,16 @@ class ActionReader(Asker):
     """Questions about actions."""
 
     def action(self, action_id: int, account_id: int | None = None) -> ActionRecord:
-        """The action with this id, if the account may see it (None: any). Raises NotFound."""
+        """The action with this id, if the account may see it (None: any). Raises NotFound.
+
+        An account may see its own actions; what belongs to no account is the operator's to see.
+        """
         if action_id > LARGEST_ID:
             raise NotFound(GONE)
         action = read_action(self._one(_ACTION, id=action_id))
-        if account_id is not None and action.account_id not in {account_id, None}:
+        if account_id is None or account_id == action.account_id:
+            return action
+        if action.account_id is not None or account_id != self.connection.scalar(_OPERATOR):
             raise NotFound(GONE)
         return action
 
@@ -188,6 +193,7 @@ class ActionWriter(Changer, ActionReader):
         )  # fmt: skip
 
 
+_OPERATOR = select(func.min(t.accounts.c.id))  # the account that the first start made
 _ACTION = select(t.actions).where(t.actions.c.id == bindparam("id"))
 _RUNNING_TRANSFER = select(t.actions).where(
     t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image"),

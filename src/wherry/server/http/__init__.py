@@ -144,6 +144,7 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
     def let_in(request: Request, headers: dict[str, str], raw: bytes) -> edge.Exchange:
         token = gate.token(request)
         gate.admit(token, call, headers)
+        edge.check_text(request)
         exchange = edge.Exchange(call, token, request)
         edge.check_choices(exchange)
         if call.body is not None:

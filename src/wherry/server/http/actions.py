@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
+from wherry.server import lifecycle
 from wherry.server.catalog import FIRST_ACTION_ID, GONE
 from wherry.server.http.wire import image_action
 
@@ -99,14 +100,16 @@ def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
 
 
 def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply:
-    """Answer collect.create."""
+    """Answer collect.create. Anyone may begin what takes from nobody; what would go is the operator's to know."""
     if x.body.dry_run:
+        _check_operator(service, x)
         return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))
     return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
 
 
 def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply:
     """Answer compact.create."""
+    _check_operator(service, x)
     if x.body.dry_run:
         return m.CompactPlanReply(plan=service.actions.plan_compact(x.body.region, x.body.budget_bytes))
     action = service.actions.compact(x.body.region, x.body.budget_bytes)
@@ -130,3 +133,8 @@ def scrub(service: Service, x: Exchange) -> m.ActionReply:
     """Answer scrub.create."""
     action = service.actions.scrub(x.account_id, x.body.region)
     return m.ActionReply(action=service.wire.action(action, x.token))
+
+
+def _check_operator(service: Service, x: Exchange) -> None:
+    with service.catalog.read() as reader:
+        lifecycle.check_operator(x.account_id, reader.first_account())

@@ -190,7 +190,7 @@ def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.Fi
     def find(tx: Writer) -> transfers.File:
         droplet = _droplet(tx, x)
         assert droplet.manifest_id is not None
-        read_id = tx.begin_read(droplet.manifest_id, service.actions.process_id)
+        read_id = service.actions.reads.begin(tx, droplet.manifest_id)
         return transfers.File(
             f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, droplet.manifest_id, droplet.manifest_key,
             read_id,

@@ -52,6 +52,7 @@ UNEXPECTED = "Unexpected server-side error"
 STRANGER = "Unable to authenticate you."
 UNAUTHORIZED = "You are not authorized to perform this operation."
 UNREADABLE = "error parsing request body"
+_HAS_NUL = "it has a NUL character"
 HOUR_S = 3600
 MINUTE_S = 60
 SHOWN_LIMIT = 5000
@@ -218,6 +219,19 @@ def token_digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def check_text(request: Request) -> None:
+    """See that no NUL character comes in by a path, a query or a header: PostgreSQL keeps none in a text.
+
+    Raises NotFound or BadRequest.
+    """
+    if "\0" in request.scope["path"]:
+        raise e.NotFound(GONE)
+    if (query := request.scope["query_string"]) and (b"%00" in query or b"\0" in query):
+        raise e.BadRequest(f"error parsing query: {_HAS_NUL}")
+    if any(b"\0" in value for _, value in request.scope["headers"]):
+        raise e.BadRequest(f"error parsing headers: {_HAS_NUL}")
+
+
 def decode_body(call: Call, raw: bytes) -> Any:
     """The body of a request as the call's type. Raises BadRequest or Unprocessable."""
     unreadable = e.TagRefused if call.refusals.get(400) is m.TagErrorReply else e.BadRequest
@@ -227,6 +241,9 @@ def decode_body(call: Call, raw: bytes) -> Any:
         raise unreadable(UNREADABLE) from error
     if not isinstance(plain, dict):
         raise unreadable(UNREADABLE)
+    # Only a body that has the escape is looked through: it may be a backslash and no escape at all.
+    if b"\\u0000" in raw and _has_nul(plain):
+        raise unreadable(f"{UNREADABLE}: {_HAS_NUL}")
     # A tuple, not a set: what was sent as the type may not be hashable.
     if call.body is m.ImageActionRequest and plain.get("type") not in ("transfer", "convert"):
         raise e.NotFound(NO_ACTION)
@@ -236,6 +253,19 @@ def decode_body(call: Call, raw: bytes) -> Any:
         return msgspec.convert(plain, call.body)
     except msgspec.ValidationError as error:
         raise e.Unprocessable(str(error)) from error
+
+
+def _has_nul(plain: Any) -> bool:
+    waiting = [plain]  # no recursion: a body may be as deep as the decoder takes it
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str) and "\0" in part:
+            return True
+    return False
 
 
 def check_choices(exchange: Exchange) -> None:

@@ -147,11 +147,11 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
             about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
             status = HTTPStatus.PARTIAL_CONTENT
         if x.request.method == "HEAD":
-            _end_read(service, file)
+            service.actions.reads.end(file.read_id)
             return Response(status_code=status, headers=about)
         body = _kept(service, file, _render(service, file, manifest, layout, (start, stop)))
     except BaseException:
-        _end_read(service, file)
+        service.actions.reads.end(file.read_id)
         raise
     next(body)  # begun, it is sure to end
     return StreamingResponse(body, status_code=status, headers=about)
@@ -170,12 +170,7 @@ def _kept(service: Service, file: File, parts: Iterator[bytes]) -> Iterator[byte
         yield b""
         yield from parts
     finally:
-        _end_read(service, file)
-
-
-def _end_read(service: Service, file: File) -> None:
-    with service.catalog.begin() as tx:
-        tx.end_read(file.read_id)
+        service.actions.reads.end(file.read_id)
 
 
 def _send_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
@@ -198,7 +193,7 @@ def _find_replica(service: Service, x: Exchange, bad: list[str], tx: Writer) -> 
     if found is None:
         raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
     bad.append(found.region)
-    read_id = tx.begin_read(found.manifest_id, service.actions.process_id)
+    read_id = service.actions.reads.begin(tx, found.manifest_id)
     return File(
         f"image-{image.id}", image.fingerprint or "", found.region, found.manifest_id, found.manifest_key, read_id
     )
