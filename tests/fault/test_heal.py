@@ -430,6 +430,33 @@ def test_an_image_that_is_deleted_while_it_is_checked_is_no_damage(scene: Scene)
     assert scene.kinds("heal") == []
 
 
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_an_image_without_a_copy_that_is_deleted_while_it_is_healed_can_be_collected(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, is_forgotten: bool
+) -> None:
+    """Its manifest is condemned, or gone, by the time the heal says what is lost of it."""
+    image = scene.rooms.import_disk(_NOISE[3])
+    say_lost = Heal._say_lost
+
+    def say_late(*arguments: object) -> None:
+        scene.rooms.actions.delete(1, image)
+        with scene.rooms.catalog.begin() as tx:
+            while loose := tx.loose(None, 100):
+                tx.condemn(loose)
+            if is_forgotten:
+                tx.forget_objects([one.id for one in tx.condemned(100)])
+        say_lost(*arguments)  # type: ignore[arg-type]  # as they came
+
+    key, _ = scene.place(image, 0)
+    scene.objects(HOME)[key] = bytes(len(scene.objects(HOME)[key]))
+    monkeypatch.setattr(Heal, "_say_lost", say_late)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    assert scene.rooms.ended(scene.rooms.actions.collect()).status == "completed"
+    with scene.rooms.catalog.read() as reader:
+        assert (reader.condemned(100), reader.losses()) == ([], {})
+
+
 def test_a_row_whose_object_never_came_is_no_damage(scene: Scene) -> None:
     """Its writer died before the object had its name; nobody needs it, and a scrub passes it over."""
     with scene.rooms.catalog.begin() as tx:

@@ -230,7 +230,8 @@ class Heal:
     def _say_lost(self, work: _Work, one: ManifestRecord, lost: list[int], copies: Copies) -> None:
         if not copies.was_away:
             with self._catalog.begin(by=work.action) as tx:
-                tx.set_lost(one.id, lost)
+                if tx.is_named(one.id):  # one that was let go of meanwhile is being removed, and nothing may lead to it
+                    tx.set_lost(one.id, lost)
 
     def _give_up(self, work: _Work, one: ManifestRecord, copies: Copies) -> None:
         """Nothing tells what the disk is made of."""

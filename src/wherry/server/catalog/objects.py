@@ -179,8 +179,8 @@ class ObjectWriter(Changer, ObjectReader):
     def forget_objects(self, object_ids: Sequence[int]) -> None:
         """Drop the rows of objects that are no longer in their store."""
         for batch in batches(object_ids):
-            for table in (t.thinned, t.damages):
-                self.connection.execute(delete(table).where(table.c.object_id.in_(batch)))
+            for about in (t.thinned.c.object_id, t.damages.c.object_id, t.lost.c.manifest_id):
+                self.connection.execute(delete(about.table).where(about.in_(batch)))
             self.connection.execute(delete(t.objects).where(t.objects.c.id.in_(batch)))
 
     def add_manifest(
