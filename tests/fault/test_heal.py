@@ -18,9 +18,10 @@ import pytest
 from blake3 import blake3
 from tests.fault.rooms import MIB, SLUGS, Rooms, Site
 
-from wherry.errors import StoreRefused, StoreUnavailable
+from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.heal import Heal
+from wherry.server.catalog import micros
 from wherry.server.storage import Keyring, Sealed, Store
 from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
@@ -463,6 +464,54 @@ def test_a_block_is_not_lost_while_a_region_is_away(scene: Scene) -> None:
     scene.rooms.engine.run()
     assert scene.kinds("heal") == ["errored", "completed"]
     scene.assert_whole()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, KeyMissing])
+def test_an_object_that_can_not_be_read_does_not_keep_others_from_being_checked(
+    scene: Scene, error: type[StorageError]
+) -> None:
+    """It counts as not checked, and is no damage; the others are, and the scrub ends with what it met."""
+    store = scene.rooms.regions.store(HOME)
+    there, first = store.backend, scene.needed(HOME)[0]
+    store.backend = Unread(there, first.key, error)
+    ended = scene.rooms.ended(scene.rooms.actions.scrub(1, HOME))
+    store.backend = there
+    assert ended.error is not None
+    assert "One object could not be read" in ended.error.message
+    assert not ended.error.retryable
+    with scene.rooms.catalog.read() as reader:
+        unchecked = reader.to_check(HOME, micros(ended.started_at), 100)
+    assert [one.id for one in unchecked] == [first.id]
+    assert scene.kinds("heal") == []
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
+def test_a_scrub_gives_up_on_a_region_that_does_not_answer(scene: Scene) -> None:
+    """After a few objects, and with the store's own word."""
+    store = scene.rooms.regions.store(HOME)
+    there, store.backend = store.backend, Away(store.backend)
+    ended = scene.rooms.ended(scene.rooms.actions.scrub(1, HOME))
+    store.backend = there
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.retryable) == ("store_unavailable", True)
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
+class Unread(Wrapped):
+    """A store that can't read one object."""
+
+    def __init__(self, inner: Backend, key: str, error: type[StorageError]) -> None:
+        super().__init__(inner)
+        self._key = key
+        self._error = error
+
+    def read(self, key: str, offset: int, into: memoryview) -> None:
+        """Fill a buffer, unless it is that object."""
+        if key == self._key:
+            raise self._error(f"{key} can't be read")
+        super().read(key, offset, into)
 
 
 class Away(Wrapped):

@@ -27,16 +27,29 @@ WHOLE_DISK = -1
 class HealthReader(Asker):
     """Questions about health."""
 
-    def to_check(self, region: str, before: int, limit: int) -> list[ObjectRecord]:
+    def to_check(
+        self, region: str, before: int, limit: int, after: tuple[int, int] | None = None
+    ) -> list[ObjectRecord]:
         """Objects that were last checked before a time (in microseconds), the longest ago first.
 
-        What an action in progress is writing is not among them: it may not be there yet.
+        Those ``after`` a place in this queue alone, where one is given. What an action in progress is writing is not
+        among them: it may not be there yet.
         """
         o = t.objects.c
         written = exists().where(t.actions.c.id == o.action_id, t.actions.c.status == "in-progress")
         query = _objects().where(o.region == region, o.state == "live", o.checked_at < before, ~written)
+        if after is not None:
+            at, last = after
+            query = query.where(o.checked_at >= at, or_(o.checked_at > at, o.id > last))
         query = query.order_by(o.checked_at, o.id).limit(limit)
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def place_in_queue(self, object_id: int) -> tuple[int, int] | None:
+        """Where an object stands among those that are to be checked, or None if it is not there any more."""
+        row = self.connection.execute(
+            select(t.objects.c.checked_at, t.objects.c.id).where(t.objects.c.id == object_id)
+        ).first()
+        return None if row is None else (row[0], row[1])
 
     def stored_bytes(self, region: str) -> int:
         """How many bytes a region's live objects have."""
