@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal_column, or_, select, union_all, update
 
 from wherry.errors import BlockMissing
 from wherry.server.catalog import tables as t
@@ -18,7 +18,7 @@ from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -105,10 +105,15 @@ class ObjectReader(Asker):
             query = query.where(t.objects.c.region == region)
         return list(self.connection.scalars(query.order_by(t.loose.c.object_id).limit(limit)))
 
-    def condemned(self, limit: int) -> list[ObjectRecord]:
-        """Objects that are about to be removed, at most ``limit``."""
-        query = _objects().where(t.objects.c.state == "condemned").order_by(t.objects.c.id).limit(limit)
+    def condemned(self, limit: int, regions: Collection[str] | None = None) -> list[ObjectRecord]:
+        """Objects that are about to be removed (in these regions), at most ``limit``."""
+        query = _objects().where(*_condemned(regions)).order_by(t.objects.c.id).limit(limit)
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def is_collectable(self, regions: Collection[str] | None = None) -> bool:
+        """Whether anything is loose, or condemned (in these regions). Costs next to nothing where nothing is."""
+        loose = self.connection.execute(select(t.loose.c.object_id).limit(1)).first()
+        return loose is not None or self._exists(*_condemned(regions))
 
 
 class ObjectWriter(Changer, ObjectReader):
@@ -250,6 +255,11 @@ _HELD = union_all(
     .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
 )
 """What an action holds in a region: packs and manifests, and the packs that those manifests need."""
+
+
+def _condemned(regions: Collection[str] | None) -> tuple[ColumnElement[bool], ...]:
+    condemned = t.objects.c.state == literal_column("'condemned'")  # in so many words, as the index has it
+    return (condemned,) if regions is None else (condemned, t.objects.c.region.in_(sorted(regions)))
 
 
 def _named() -> ColumnElement[bool]:
