@@ -499,6 +499,34 @@ def test_a_scrub_gives_up_on_a_region_that_does_not_answer(scene: Scene) -> None
     scene.assert_whole()
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable, KeyMissing, StoreRefused])
+def test_an_error_of_another_region_keeps_nothing_from_being_healed(scene: Scene, error: type[StorageError]) -> None:
+    """A copy in a third region is as good."""
+    assert scene.rooms.transfer(scene.first, "sgp1").status == "completed"
+    away = scene.rooms.regions.store(AWAY)
+    there, away.backend = away.backend, Unread(away.backend, scene.place(scene.first, 0, AWAY)[0], error)
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    away.backend = there
+    scene.assert_whole()
+
+
+def test_a_region_that_is_not_served_is_not_waited_for(scene: Scene) -> None:
+    """Its replicas are no copies here: what has no other one is lost, and the heal completes."""
+    stores = scene.rooms.regions.stores
+    scene.rooms.regions.stores = {slug: store for slug, store in stores.items() if slug != AWAY}
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    (damaged,) = [one for one in scene.health(scene.first).damaged if one.region == HOME]
+    assert damaged.count > 0
+    scene.rooms.regions.stores = stores
+    assert scene.rooms.ended(scene.rooms.actions.verify(1, scene.first)).status == "completed"
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
 class Unread(Wrapped):
     """A store that can't read one object."""
 
