@@ -675,6 +675,16 @@ def assert_checked_since(scene: Scene, moment: datetime) -> None:
         assert checked_at >= moment
 
 
+def test_a_scrub_that_is_asked_for_checks_all_after_the_clock_was_set_back(scene: Scene) -> None:
+    """Also what was checked at a time that has not come yet."""
+    scene.scrub(HOME)
+    scene.rooms.actions.scheduler.set_clock(scene.rooms.clock() - timedelta(minutes=90))
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    scene.assert_whole()
+
+
 def test_a_scrub_is_never_begun_where_that_is_not_wanted(scene: Scene) -> None:
     """With 0 days."""
     scene.rooms.actions.scheduler.set_clock(NOON + timedelta(days=100))

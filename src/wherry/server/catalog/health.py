@@ -44,6 +44,11 @@ class HealthReader(Asker):
         query = query.order_by(o.checked_at, o.id).limit(limit)
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
+    def newest_check(self, region: str) -> int:
+        """When an object of a region was checked last (in microseconds); 0 is never."""
+        live = (t.objects.c.region == region, t.objects.c.state == "live")
+        return self.connection.scalar(select(func.max(t.objects.c.checked_at)).where(*live)) or 0
+
     def place_in_queue(self, object_id: int) -> tuple[int, int] | None:
         """Where an object stands among those that are to be checked, or None if it is not there any more."""
         row = self.connection.execute(
