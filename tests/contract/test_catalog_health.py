@@ -124,6 +124,8 @@ def test_where_copies_may_be(kept: Kept) -> None:
         assert tx.samples_of(kept.manifest) == [5, 6]
         assert tx.is_named(kept.manifest)
         assert tx.is_needed(kept.pack)
+        action = tx.add_action("transfer", account_id=1, image_id=kept.image, region="ams3")
+        tx.hold_manifest(action.id, kept.manifest)
         replica = tx.replica(kept.image, "nyc3")
         assert replica is not None
         tx.remove_replica(replica.id)

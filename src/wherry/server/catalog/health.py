@@ -74,7 +74,10 @@ class HealthReader(Asker):
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
     def is_needed(self, object_id: int) -> bool:
-        """Whether an image or a Droplet leads to an object that is live."""
+        """Whether an image or a Droplet leads to an object that is live: then it must be there.
+
+        What an action holds is needed, too; but that may not have come yet.
+        """
         return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", _needed())
 
     def is_named(self, manifest_id: int) -> bool:

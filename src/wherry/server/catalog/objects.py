@@ -57,10 +57,6 @@ class ObjectReader(Asker):
         query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
 
-    def is_needed(self, object_id: int) -> bool:
-        """Whether anybody needs an object."""
-        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", ~unheld())
-
     def stale_holders(self) -> list[int]:
         """Actions that have ended and still hold objects: there should be none."""
         ended = select(t.holds.c.action_id).join(t.actions).where(t.actions.c.status != "in-progress").distinct()
