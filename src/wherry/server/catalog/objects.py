@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal_column, or_, select, union_all, update
 
-from wherry.errors import BlockMissing
+from wherry.errors import BlockMissing, StoreUnavailable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
@@ -116,11 +116,16 @@ class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
     def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
-        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
+        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False.
+
+        Raises StoreUnavailable, which passes, if one of this name is condemned: what is put now would be removed.
+        """
         named = (t.objects.c.region == region, t.objects.c.key == key)
-        object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
-        if object_id is not None:
-            self._hold(action_id, [object_id])
+        there = self.connection.execute(select(t.objects.c.id, t.objects.c.state).where(*named)).first()
+        if there is not None and there.state != "live":
+            raise StoreUnavailable(f"{key} in {region} is about to be removed, and can be written after that.")
+        if there is not None:
+            self._hold(action_id, [there.id])
             return False
         object_id = self._insert(
             t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id, number=number
