@@ -116,11 +116,14 @@ class HealthReader(Asker):
 
         Costs as much as there is damaged.
         """
-        query = _manifests().where(t.objects.c.region == region, *_ailing())
+        query = _manifests().where(t.objects.c.region == region, *_ailing(select(t.lost.c.manifest_id)))
         return [ManifestRecord(*row) for row in self.connection.execute(query.order_by(t.objects.c.id))]
 
     def regions_to_heal(self) -> list[str]:
-        """The regions in which something damaged is needed that no heal has looked at or is about to look at."""
+        """The regions in which something damaged is needed that no heal has looked at or is about to look at.
+
+        Costs as much as there is damaged, whatever is lost: it is asked every second.
+        """
         a = t.actions.c
         healing = exists().where(a.status == "in-progress", a.type == "heal", a.region == t.objects.c.region)
         given_up = exists().where(t.lost.c.manifest_id == t.objects.c.id)
@@ -239,12 +242,11 @@ class HealthWriter(Changer, HealthReader):
         self._insert_all(t.holds, rows)
 
 
-def _ailing() -> tuple[ColumnElement[bool], ...]:
-    """A manifest that is named, and that needs something damaged or lacks blocks."""
+def _ailing(*others: Select[Any]) -> tuple[ColumnElement[bool], ...]:
+    """A manifest that is named, and that needs something damaged or is one of these others."""
     damaged = select(t.damages.c.object_id)
     through = select(t.refs.c.manifest_id).join(t.damages, t.damages.c.object_id == t.refs.c.object_id)
-    found = union(damaged, through, select(t.lost.c.manifest_id))
-    return t.objects.c.id.in_(found), t.objects.c.kind == "manifest", _named(t.objects.c.id)
+    return t.objects.c.id.in_(union(damaged, through, *others)), t.objects.c.kind == "manifest", _named(t.objects.c.id)
 
 
 def _named(manifest_id: Any) -> ColumnElement[bool]:
