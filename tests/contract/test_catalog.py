@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import create_engine, text
 
-from wherry.errors import BlockMissing, NotFound, Unavailable, Unprocessable
+from wherry.errors import BlockMissing, NotFound, StoreUnavailable, Unavailable, Unprocessable
 from wherry.models import ActionError, Progress
 from wherry.server.catalog import Catalog, Writer, open_sqlite
 
@@ -148,6 +148,20 @@ def test_what_nobody_holds_is_garbage_and_nothing_else(catalog: Catalog) -> None
         assert {one.kind for one in condemned} == {"pack", "manifest"}
         tx.forget_objects([one.id for one in condemned])
         assert tx.garbage() == []
+
+
+def test_what_is_condemned_can_not_be_added_until_it_is_gone(catalog: Catalog) -> None:
+    """An object that is about to be removed is held by nobody, also not by who writes it anew."""
+    with catalog.begin() as tx:
+        action = tx.add_action("transfer", account_id=1, image_id=add_image(tx), region="ams3")
+        assert tx.add_object("ams3", "pack", "packs/x", 10, action_id=action.id, number=0)
+        tx.drop_holds(action.id)
+        assert tx.condemn(tx.loose(None, 100)) == 1
+        with pytest.raises(StoreUnavailable, match="about to be removed"):
+            tx.add_object("ams3", "pack", "packs/x", 10, action_id=action.id, number=0)
+        assert tx.held(action.id, "ams3") == []
+        tx.forget_objects([one.id for one in tx.condemned(100)])
+        assert tx.add_object("ams3", "pack", "packs/x", 10, action_id=action.id, number=0)
 
 
 def test_a_replica_needs_objects_that_its_action_holds(catalog: Catalog) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.test_catalog import add_image, add_replica
+from tests.contract.test_collect_cost import counting
 
 from wherry.server.catalog import Catalog, micros
 
@@ -104,6 +105,19 @@ def test_what_is_damaged_is_found_by_what_needs_it(kept: Kept) -> None:
         assert len(reader.similar("ams3", [5, 6], 1, 8)) == 1
 
 
+def test_what_is_lost_costs_nothing_when_nobody_can_heal_it(kept: Kept) -> None:
+    """Looking for what is to be healed takes as many steps with a thousand lost blocks as with one."""
+    kept.damage(kept.pack)
+    steps = []
+    for most in (1, 1000):
+        with kept.catalog.begin() as tx:
+            tx.set_lost(kept.manifest, range(most))
+        with counting(kept.catalog) as count, kept.catalog.read() as reader:
+            assert reader.regions_to_heal() == []
+        steps.append(count.steps)
+    assert steps[1] <= steps[0] + 5
+
+
 def test_a_check_that_finds_less_forgets_the_rest(kept: Kept) -> None:
     """What is found again keeps its time; with nothing left the object is in quarantine no longer."""
     with kept.catalog.begin() as tx:
@@ -124,6 +138,8 @@ def test_where_copies_may_be(kept: Kept) -> None:
         assert tx.samples_of(kept.manifest) == [5, 6]
         assert tx.is_named(kept.manifest)
         assert tx.is_needed(kept.pack)
+        action = tx.add_action("transfer", account_id=1, image_id=kept.image, region="ams3")
+        tx.hold_manifest(action.id, kept.manifest)
         replica = tx.replica(kept.image, "nyc3")
         assert replica is not None
         tx.remove_replica(replica.id)

@@ -11,6 +11,7 @@ import pytest
 from tests.fault.rooms import MIB, Rooms, Site
 
 from wherry.models import CompactPlan
+from wherry.server.actions.compact import Compact
 from wherry.server.check import check
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.testing.faults import Slow
@@ -134,6 +135,31 @@ def test_it_begins_by_itself_once_a_day(fast_folder: Path) -> None:
             assert rooms.findings() == []
         assert begun == ([True, False, True] if budget else [False] * 3)
         rooms.catalog.close()
+
+
+def test_a_pack_that_is_thinned_while_a_compact_runs_is_looked_at_again(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was needed well enough when the compact chose, and its image is deleted and collected before that ends."""
+    rooms = build()
+    large, most = rooms.import_disk(LARGE), rooms.import_disk(LARGE[: 5 * MIB])
+    small = rooms.import_disk(NOISE[2])
+    rooms.actions.delete(1, large)
+    rooms.engine.run()
+    end_batch = Compact._end_batch
+
+    def end_late(*arguments: object) -> None:
+        monkeypatch.undo()
+        rooms.actions.delete(1, most)
+        rooms.engine.run()
+        end_batch(*arguments)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(Compact, "_end_batch", end_late)
+    assert rooms.ended(rooms.actions.compact()).status == "completed"
+    assert rooms.ended(rooms.actions.compact()).status == "completed"
+    assert rooms.read(small, "nyc3") == NOISE[2]
+    assert rooms.findings() == []
+    assert bytes_in(rooms) < MIB + 4000
 
 
 # --------------------------------------------------------------------------------------------------- what takes long

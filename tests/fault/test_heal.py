@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
-from tests.fault.rooms import MIB, Rooms, Site
+from tests.fault.rooms import MIB, SLUGS, Rooms, Site
 
-from wherry.errors import StoreUnavailable
+from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.heal import Heal
-from wherry.server.storage import Store
+from wherry.server.catalog import micros
+from wherry.server.storage import Keyring, Sealed, Store
 from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.storage.backends.sealed import SEGMENT, SUFFIX
+from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import RECORD_SIZE
 from wherry.testing.faults import Wrapped
 
@@ -31,12 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wherry.server.catalog.records import HealthRecord, ObjectRecord
+    from wherry.server.catalog.records import HealthRecord, ManifestRecord, ObjectRecord
     from wherry.server.storage import Entry, Manifest
+    from wherry.server.storage.backends import Backend
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOME, AWAY = "nyc3", "ams3"
+KEYS = Keyring((Key("now", b"\x01" * 32),))
 
 _chance = random.Random(17)
 _NOISE = [_chance.randbytes(MIB) for _ in range(4)]
@@ -58,8 +63,7 @@ class Scene:
     def objects(self, region: str) -> dict[str, bytes]:
         """What a region has stored, to be changed at will."""
         backend = self.rooms.regions.store(region).backend
-        assert isinstance(backend, MemoryBackend)
-        return backend.objects
+        return memory_of(backend).objects
 
     def flip(self, region: str, key: str, at: int, bit: int = 0) -> None:
         """Flip one bit of an object."""
@@ -120,10 +124,28 @@ class Scene:
         assert self.rooms.holds() == 0
 
 
+def memory_of(backend: Backend) -> MemoryBackend:
+    """Where the bytes of a backend lie, sealed or not."""
+    inner = backend._inner if isinstance(backend, Sealed) else backend
+    assert isinstance(inner, MemoryBackend)
+    return inner
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
     """A site to copy."""
-    site = Site(tmp_path_factory.mktemp("prepared"))
+    return prepare(Site(tmp_path_factory.mktemp("prepared")))
+
+
+@pytest.fixture(scope="module")
+def prepared_sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
+    """A site to copy whose regions are encrypted."""
+    backends = {slug: Sealed(MemoryBackend(), KEYS) for slug in SLUGS}
+    return prepare(Site(tmp_path_factory.mktemp("prepared-sealed"), backends))
+
+
+def prepare(site: Site) -> tuple[Site, Scene]:
+    """Put what all tests begin with into a site."""
     rooms = site.open()
     first, second = rooms.import_disk(FIRST), rooms.import_disk(SECOND)
     for image in (first, second):
@@ -137,17 +159,28 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, Scene]:
 @pytest.fixture
 def stage(prepared: tuple[Site, Scene], fast_folder: Path) -> Iterator[Callable[..., Scene]]:
     """Opens copies of the prepared site."""
+    yield from stage_of(prepared, fast_folder)
+
+
+@pytest.fixture
+def sealed_stage(prepared_sealed: tuple[Site, Scene], fast_folder: Path) -> Iterator[Callable[..., Scene]]:
+    """Opens copies of the prepared site whose regions are encrypted."""
+    yield from stage_of(prepared_sealed, fast_folder)
+
+
+def stage_of(prepared: tuple[Site, Scene], fast_folder: Path) -> Iterator[Callable[..., Scene]]:
+    """Opens copies of a site, and closes them."""
     site, scene = prepared
     opened: list[Rooms] = []
 
     def open_copy(scrub_days: float = 0.0) -> Scene:
         folder = fast_folder / str(len(opened))
         shutil.copytree(site.folder, folder)
-        backends = {}
+        backends: dict[str, Backend] = {}
         for slug, backend in site.backends.items():
-            assert isinstance(backend, MemoryBackend)
-            backends[slug] = copy = MemoryBackend()
-            copy.objects.update(backend.objects)
+            copy = MemoryBackend()
+            copy.objects.update(memory_of(backend).objects)
+            backends[slug] = Sealed(copy, KEYS) if isinstance(backend, Sealed) else copy
         opened.append(Site(folder, backends).open(scrub_days=scrub_days))
         return replace(scene, rooms=opened[-1])
 
@@ -208,6 +241,29 @@ def test_any_bit_that_flips_is_found_and_healed(stage: Callable[..., Scene], reg
     assert len(tried) >= 4
     for key, at in tried:
         assert_found_and_healed(stage(), region, key, at)
+
+
+def sealed_positions(size: int) -> list[int]:
+    """A byte of every class in a sealed object: of segments and their tags, and each field of the footer."""
+    footer = size - 144
+    segments = range(0, footer, SEGMENT + 16)
+    found = [at for start in segments for at in (start, min(start + SEGMENT, footer - 1))]
+    return [*found, footer - 1, *(footer + at for at in (0, 4, 8, 16, 47, 48, 64, 96, 112, 143))]
+
+
+@pytest.mark.parametrize("kind", ["pack", "manifest"])
+def test_any_bit_of_a_sealed_object_that_flips_is_found_and_healed(
+    sealed_stage: Callable[..., Scene], kind: str
+) -> None:
+    """A bad tag hides the whole segment, also where that is a manifest or a pack's index."""
+    chance = random.Random(4)
+    scene = sealed_stage()
+    for one in scene.needed(HOME):
+        if one.kind == kind:
+            key = one.key + SUFFIX
+            every = sealed_positions(len(scene.objects(HOME)[key]))
+            for at in every if EVERY else {every[-11], *chance.sample(every, 1)}:  # the first is of its last tag
+                assert_found_and_healed(sealed_stage(), HOME, key, at)
 
 
 def test_many_bits_are_healed_at_once(scene: Scene) -> None:
@@ -410,6 +466,82 @@ def test_a_block_is_not_lost_while_a_region_is_away(scene: Scene) -> None:
     scene.assert_whole()
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable, KeyMissing])
+def test_an_object_that_can_not_be_read_does_not_keep_others_from_being_checked(
+    scene: Scene, error: type[StorageError]
+) -> None:
+    """It counts as not checked, and is no damage; the others are, and the scrub ends with what it met."""
+    store = scene.rooms.regions.store(HOME)
+    there, first = store.backend, scene.needed(HOME)[0]
+    store.backend = Unread(there, first.key, error)
+    ended = scene.rooms.ended(scene.rooms.actions.scrub(1, HOME))
+    store.backend = there
+    assert ended.error is not None
+    assert "One object could not be read" in ended.error.message
+    assert not ended.error.retryable
+    with scene.rooms.catalog.read() as reader:
+        unchecked = reader.to_check(HOME, micros(ended.started_at), 100)
+    assert [one.id for one in unchecked] == [first.id]
+    assert scene.kinds("heal") == []
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
+def test_a_scrub_gives_up_on_a_region_that_does_not_answer(scene: Scene) -> None:
+    """After a few objects, and with the store's own word."""
+    store = scene.rooms.regions.store(HOME)
+    there, store.backend = store.backend, Away(store.backend)
+    ended = scene.rooms.ended(scene.rooms.actions.scrub(1, HOME))
+    store.backend = there
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.retryable) == ("store_unavailable", True)
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, KeyMissing, StoreRefused])
+def test_an_error_of_another_region_keeps_nothing_from_being_healed(scene: Scene, error: type[StorageError]) -> None:
+    """A copy in a third region is as good."""
+    assert scene.rooms.transfer(scene.first, "sgp1").status == "completed"
+    away = scene.rooms.regions.store(AWAY)
+    there, away.backend = away.backend, Unread(away.backend, scene.place(scene.first, 0, AWAY)[0], error)
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    away.backend = there
+    scene.assert_whole()
+
+
+def test_a_region_that_is_not_served_is_not_waited_for(scene: Scene) -> None:
+    """Its replicas are no copies here: what has no other one is lost, and the heal completes."""
+    stores = scene.rooms.regions.stores
+    scene.rooms.regions.stores = {slug: store for slug, store in stores.items() if slug != AWAY}
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    (damaged,) = [one for one in scene.health(scene.first).damaged if one.region == HOME]
+    assert damaged.count > 0
+    scene.rooms.regions.stores = stores
+    assert scene.rooms.ended(scene.rooms.actions.verify(1, scene.first)).status == "completed"
+    scene.scrub(HOME)
+    scene.assert_whole()
+
+
+class Unread(Wrapped):
+    """A store that can't read one object."""
+
+    def __init__(self, inner: Backend, key: str, error: type[StorageError]) -> None:
+        super().__init__(inner)
+        self._key = key
+        self._error = error
+
+    def read(self, key: str, offset: int, into: memoryview) -> None:
+        """Fill a buffer, unless it is that object."""
+        if key == self._key:
+            raise self._error(f"{key} can't be read")
+        super().read(key, offset, into)
+
+
 class Away(Wrapped):
     """A store that does not answer."""
 
@@ -428,6 +560,59 @@ def test_an_image_that_is_deleted_while_it_is_checked_is_no_damage(scene: Scene)
     scene.rooms.engine.run_last_first()
     assert scene.rooms.action(action.id).status == "completed"
     assert scene.kinds("heal") == []
+
+
+def test_what_keeps_one_image_from_being_healed_does_not_keep_the_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are healed, and the heal ends with what it met."""
+    image = scene.rooms.import_disk(ALONE)
+    assert scene.rooms.transfer(image, AWAY).status == "completed"
+    with scene.rooms.catalog.read() as reader:
+        replica = reader.replica(scene.first, HOME)
+    assert replica is not None
+    mend = Heal._mend
+
+    def mend_some(self: Heal, work: object, one: ManifestRecord) -> None:
+        if one.id == replica.manifest_id:
+            raise StoreRefused("not this one")
+        mend(self, work, one)  # type: ignore[arg-type]  # as it came
+
+    scene.spoil(scene.first, 0)
+    scene.spoil(image, 0)
+    monkeypatch.setattr(Heal, "_mend", mend_some)
+    scene.scrub(HOME)
+    monkeypatch.undo()
+    assert scene.kinds("heal") == ["errored"]
+    assert scene.health(scene.first).damaged != ()
+    assert scene.health(image).damaged == ()
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_an_image_without_a_copy_that_is_deleted_while_it_is_healed_can_be_collected(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, is_forgotten: bool
+) -> None:
+    """Its manifest is condemned, or gone, by the time the heal says what is lost of it."""
+    image = scene.rooms.import_disk(_NOISE[3])
+    say_lost = Heal._say_lost
+
+    def say_late(*arguments: object) -> None:
+        scene.rooms.actions.delete(1, image)
+        with scene.rooms.catalog.begin() as tx:
+            while loose := tx.loose(None, 100):
+                tx.condemn(loose)
+            if is_forgotten:
+                tx.forget_objects([one.id for one in tx.condemned(100)])
+        say_lost(*arguments)  # type: ignore[arg-type]  # as they came
+
+    key, _ = scene.place(image, 0)
+    scene.objects(HOME)[key] = bytes(len(scene.objects(HOME)[key]))
+    monkeypatch.setattr(Heal, "_say_lost", say_late)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    assert scene.rooms.ended(scene.rooms.actions.collect()).status == "completed"
+    with scene.rooms.catalog.read() as reader:
+        assert (reader.condemned(100), reader.losses()) == ([], {})
 
 
 def test_a_row_whose_object_never_came_is_no_damage(scene: Scene) -> None:
@@ -488,6 +673,16 @@ def assert_checked_since(scene: Scene, moment: datetime) -> None:
         checked_at = scene.health(image).checked_at
         assert checked_at is not None
         assert checked_at >= moment
+
+
+def test_a_scrub_that_is_asked_for_checks_all_after_the_clock_was_set_back(scene: Scene) -> None:
+    """Also what was checked at a time that has not come yet."""
+    scene.scrub(HOME)
+    scene.rooms.actions.scheduler.set_clock(scene.rooms.clock() - timedelta(minutes=90))
+    scene.spoil(scene.first, 0)
+    scene.scrub(HOME)
+    assert scene.kinds("heal") == ["completed"]
+    scene.assert_whole()
 
 
 def test_a_scrub_is_never_begun_where_that_is_not_wanted(scene: Scene) -> None:

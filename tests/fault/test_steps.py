@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from wherry.server.actions.held import ActionHolder
 from wherry.server.storage import plan_copy
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
-from wherry.testing.faults import Flaky, Full, Torn
+from wherry.testing.faults import Flaky, Full, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +68,79 @@ def test_a_transfer_whose_step_fails_leaves_nothing(build: Build, disk: bytes, s
         assert rooms.objects("ams3") == before
         assert rooms.transfer(image_id).status == "completed"
     assert rooms.read(image_id, "ams3") == disk
+    assert rooms.findings() == []
+
+
+class NoDelete(Wrapped):
+    """A store that removes nothing while it is away."""
+
+    is_away = True
+
+    def _before(self, call: str) -> None:
+        if self.is_away and call == "delete":
+            raise StoreUnavailable("the region is away")
+
+
+def test_a_region_that_is_away_keeps_no_other_from_being_collected(build: Build, disk: bytes) -> None:
+    """The collect errors, the other regions have nothing left, and the scheduler tries again after ten minutes."""
+    away = NoDelete(MemoryBackend())
+    rooms = build(ams3=away)
+    image_id = rooms.import_disk(disk)
+    assert rooms.transfer(image_id).status == "completed"
+    rooms.actions.delete(1, image_id)
+    rooms.engine.run()
+    assert rooms.objects("nyc3") == set()
+    assert rooms.objects("ams3") != set()
+    away.is_away = False
+    rooms.actions.scheduler.tick()
+    rooms.engine.run()
+    assert rooms.objects("ams3") != set()
+    rooms.actions.scheduler.set_clock(rooms.clock() + timedelta(minutes=11))
+    rooms.engine.run()
+    assert rooms.objects("ams3") == set()
+    rooms.actions.scheduler.tick()
+    assert rooms.running() == []
+    assert rooms.findings() == []
+
+
+def test_what_is_loose_is_collected_by_itself(build: Build, disk: bytes) -> None:
+    """Also where whoever let go of it begins no collect, as an export does."""
+    rooms = build()
+    image_id = rooms.import_disk(disk)
+    with rooms.catalog.begin() as tx:
+        replica = tx.replica(image_id, "nyc3")
+        assert replica is not None
+        read = tx.begin_read(replica.manifest_id, None)
+    rooms.actions.delete(1, image_id)
+    rooms.engine.run()
+    assert rooms.objects("nyc3") != set()
+    with rooms.catalog.begin() as tx:
+        tx.end_read(read)
+    rooms.actions.scheduler.tick()
+    rooms.engine.run()
+    assert rooms.objects("nyc3") == set()
+    rooms.actions.scheduler.tick()
+    assert rooms.running() == []
+
+
+def test_a_region_that_is_not_served_keeps_its_condemned_objects(build: Build, disk: bytes) -> None:
+    """A process that does not serve it leaves the rows to one that does, and begins no collect for them each second."""
+    rooms = build()
+    image_id = rooms.import_disk(disk)
+    assert rooms.transfer(image_id).status == "completed"
+    stores = rooms.regions.stores
+    rooms.regions.stores = {slug: store for slug, store in stores.items() if slug != "ams3"}
+    rooms.actions.delete(1, image_id)
+    rooms.engine.run()
+    assert rooms.objects("nyc3") == set()
+    with rooms.catalog.read() as reader:
+        assert {one.region for one in reader.condemned(100)} == {"ams3"}
+    rooms.actions.scheduler.tick()
+    assert rooms.running() == []
+    rooms.regions.stores = stores
+    rooms.actions.scheduler.set_clock(rooms.clock() + timedelta(minutes=11))
+    rooms.engine.run()
+    assert rooms.objects("ams3") == set()
     assert rooms.findings() == []
 
 

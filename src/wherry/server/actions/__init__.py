@@ -145,6 +145,7 @@ class Actions:
             sweep=self._sweep,
             scrub=self._scrub,
             heal=self._heal,
+            collect=self._collect,
         )
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,

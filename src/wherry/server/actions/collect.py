@@ -4,27 +4,39 @@ First, in one transaction, objects that nobody holds are condemned: from then on
 be was written down when their last need went, and is asked again of each of them in that transaction. Then they leave
 the stores, then their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
 period and no listing of a store has a say in it.
+
+What can't be removed, since its region does not answer or is not served by this process, stays condemned and is tried
+again later; it keeps nothing else from being removed.
 """
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
-from wherry.errors import Unprocessable
+from wherry.errors import StorageError, Unprocessable
 from wherry.models import CollectPlan
 from wherry.server import metrics
 from wherry.server.actions.progress import ProgressMeter, finished
+from wherry.server.catalog import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+    from datetime import datetime
 
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ObjectRecord
 
+log = logging.getLogger("wherry.collect")
+
 _BATCH = 200
 _THREADS = 4  # a store may take its time for each delete
+_AGAIN = timedelta(minutes=10)  # when what could not be removed is tried again
+_TRIED = "collect_tried"
 
 
 class Collect:
@@ -57,8 +69,20 @@ class Collect:
         self._check(region)
         return [CollectPlan(region=one.region, objects=one.objects, bytes=one.bytes) for one in reader.garbage(region)]
 
-    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
+    def is_due(self, reader: Reader, moment: datetime) -> bool:
+        """Whether there is something to remove, nobody is at it, and it was not in vain only just now."""
+        if not reader.is_collectable(self._regions.stores) or reader.running(kind="collect"):
+            return False
+        return abs(micros(moment) - (reader.fact(_TRIED) or 0)) >= _AGAIN / timedelta(microseconds=1)
+
+    def begin_due(self, tx: Writer) -> None:
+        """Begin to collect by itself, if that is due."""
+        if self.is_due(tx, tx.moment):
+            self.accept(tx)
+
+    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:  # noqa: ARG002  a kind's door
         """Nothing is to be undone: the next round goes on where this one stopped."""
+        tx.set_fact(_TRIED, micros(tx.moment))
 
     def _check(self, region: str | None) -> None:
         if region is not None and region not in self._regions.by_slug:
@@ -66,39 +90,55 @@ class Collect:
 
     def _remove(self, action: ActionRecord) -> None:
         meter = ProgressMeter(self._catalog, action, "collect")
-        self._remove_condemned(action, meter)  # by one that died
+        away: dict[str, StorageError] = {}
+        self._remove_condemned(action, meter, away)  # by one that died
         while True:
             with self._catalog.begin(by=action) as tx:
                 found = tx.loose(tx.action(action.id).region, limit=_BATCH)
                 tx.condemn(found)
             if found:
-                self._remove_condemned(action, meter)
-            elif self._is_over(action, meter):
+                self._remove_condemned(action, meter, away)
+            elif self._is_over(action, meter, away):
                 return
 
-    def _remove_condemned(self, action: ActionRecord, meter: ProgressMeter) -> None:
-        while condemned := self._condemned():
+    def _remove_condemned(self, action: ActionRecord, meter: ProgressMeter, away: dict[str, StorageError]) -> None:
+        """Remove what is condemned, but for what lies in regions that are ``away``, to which more are added."""
+        while condemned := self._condemned(away):
+            removed = []
             with ThreadPoolExecutor(_THREADS, thread_name_prefix="collect") as pool:
-                for one in pool.map(self._delete, condemned):
-                    meter.advance(freed_bytes=one.bytes)
-                    metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
+                for one, is_removed in zip(condemned, pool.map(partial(self._delete, away), condemned), strict=True):
+                    if is_removed:
+                        removed.append(one.id)
+                        meter.advance(freed_bytes=one.bytes)
+                        metrics.freed(one.region, "collect", objects=1, size_bytes=one.bytes)
             with self._catalog.begin(by=action) as tx:
-                tx.forget_objects([one.id for one in condemned])
+                tx.forget_objects(removed)
 
-    def _delete(self, one: ObjectRecord) -> ObjectRecord:
-        if one.region in self._regions.stores:  # a region that is no longer served keeps what it has
+    def _delete(self, away: dict[str, StorageError], one: ObjectRecord) -> bool:
+        if one.region in away:
+            return False
+        try:
             self._regions.store(one.region).remove(one.key)
-        return one
+        except StorageError as error:
+            log.warning("collect.away region=%s key=%s %s", one.region, one.key, error.message)
+            away.setdefault(one.region, error)
+            return False
+        return True
 
-    def _condemned(self) -> list[ObjectRecord]:
+    def _condemned(self, away: Collection[str]) -> list[ObjectRecord]:
+        """What to remove next. What lies in regions that are not served here waits for a process that serves them."""
         with self._catalog.read() as reader:
-            return reader.condemned(_BATCH)
+            return reader.condemned(_BATCH, self._regions.stores.keys() - away)
 
-    def _is_over(self, action: ActionRecord, meter: ProgressMeter) -> bool:
-        """End the action, unless it was asked meanwhile to look once more."""
+    def _is_over(self, action: ActionRecord, meter: ProgressMeter, away: dict[str, StorageError]) -> bool:
+        """End the action, unless it was asked meanwhile to look once more. Raises what kept it from removing all."""
         with self._catalog.begin(by=action) as tx:
             if tx.heed_again(action.id):
                 return False
+            if away:
+                raise next(iter(away.values()))
+            if tx.is_collectable():  # what another process has to remove
+                tx.set_fact(_TRIED, micros(tx.moment))
             tx.set_progress(action.id, finished(meter.progress))
             tx.end_action(action.id)
             return True

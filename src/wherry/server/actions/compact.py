@@ -46,7 +46,11 @@ _BEGUN = "compact_begun_s"
 
 @dataclass
 class _Batch:
-    """Packs that are rewritten together, by their keys, and who needs them. ``after`` is the last pack looked at."""
+    """Packs that are rewritten together, by their keys, and who needs them. ``after`` is the last pack looked at.
+
+    ``well_needed`` are the packs of which that is clear without reading a manifest; ``measured`` those of which it
+    turned out, and who needed them when that was asked.
+    """
 
     region: str
     after: int = 0
@@ -54,6 +58,7 @@ class _Batch:
     manifests: dict[int, ManifestRecord] = field(default_factory=dict)
     needed_by: dict[str, set[int]] = field(default_factory=dict)
     well_needed: list[int] = field(default_factory=list)
+    measured: dict[int, set[int]] = field(default_factory=dict)
     is_last: bool = False
 
     def leave_out(self, key: str) -> None:
@@ -166,6 +171,7 @@ class Compact:
                 batch = self._choose(tx, batch, left)
                 for manifest_id in batch.manifests:
                     tx.hold_manifest(action.id, manifest_id)
+                tx.is_well_needed(batch.well_needed)  # now: nobody holds those, so they may be thinned again meanwhile
             self._rewrite(action, batch, self._measure(batch), meter)
             self._end_batch(action, batch, meter)
 
@@ -204,7 +210,7 @@ class Compact:
             for key in [key for key in batch.packs if one.id in batch.needed_by[key]]:
                 live[key] |= live_places([manifest], key)
                 if 2 * _size(live[key]) >= batch.packs[key].bytes:
-                    batch.well_needed.append(batch.packs[key].id)
+                    batch.measured[batch.packs[key].id] = batch.needed_by[key]
                     batch.leave_out(key)
         return {key: dict(sorted(live[key].items())) for key in batch.packs}
 
@@ -279,7 +285,8 @@ class Compact:
         with self._catalog.begin(by=action) as tx:
             written = sum(one.bytes for one in tx.held(action.id, batch.region) if one.action_id == action.id)
             tx.drop_holds(action.id)
-            tx.is_well_needed(batch.well_needed)
+            still = [pack for pack, by in batch.measured.items() if by <= {one.id for one in tx.needing(pack)}]
+            tx.is_well_needed(still)
             freed = tx.forget_unneeded([one.id for one in batch.packs.values()])
         metrics.compacted(batch.region, written)
         meter.advance(freed_bytes=max(0, freed - written))

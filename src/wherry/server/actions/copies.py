@@ -5,7 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError, StoreUnavailable
+from wherry.errors import (
+    BlockMissing,
+    KeyMissing,
+    ManifestCorrupt,
+    ManifestMissing,
+    StorageError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from wherry.server import metrics
 from wherry.server.actions.inspector import ITSELF
 from wherry.server.storage import sample_number
@@ -20,13 +28,15 @@ if TYPE_CHECKING:
     from wherry.server.storage import Entry, Manifest, Store
 
 _LIKEST = 8  # how many other images are looked into in each region
+_AWAY = (StoreUnavailable, KeyMissing, StoreRefused)  # says nothing of what is there
 
 
 class Copies:
     """Where the blocks of one image may be found again: its own replicas, then what is like it, the likest first.
 
     Looks at images that the accounts may see: nobody's bytes come to be another's by way of a repair. ``was_away`` says
-    whether a region did not answer: what was not found then may well be there.
+    whether a region did not answer, or could not be read: what was not found then may well be there. Regions that are
+    not served by this process are not looked into.
     """
 
     def __init__(
@@ -72,7 +82,8 @@ class Copies:
         seen = set()
         for found in self._candidates(digest):
             for one in found:
-                if one.id not in seen and (manifest := self._load(one)) is not None:
+                is_served = one.region in self._regions.stores
+                if is_served and one.id not in seen and (manifest := self._load(one)) is not None:
                     yield one, manifest
                 seen.add(one.id)
 
@@ -97,7 +108,7 @@ class Copies:
         if one.id not in self._manifests:
             try:
                 self._manifests[one.id] = self._regions.store(one.region).read_manifest(one.key)
-            except StoreUnavailable:
+            except _AWAY:
                 self.was_away = True
                 return None
             except StorageError:
@@ -107,10 +118,8 @@ class Copies:
     def _read(self, store: Store, key: str, entry: Entry) -> tuple[Entry, bytes] | None:
         try:
             return entry, store.read_stored(key, entry)
-        except (BlockCorrupt, BlockMissing):
-            return None
-        except StoreUnavailable:
-            self.was_away = True
+        except StorageError as error:
+            self.was_away |= isinstance(error, _AWAY)
             return None
 
 

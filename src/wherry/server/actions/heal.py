@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StoreUnavailable
+from wherry.errors import (
+    BlockCorrupt,
+    BlockMissing,
+    ManifestCorrupt,
+    ManifestMissing,
+    StorageError,
+    StoreUnavailable,
+)
 from wherry.server import metrics
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.held import ActionHolder
@@ -47,6 +54,7 @@ class _Work:
     own: dict[bytes, Located] = field(default_factory=dict)
     next_number: int = 0
     is_incomplete: bool = False
+    error: StorageError | None = None
 
 
 class Heal:
@@ -97,10 +105,19 @@ class Heal:
             had = -1
             while had < len(work.own):  # what was saved for one may be what another one lacked
                 had = len(work.own)
-                for one in self._ailing(work):
-                    self._mend(work, one)
+                self._mend_all(work)
             if self._is_over(work):
                 return
+
+    def _mend_all(self, work: _Work) -> None:
+        """Mend one after another; what keeps one of them from it is raised when the others are mended."""
+        work.error = None
+        for one in self._ailing(work):
+            try:
+                self._mend(work, one)
+            except StorageError as error:
+                log.warning("heal.failed region=%s key=%s %s", work.region, one.key, error.message)
+                work.error = work.error or error
 
     def _ailing(self, work: _Work) -> list[ManifestRecord]:
         with self._catalog.read() as reader:
@@ -128,10 +145,12 @@ class Heal:
             if tx.heed_again(work.action.id):
                 work.is_incomplete = False
                 return False
-            if not work.is_incomplete:
+            if not work.is_incomplete and work.error is None:
                 self._note_tried(tx, work.action)
                 end(tx, work.action)
                 return True
+        if work.error is not None:
+            raise work.error
         raise StoreUnavailable("A region that may have good copies of what is damaged does not answer.")
 
     def _note_tried(self, tx: Writer, action: ActionRecord) -> None:
@@ -230,7 +249,8 @@ class Heal:
     def _say_lost(self, work: _Work, one: ManifestRecord, lost: list[int], copies: Copies) -> None:
         if not copies.was_away:
             with self._catalog.begin(by=work.action) as tx:
-                tx.set_lost(one.id, lost)
+                if tx.is_named(one.id):  # one that was let go of meanwhile is being removed, and nothing may lead to it
+                    tx.set_lost(one.id, lost)
 
     def _give_up(self, work: _Work, one: ManifestRecord, copies: Copies) -> None:
         """Nothing tells what the disk is made of."""

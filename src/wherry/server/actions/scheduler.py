@@ -19,6 +19,7 @@ from wherry.errors import NotFound, Unavailable, Unprocessable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.server.actions.collect import Collect
     from wherry.server.actions.compact import Compact
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
@@ -48,7 +49,7 @@ class Scheduler:
 
     def __init__(
         self, catalog: Catalog, droplets: Droplets, expire: Expire, compact: Compact, clock: Clock, *, scrub: Scrub,
-        heal: Heal, sweep: Callable[[], None],
+        heal: Heal, collect: Collect, sweep: Callable[[], None],
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._droplets = droplets
@@ -58,6 +59,7 @@ class Scheduler:
         self._sweep = sweep
         self._scrub = scrub
         self._heal = heal
+        self._collect = collect
         self._is_passing = False
         self._turn = threading.Lock()
 
@@ -73,6 +75,7 @@ class Scheduler:
                 due = [one for one in reader.due_for_backup(self._catalog.now()) if one not in busy]
                 is_expiring = bool(reader.expired(self._catalog.now(), limit=1))
                 is_compacting = self._compact.is_due(reader, self._catalog.now())
+                is_collecting = self._collect.is_due(reader, self._catalog.now())
             for droplet_id in due:
                 self._back_up(droplet_id)
             if is_expiring:
@@ -81,6 +84,9 @@ class Scheduler:
             if is_compacting:
                 with self._catalog.begin() as tx:
                     self._compact.begin_due(tx)
+            if is_collecting:
+                with self._catalog.begin() as tx:
+                    self._collect.begin_due(tx)
             self._heal.begin_due()
             if not self._is_passing:
                 self._scrub.begin_due()

@@ -27,16 +27,34 @@ WHOLE_DISK = -1
 class HealthReader(Asker):
     """Questions about health."""
 
-    def to_check(self, region: str, before: int, limit: int) -> list[ObjectRecord]:
+    def to_check(
+        self, region: str, before: int, limit: int, after: tuple[int, int] | None = None
+    ) -> list[ObjectRecord]:
         """Objects that were last checked before a time (in microseconds), the longest ago first.
 
-        What an action in progress is writing is not among them: it may not be there yet.
+        Those ``after`` a place in this queue alone, where one is given. What an action in progress is writing is not
+        among them: it may not be there yet.
         """
         o = t.objects.c
         written = exists().where(t.actions.c.id == o.action_id, t.actions.c.status == "in-progress")
         query = _objects().where(o.region == region, o.state == "live", o.checked_at < before, ~written)
+        if after is not None:
+            at, last = after
+            query = query.where(o.checked_at >= at, or_(o.checked_at > at, o.id > last))
         query = query.order_by(o.checked_at, o.id).limit(limit)
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def newest_check(self, region: str) -> int:
+        """When an object of a region was checked last (in microseconds); 0 is never."""
+        live = (t.objects.c.region == region, t.objects.c.state == "live")
+        return self.connection.scalar(select(func.max(t.objects.c.checked_at)).where(*live)) or 0
+
+    def place_in_queue(self, object_id: int) -> tuple[int, int] | None:
+        """Where an object stands among those that are to be checked, or None if it is not there any more."""
+        row = self.connection.execute(
+            select(t.objects.c.checked_at, t.objects.c.id).where(t.objects.c.id == object_id)
+        ).first()
+        return None if row is None else (row[0], row[1])
 
     def stored_bytes(self, region: str) -> int:
         """How many bytes a region's live objects have."""
@@ -56,7 +74,10 @@ class HealthReader(Asker):
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
     def is_needed(self, object_id: int) -> bool:
-        """Whether an image or a Droplet leads to an object that is live."""
+        """Whether an image or a Droplet leads to an object that is live: then it must be there.
+
+        What an action holds is needed, too; but that may not have come yet.
+        """
         return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", _needed())
 
     def is_named(self, manifest_id: int) -> bool:
@@ -95,11 +116,14 @@ class HealthReader(Asker):
 
         Costs as much as there is damaged.
         """
-        query = _manifests().where(t.objects.c.region == region, *_ailing())
+        query = _manifests().where(t.objects.c.region == region, *_ailing(select(t.lost.c.manifest_id)))
         return [ManifestRecord(*row) for row in self.connection.execute(query.order_by(t.objects.c.id))]
 
     def regions_to_heal(self) -> list[str]:
-        """The regions in which something damaged is needed that no heal has looked at or is about to look at."""
+        """The regions in which something damaged is needed that no heal has looked at or is about to look at.
+
+        Costs as much as there is damaged, whatever is lost: it is asked every second.
+        """
         a = t.actions.c
         healing = exists().where(a.status == "in-progress", a.type == "heal", a.region == t.objects.c.region)
         given_up = exists().where(t.lost.c.manifest_id == t.objects.c.id)
@@ -218,12 +242,11 @@ class HealthWriter(Changer, HealthReader):
         self._insert_all(t.holds, rows)
 
 
-def _ailing() -> tuple[ColumnElement[bool], ...]:
-    """A manifest that is named, and that needs something damaged or lacks blocks."""
+def _ailing(*others: Select[Any]) -> tuple[ColumnElement[bool], ...]:
+    """A manifest that is named, and that needs something damaged or is one of these others."""
     damaged = select(t.damages.c.object_id)
     through = select(t.refs.c.manifest_id).join(t.damages, t.damages.c.object_id == t.refs.c.object_id)
-    found = union(damaged, through, select(t.lost.c.manifest_id))
-    return t.objects.c.id.in_(found), t.objects.c.kind == "manifest", _named(t.objects.c.id)
+    return t.objects.c.id.in_(union(damaged, through, *others)), t.objects.c.kind == "manifest", _named(t.objects.c.id)
 
 
 def _named(manifest_id: Any) -> ColumnElement[bool]:

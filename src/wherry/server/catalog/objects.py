@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal_column, or_, select, union_all, update
 
-from wherry.errors import BlockMissing
+from wherry.errors import BlockMissing, StoreUnavailable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -56,10 +56,6 @@ class ObjectReader(Asker):
         needed = or_(_named(), exists().where(t.refs.c.object_id == t.objects.c.id))
         query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
-
-    def is_needed(self, object_id: int) -> bool:
-        """Whether anybody needs an object."""
-        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", ~unheld())
 
     def stale_holders(self) -> list[int]:
         """Actions that have ended and still hold objects: there should be none."""
@@ -105,21 +101,31 @@ class ObjectReader(Asker):
             query = query.where(t.objects.c.region == region)
         return list(self.connection.scalars(query.order_by(t.loose.c.object_id).limit(limit)))
 
-    def condemned(self, limit: int) -> list[ObjectRecord]:
-        """Objects that are about to be removed, at most ``limit``."""
-        query = _objects().where(t.objects.c.state == "condemned").order_by(t.objects.c.id).limit(limit)
+    def condemned(self, limit: int, regions: Collection[str] | None = None) -> list[ObjectRecord]:
+        """Objects that are about to be removed (in these regions), at most ``limit``."""
+        query = _objects().where(*_condemned(regions)).order_by(t.objects.c.id).limit(limit)
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def is_collectable(self, regions: Collection[str] | None = None) -> bool:
+        """Whether anything is loose, or condemned (in these regions). Costs next to nothing where nothing is."""
+        loose = self.connection.execute(select(t.loose.c.object_id).limit(1)).first()
+        return loose is not None or self._exists(*_condemned(regions))
 
 
 class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
     def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
-        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False."""
+        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False.
+
+        Raises StoreUnavailable, which passes, if one of this name is condemned: what is put now would be removed.
+        """
         named = (t.objects.c.region == region, t.objects.c.key == key)
-        object_id = self.connection.scalar(select(t.objects.c.id).where(*named))
-        if object_id is not None:
-            self._hold(action_id, [object_id])
+        there = self.connection.execute(select(t.objects.c.id, t.objects.c.state).where(*named)).first()
+        if there is not None and there.state != "live":
+            raise StoreUnavailable(f"{key} in {region} is about to be removed, and can be written after that.")
+        if there is not None:
+            self._hold(action_id, [there.id])
             return False
         object_id = self._insert(
             t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id, number=number
@@ -179,8 +185,8 @@ class ObjectWriter(Changer, ObjectReader):
     def forget_objects(self, object_ids: Sequence[int]) -> None:
         """Drop the rows of objects that are no longer in their store."""
         for batch in batches(object_ids):
-            for table in (t.thinned, t.damages):
-                self.connection.execute(delete(table).where(table.c.object_id.in_(batch)))
+            for about in (t.thinned.c.object_id, t.damages.c.object_id, t.lost.c.manifest_id):
+                self.connection.execute(delete(about.table).where(about.in_(batch)))
             self.connection.execute(delete(t.objects).where(t.objects.c.id.in_(batch)))
 
     def add_manifest(
@@ -250,6 +256,11 @@ _HELD = union_all(
     .where(t.holds.c.action_id == bindparam("action"), t.objects.c.region == bindparam("region")),
 )
 """What an action holds in a region: packs and manifests, and the packs that those manifests need."""
+
+
+def _condemned(regions: Collection[str] | None) -> tuple[ColumnElement[bool], ...]:
+    condemned = t.objects.c.state == literal_column("'condemned'")  # in so many words, as the index has it
+    return (condemned,) if regions is None else (condemned, t.objects.c.region.in_(sorted(regions)))
 
 
 def _named() -> ColumnElement[bool]:

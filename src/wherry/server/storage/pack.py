@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
-from wherry.errors import BlockMissing, ManifestCorrupt
+from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.crashpoint import crash_point
 from wherry.server.storage.block import CODECS, Entry
@@ -236,16 +236,24 @@ def read_index(backend: Backend, key: str) -> PackIndex:
         raise BlockMissing(f"{key} is not in its store")
     if size < _FOOTER.size:
         raise ManifestCorrupt(f"{key} has {size} bytes, fewer than a pack's footer")
-    footer = bytearray(_FOOTER.size)
-    backend.read(key, size - _FOOTER.size, memoryview(footer))
+    footer = _read_part(backend, key, size - _FOOTER.size, _FOOTER.size)
     offset, length, digest, magic = _FOOTER.unpack(footer)
     if magic != b"WPCK" or offset + length + _FOOTER.size != size or length > _LARGEST_INDEX:
         raise ManifestCorrupt(f"{key} does not end as a pack of {size} bytes does")
-    data = bytearray(length)
-    backend.read(key, offset, memoryview(data))
+    data = _read_part(backend, key, offset, length)
     if blake3(data).digest() != digest or not _is_named(key, digest):
         raise ManifestCorrupt(f"the index of {key} hashes to {blake3(data).hexdigest()[:12]}, not to the pack's name")
     return _decode_index(key, data, offset)
+
+
+def _read_part(backend: Backend, key: str, offset: int, length: int) -> bytearray:
+    """Read a part of an index, which a backend that checks what it reads may find damaged."""
+    data = bytearray(length)
+    try:
+        backend.read(key, offset, memoryview(data))
+    except BlockCorrupt as error:
+        raise ManifestCorrupt(error.message) from error
+    return data
 
 
 def _decode_index(key: str, data: bytearray, end: int) -> PackIndex:

@@ -153,7 +153,12 @@ class Store:
         if (size := self.backend.size(key)) is None:
             raise ManifestMissing(f"{key} is not in its store")
         data = bytearray(size)
-        self.backend.read(key, 0, memoryview(data))
+        try:
+            self.backend.read(key, 0, memoryview(data))
+        except BlockMissing as error:
+            raise ManifestMissing(error.message) from error
+        except BlockCorrupt as error:
+            raise ManifestCorrupt(error.message) from error
         return decode_manifest(key, data)
 
     def read_index(self, key: str) -> PackIndex:

@@ -45,8 +45,8 @@ class Backend(Protocol):
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on.
 
-        Raises BlockMissing if there is no such object, BlockCorrupt if it ends too early, StoreUnavailable (which may
-        be tried again) if the storage does not answer.
+        Raises BlockMissing if there is no such object, BlockCorrupt if it ends too early or the storage says that it
+        is damaged, StoreUnavailable (which may be tried again) if the storage does not answer.
         """
 
     def size(self, key: str) -> int | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _UNFINISHED = "unfinished"
 _BEHIND = 8  # writes after which written pages are dropped; see LocalUpload.write
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNREADABLE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})  # on reading: a bad sector, or a bad checksum there
 
 
 @contextmanager
@@ -31,6 +32,18 @@ def _storage_errors(what: str) -> Iterator[None]:
     except OSError as error:
         kind = StoreFull if error.errno in _FULL else StoreUnavailable
         raise kind(f"{what}: {error.strerror}") from error
+
+
+@contextmanager
+def _reading_errors(what: str) -> Iterator[None]:
+    """Turn the system's errors on reading an object into the store's: what is there may be damaged."""
+    with _storage_errors(what):
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _UNREADABLE:
+                raise
+            raise BlockCorrupt(f"{what}: {error.strerror}") from error
 
 
 class LocalBackend:
@@ -45,7 +58,7 @@ class LocalBackend:
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on."""
-        with self._open(key) as descriptor, _storage_errors(f"{key} can't be read"):
+        with self._open(key) as descriptor, _reading_errors(f"{key} can't be read"):
             done = 0
             while done < len(into):
                 count = os.preadv(descriptor, [into[done:]], offset + done)
@@ -133,12 +146,11 @@ class LocalBackend:
 
     @contextmanager
     def _open(self, key: str) -> Iterator[int]:
-        try:
-            descriptor = os.open(self._root / key, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise BlockMissing(f"{key} is not in {self._root}") from error
-        except OSError as error:
-            raise StoreUnavailable(f"{key} can't be opened: {error.strerror}") from error
+        with _reading_errors(f"{key} can't be opened"):
+            try:
+                descriptor = os.open(self._root / key, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise BlockMissing(f"{key} is not in {self._root}") from error
         try:
             yield descriptor
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wherry.errors import StoreFull, StoreUnavailable
+from wherry.errors import BlockCorrupt, StoreFull, StoreUnavailable
 from wherry.server.storage import LocalBackend
 
 KEY = "packs/ab/abcd"
@@ -98,6 +98,23 @@ def test_failed_write_is_given_up(
     with pytest.raises(expected, match=os.strerror(code)):
         put(backend, KEY, b"data")
     assert unfinished(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EIO, BlockCorrupt), (errno.EUCLEAN, BlockCorrupt), (errno.EBADMSG, BlockCorrupt),
+     (errno.ENOMEM, StoreUnavailable)],
+)  # fmt: skip
+@pytest.mark.parametrize("call", ["open", "preadv"])
+def test_a_bad_sector_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, expected: type[Exception]
+) -> None:
+    """What the disk or the file system can't read of an object is damaged, and not out of reach for a while."""
+    backend = LocalBackend(tmp_path)
+    put(backend, KEY, b"data")
+    monkeypatch.setattr(os, call, failing(code))
+    with pytest.raises(expected, match=os.strerror(code)):
+        backend.read(KEY, 0, memoryview(bytearray(1)))
 
 
 def test_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
