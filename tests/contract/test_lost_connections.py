@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from tests.contract.conftest import copy_of
 
 from wherry.errors import BadRequest, Unavailable
-from wherry.server.catalog import Catalog, databases, open_postgres
+from wherry.server.catalog import Catalog, databases, open_postgres, schema_of, upgrade_postgres
 from wherry.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ FAULTS: dict[str, Callable[[Catalog, str, TcpProxy], None]] = {
     "the connection breaks": lambda _catalog, _url, proxy: proxy.reset(),
     "no answer comes": lambda _catalog, _url, proxy: proxy.cut(),
 }
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_socket() -> Iterator[None]:
+    """What the driver left open goes here, where that is known, and not amid another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -49,7 +56,6 @@ def catalog(url: str, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> Itera
         tx.add_account("owner", "owner@example.invalid", "owner")
     yield catalog
     catalog.close()
-    gc.collect()
 
 
 def end_sessions(url: str) -> None:
@@ -168,6 +174,7 @@ def test_a_reader_may_rest_between_its_questions(catalog: Catalog) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
+        ("postgresql://", "a part is missing"),
         ("mysql://u@h/d", "begins with postgresql://"),
         ("postgresql://u@h:port/d", "can't be read"),
         ("postgresql://u@h/d?sslmode=prefer", "sslmode is 'prefer'"),
@@ -185,3 +192,12 @@ def test_a_secured_connection_is_not_made_in_clear(url: str) -> None:
     """A server that can't secure it is refused, where that was asked for."""
     with pytest.raises(Unavailable):
         open_postgres(f"{url}?sslmode=require")
+
+
+def test_what_the_database_says_is_told_in_its_own_words(url: str) -> None:
+    """Who sets it up hears of a missing database, and of a server that is not there, in one sentence."""
+    for command in (schema_of, upgrade_postgres):
+        with pytest.raises(Unavailable, match='^The database refuses: database "nowhere" does not exist.$'):
+            command(make_url(url).set(database="nowhere").render_as_string(hide_password=False))
+        with pytest.raises(Unavailable, match="^The database can't be reached: .* Check --database"):
+            command(make_url(url).set(port=1).render_as_string(hide_password=False))

@@ -9,6 +9,7 @@ import click
 
 from wherry.cli.server_options import file_path, in_catalog, located
 from wherry.server.app import (
+    adopt_region,
     back_up,
     check_data,
     open_accounts,
@@ -60,6 +61,18 @@ def check_stores(where: Settings, slugs: tuple[str, ...], *, quick: bool) -> Non
     failed = [report.slug for report in check_regions(where, slugs, quick=quick) if not _told(report)]
     click.echo(f"not fit for use: {', '.join(failed)}" if failed else "all stores keep what they promise")
     sys.exit(1 if failed else 0)
+
+
+@regions.command("adopt")
+@located
+@click.argument("slug")
+def adopt(where: Settings, slug: str) -> None:
+    """Say that a region's store was replaced on purpose; what it lacks is healed from other regions.
+
+    Then scrub the region, so that what is missing is found at once.
+    """
+    adopt_region(where, slug)
+    click.echo(f"the store of {slug} is the one that is there now; check it: wherry scrub --region {slug} --wait")
 
 
 @regions.command("keys")

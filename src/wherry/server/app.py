@@ -36,6 +36,7 @@ from wherry.server.regions_file import open_region, served_regions
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import Store
+from wherry.server.store_ids import adopt_store, check_stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ __all__ = [
     "Rebuilt",
     "Settings",
     "Tls",
+    "adopt_region",
     "back_up",
     "check_data",
     "open_accounts",
@@ -98,6 +100,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         regions = _regions(served)
         clock = Clock()
         catalog = _open_catalog(settings, clock)
+        check_stores(catalog, regions)
         secret = first_token(catalog, settings.bootstrap_token)
         service, health = _assemble(settings, catalog, clock, regions, served)
         if settings.test_mode:
@@ -126,7 +129,9 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     face = take_address(*settings.health) if settings.health else None
     served = served_regions(settings)
     clock = Clock()
-    service, health = _assemble(settings, _open_catalog(settings, clock), clock, _regions(served), served)
+    catalog, regions = _open_catalog(settings, clock), _regions(served)
+    check_stores(catalog, regions)
+    service, health = _assemble(settings, catalog, clock, regions, served)
     service.actions.start(alone=False)
     service.actions.scheduler.start()
     announce()
@@ -207,6 +212,12 @@ def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: F
         closing(open_sqlite(Path(folder) / "catalog.db")) as catalog,
     ):
         yield catalog
+
+
+def adopt_region(settings: Settings, slug: str) -> None:
+    """Let a region's store be the one that is there now. Raises BadRequest for one that is not served."""
+    with _opened(settings) as catalog:
+        adopt_store(catalog, _regions(served_regions(settings)), slug)
 
 
 @contextmanager

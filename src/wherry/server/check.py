@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import StorageError
 from wherry.server.catalog import WHOLE_DISK
+from wherry.server.storage import STORE_ID_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,7 @@ def _check_objects(catalog: Catalog, reader: Reader, regions: Regions, region: s
     Pieces of uploads come and go while this looks: one is missing only if it was needed before, and still is.
     """
     there = dict(regions.store(region).list_objects())
+    there.pop(STORE_ID_KEY, None)
     objects, before = reader.objects(region), reader.pieces_in(region)
     with catalog.read() as later:
         pieces = later.pieces_in(region)

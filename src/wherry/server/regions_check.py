@@ -40,7 +40,7 @@ def check_regions(settings: Settings, slugs: tuple[str, ...] = (), *, quick: boo
     if unknown := [slug for slug in slugs if slug not in served]:
         raise BadRequest(f"There is no region {', '.join(unknown)}; the known ones are {', '.join(served)}.")
     for slug in slugs or served:
-        yield RegionReport(slug, served[slug].store_url, _probes(served[slug], quick=quick))
+        yield RegionReport(slug, served[slug].store_url, _probes(slug, served[slug], quick=quick))
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ def key_uses(settings: Settings, slugs: tuple[str, ...] = ()) -> Iterator[KeyUse
             yield KeyUse(slug, key_id, key_id == known[0], objects[key_id], sizes[key_id])
 
 
-def _probes(region: RegionSettings, *, quick: bool) -> Iterator[Probe]:
+def _probes(slug: str, region: RegionSettings, *, quick: bool) -> Iterator[Probe]:
     try:
+        open_region(slug, region)  # its keys, too
         backend = open_backend(region.store_url, region.options)
-    except StorageError as error:
+    except (BadRequest, StorageError) as error:
         yield Probe("open", error.message)
         return
     yield from probe(backend, _QUICK_BYTES) if quick else probe(backend)

@@ -80,7 +80,11 @@ def open_region(slug: str, settings: RegionSettings) -> Backend:
     """
     backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
     if (encryption := settings.encryption) is not None:
-        env = None if encryption.key_env is None else os.environ.get(encryption.key_env, "")
+        env = None if encryption.key_env is None else os.environ.get(encryption.key_env)
+        if encryption.key_env is not None and not env:
+            raise BadRequest(
+                f"Region {slug}: the environment variable {encryption.key_env}, which has its keys, is not set."
+            )
         backend = Sealed(backend, load_keyring(env, encryption.key_file))
     return backend
 

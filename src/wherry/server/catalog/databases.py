@@ -12,7 +12,7 @@ import os
 import socket
 import sqlite3
 import ssl
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from wherry.server.catalog.driver import OneTripConnection
 from wherry.server.durable import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -105,6 +105,11 @@ def _read_url(url: str) -> tuple[URL, ssl.SSLContext | None]:
         raise BadRequest(f"The database's URL can't be read: {error}.") from error
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise BadRequest(f"A database's URL begins with postgresql://; found {urlsplit(url).scheme or 'none'}://.")
+    if not (parsed.username and parsed.host and parsed.database):
+        raise BadRequest(
+            "A database's URL is postgresql://USER:PASSWORD@HOST/NAME; a part is missing. "
+            "Write @ and : in a password as %40 and %3A."
+        )
     query = dict(parsed.query)
     mode, authority = str(query.pop("sslmode", "disable")), query.pop("sslrootcert", None)
     if query:
@@ -178,7 +183,7 @@ def _copy(source: Path, target: Path) -> None:
 def upgrade(writer: Engine) -> None:
     """Bring a schema up to date: all or nothing. Raises Unavailable for one that a newer program wrote."""
     config = _config()
-    with writer.begin() as connection:
+    with _told(), writer.begin() as connection:
         _check_known(_revision(connection))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -186,14 +191,23 @@ def upgrade(writer: Engine) -> None:
 
 def revisions(writer: Engine) -> tuple[str | None, str]:
     """The revision of a schema (None: there is none yet), and the one that this program needs."""
-    try:
-        with writer.begin() as connection:
-            found = _revision(connection)
-    except DBAPIError as error:
-        raise Unavailable(f"The database does not answer: {error.orig}.") from error
+    with _told(), writer.begin() as connection:
+        found = _revision(connection)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return found, head
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell whoever set a database up what it says, in its own words."""
+    try:
+        yield
+    except DBAPIError as error:
+        said = error.orig.args[0] if error.orig is not None and error.orig.args else error.orig
+        if isinstance(said, dict):  # pg8000: the fields of what PostgreSQL said by their letters
+            raise Unavailable(f"The database refuses: {said.get('M', said)}.") from error
+        raise Unavailable(f"The database can't be reached: {said}. Check --database or WHERRY_DATABASE.") from error
 
 
 def check_current(writer: Engine) -> None:
@@ -282,6 +296,8 @@ def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> A
         connection = OneTripConnection(*arguments, **named)
     except OSError as error:
         raise InterfaceError(_NETWORK_ERROR) from error
+    except AttributeError as error:  # what the driver makes of a password that is wanted and not given
+        raise InterfaceError("a password is wanted, and the URL has none") from error
     connection._sock = _Line(connection._sock, connection._usock)  # noqa: SLF001  there is no other way to it
     return connection
 

@@ -29,8 +29,12 @@ from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
 
+STORE_ID_KEY = "store.id"
+"""The object that tells a store from others; the only one that no row of the catalog stands for."""
+
 __all__ = [
     "FEW_BLOCKS",
+    "STORE_ID_KEY",
     "Backend",
     "CopyPlan",
     "Counted",
