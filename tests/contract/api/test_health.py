@@ -124,6 +124,21 @@ def test_an_export_takes_another_region_where_the_first_has_no_manifest(api: Api
     assert reply.content == DISK
 
 
+def test_an_export_takes_another_region_where_a_store_can_t_be_read(api: Api, service: ServiceProcess) -> None:
+    """Unless it was to be that one: then it says that it is away."""
+    manifests = stored(service, "manifests")
+    image, _ = made(api, service, "ams3")
+    (manifest,) = stored(service, "manifests") - manifests
+    aside = manifest.rename(service.data / "aside")
+    manifest.mkdir()  # what is no file can't be read, whatever the reader may do
+    elsewhere = api.get(f"/v2/images/{image}/export")
+    reply = api.get(f"/v2/images/{image}/export", params={"region": "nyc3"})
+    manifest.rmdir()
+    aside.rename(manifest)
+    assert elsewhere.content == DISK
+    assert (reply.status_code, reply.json()["id"]) == (503, "service_unavailable")
+
+
 def test_a_disk_that_is_exported_is_healed_from_an_image(api: Api, service: ServiceProcess) -> None:
     """A Droplet's disk is what its image is, which is in another region too."""
     image, pack = made(api, service, "ams3")

@@ -14,7 +14,16 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from wherry import models as m
-from wherry.errors import ManifestCorrupt, ManifestMissing, NotFound, RangeNotSatisfiable, Unprocessable
+from wherry.errors import (
+    KeyMissing,
+    ManifestCorrupt,
+    ManifestMissing,
+    NotFound,
+    RangeNotSatisfiable,
+    StoreRefused,
+    StoreUnavailable,
+    Unprocessable,
+)
 from wherry.fingerprint import ZEROS
 from wherry.server import lifecycle
 from wherry.server.catalog import GONE
@@ -37,6 +46,8 @@ _PIECE = 1 << 20
 _GLANCE_S = 0.02
 _DIGITS = 20  # of the largest number that a range may name; what is cut off names nothing in any disk
 _FARTHEST_S = 50 * 366 * 86400
+_ELSEWHERE = (ManifestCorrupt, ManifestMissing, StoreUnavailable, StoreRefused, KeyMissing)
+"""What keeps an export from a region and says nothing of the others."""
 
 
 # ---------------------------------------------------------------------------------------------------------- uploads
@@ -184,7 +195,7 @@ def _send_image(service: Service, x: Exchange, headers: dict[str, str]) -> Respo
     while True:
         try:
             return send_file(service, x, headers, partial(_find_replica, service, x, bad))
-        except (ManifestCorrupt, ManifestMissing):
+        except _ELSEWHERE:
             with service.catalog.read() as reader:
                 replicas = _wanted(reader, x)
             if all(one.region in bad for one in replicas):
