@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import httpx
+import pytest
+
 from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:
@@ -100,6 +103,33 @@ def test_an_image_says_which_of_its_blocks_are_lost(api: Api, service: ServicePr
     ]
     good = api.get(f"/v2/images/{image}/export", headers={"range": f"bytes={3 * MIB}-"})
     assert good.content == DISK[3 * MIB :]
+
+
+def test_an_export_of_what_is_lost_is_refused_before_it_begins(api: Api, service: ServiceProcess) -> None:
+    """In a sentence that names the block; where another region has it, that is exported, and later what was lost."""
+    image, pack = made(api, service)
+    spoil(pack, 80 + MIB // 2)
+    verified(api, image)
+    for asked in ({}, {"range": "bytes=1000-1001"}):
+        reply = api.get(f"/v2/images/{image}/export", headers=asked)
+        assert (reply.status_code, reply.json()["id"]) == (422, "unprocessable_entity")
+        assert "Block 0 of the disk (bytes 0 to 1048575) is lost in nyc3" in reply.json()["message"]
+    good = api.get(f"/v2/images/{image}/export", headers={"range": f"bytes={MIB}-"})
+    assert good.content == DISK[MIB:]
+    made(api, service)  # the same disk: what was lost is there again, and the next export has it
+    assert api.get(f"/v2/images/{image}/export").content == DISK
+
+
+def test_an_export_that_breaks_off_is_told_in_a_line(api: Api, service: ServiceProcess) -> None:
+    """A block is bad of which nobody knew, and there is no other copy: the connection ends, and the log says why."""
+    image, pack = made(api, service)
+    spoil(pack, 80 + MIB // 2)
+    begun = len(service.said())
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.get(f"/v2/images/{image}/export")
+    said = service.said()[begun:]
+    assert f"export.broken_off path=/v2/images/{image}/export code=block_corrupt" in said
+    assert "Traceback" not in said
 
 
 def test_an_export_that_meets_a_bad_block_goes_on_and_has_it_healed(api: Api, service: ServiceProcess) -> None:
