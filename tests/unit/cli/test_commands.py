@@ -340,6 +340,38 @@ def test_an_action_that_waits_says_for_what(run: Callable[..., str], service: Se
     assert describe(Progress(stage="wait", waiting_for=waiting)) == f"waiting for {waiting}"
 
 
+DONE = Progress(
+    stage="done", bytes_sent=3 << 20, bytes_reused=1 << 20, bytes_freed=5 << 20, bytes_left=0, percent=100.0
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("transfer", "3.0 MiB sent, 1.0 MiB reused"),
+        ("collect", "5.0 MiB freed"),
+        ("compact", "3.0 MiB rewritten, 5.0 MiB freed, 0 B left to look at"),
+        ("scrub", "3.0 MiB checked"),
+        ("verify", "3.0 MiB checked"),
+        ("heal", "3.0 MiB moved"),
+    ],
+)
+def test_what_an_action_did_is_said_in_its_own_words(kind: str, said: str) -> None:
+    """What frees bytes says how many; what checks or moves them does not say that it sent them."""
+    assert describe(DONE, kind) == said
+
+
+def test_a_dry_run_of_a_compact_says_that_there_is_nothing_to_do(service: Service) -> None:
+    """An empty table alone might be an error as well."""
+    service.replies["POST /v2/compact"] = {"plan": []}
+    said = "nothing to do: no pack is more than half dead\n"
+    assert CliRunner().invoke(wherry, ["compact", "--dry-run"]).stderr == said
+    service.replies["POST /v2/compact"] = {
+        "plan": [{"region": "nyc3", "packs": 1, "bytes_to_rewrite": 2, "bytes_freed": 3}]
+    }
+    assert CliRunner().invoke(wherry, ["compact", "--dry-run"]).stderr == ""
+
+
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns_have_names_of_their_own(kind: type) -> None:
     """No two columns of a table are asked for by the same word."""
