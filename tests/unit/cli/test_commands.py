@@ -340,6 +340,27 @@ def test_an_action_that_waits_says_for_what(run: Callable[..., str], service: Se
     assert describe(Progress(stage="wait", waiting_for=waiting)) == f"waiting for {waiting}"
 
 
+@pytest.mark.parametrize(
+    ("region", "status", "said"),
+    [
+        ("", 1, "Error: image 7 is damaged (nyc3: 1 lost)\n"),
+        ("--region nyc3", 1, "Error: image 7 is damaged (nyc3: 1 lost)\n"),
+        ("--region ams3", 0, ""),
+    ],
+)
+def test_an_image_that_is_damaged_after_it_was_checked_is_an_error(
+    service: Service, region: str, status: int, said: str
+) -> None:
+    """Where it was to be checked; the image is shown, and what is lost is said."""
+    service.replies["GET /v2/images/7"] = REPLIES["GET /v2/images/8"]
+    service.replies["GET /v2/actions/9"] = {"action": ACTION}
+    line = f"compute image verify 7 --wait {region} --format Health --no-header"
+    done = CliRunner().invoke(wherry, line.split(), standalone_mode=False)
+    assert (done.return_value, done.stdout) == (status, "damaged (nyc3: 1 lost)\n")
+    assert done.stderr.endswith(said)
+    assert ("Error" in done.stderr) == bool(said)
+
+
 DONE = Progress(
     stage="done", bytes_sent=3 << 20, bytes_reused=1 << 20, bytes_freed=5 << 20, bytes_left=0, percent=100.0
 )
