@@ -157,7 +157,10 @@ class ActionWriter(Changer, ActionReader):
         return True
 
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
-        """End an action in progress, as errored where there is an error; one that has ended stays as it is."""
+        """End an action in progress, as errored where there is an error; one that has ended stays as it is.
+
+        It waits for nothing any longer.
+        """
         running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
         ended = self.connection.execute(
             update(t.actions)
@@ -168,12 +171,18 @@ class ActionWriter(Changer, ActionReader):
                 completed_at=_not_before_start(micros(self.moment)),
                 error=None if error is None else msgspec.json.encode(error).decode(),
             )
-            .returning(t.actions.c.type, t.actions.c.started_at)
+            .returning(t.actions.c.type, t.actions.c.started_at, t.actions.c.progress)
         ).first()
         if ended is not None:
+            self._forget_wait(action_id, ended.progress)
             took = max(0.0, (self.moment - moment_of(ended.started_at)).total_seconds())
             code = None if error is None else error.code
             self.once_committed.append(partial(metrics.action_ended, ended.type, took, code))
+
+    def _forget_wait(self, action_id: int, progress: str | None) -> None:
+        last = None if progress is None else msgspec.json.decode(progress, type=Progress)
+        if last is not None and last.waiting_for is not None:
+            self.set_progress(action_id, msgspec.structs.replace(last, waiting_for=None))
 
     def remember(
         self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime
