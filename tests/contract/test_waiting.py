@@ -70,7 +70,7 @@ def test_a_limit_that_is_reached_is_named(catalog: Catalog) -> None:
         None,
         None,
         "one of the 2 transfers at a time into ams3",
-        "one of the 1 transfers at a time from sfo3 to lon1",
+        "the one transfer at a time from sfo3 to lon1",
         "a free worker",
     ]
 

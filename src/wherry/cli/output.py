@@ -277,12 +277,16 @@ def _moved(progress: m.Progress, kind: str) -> list[str]:
 
 
 class ActionView:
-    """Shows an action while it is waited for: a live bar on a terminal, plain lines elsewhere. Writes to stderr."""
+    """Shows an action while it is waited for: a live bar on a terminal, plain lines elsewhere. Writes to stderr.
+
+    A line comes when the stage changes, and at most once a second when something else does.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._stage = ""
+        self._said = ""
         self._said_at = 0.0
 
     def __enter__(self) -> Self:
@@ -306,11 +310,16 @@ class ActionView:
         if self._bar is not None:
             self._draw(self._bar, action, stage)
         elif stage != self._stage or time.monotonic() - self._said_at >= _LINE_EVERY_S:
-            self._said_at = time.monotonic()
-            percent = action.progress.percent if action.progress else None
-            done = "" if percent is None else f" {percent:.1f} %"
-            click.echo(f"{action.type} {action.id}: {stage}{done}, {describe(action.progress, action.type)}", err=True)
+            self._tell(action, stage)
         self._stage = stage
+
+    def _tell(self, action: m.Action, stage: str) -> None:
+        percent = action.progress.percent if action.progress else None
+        done = "" if percent is None else f" {percent:.1f} %"
+        line = f"{action.type} {action.id}: {stage}{done}, {describe(action.progress, action.type)}"
+        if line != self._said:
+            self._said, self._said_at = line, time.monotonic()
+            click.echo(line, err=True)
 
     def _draw(self, bar: Progress, action: m.Action, stage: str) -> None:
         percent = action.progress.percent if action.progress else None

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +13,8 @@ from click.testing import CliRunner
 
 from wherry import Client
 from wherry.cli import wherry
-from wherry.cli.output import COLUMNS, describe
-from wherry.models import Progress
+from wherry.cli.output import COLUMNS, ActionView, describe
+from wherry.models import Action, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,6 +362,31 @@ def test_an_image_that_is_damaged_after_it_was_checked_is_an_error(
     assert (done.return_value, done.stdout) == (status, "damaged (nyc3: 1 lost)\n")
     assert done.stderr.endswith(said)
     assert ("Error" in done.stderr) == bool(said)
+
+
+def test_a_line_of_progress_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere than on a terminal: time alone is nothing new."""
+    seconds = itertools.count(step=10)
+    monkeypatch.setattr("wherry.cli.output.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    waits = Progress(stage="wait", waiting_for="a free worker")
+    runs = Progress(stage="copy", bytes_sent=1)
+    with ActionView() as view:
+        for progress in (waits, waits, waits, runs, runs):
+            view.see(
+                Action(
+                    id=9,
+                    status="in-progress",
+                    type="transfer",
+                    started_at=datetime(2026, 1, 2, tzinfo=UTC),
+                    progress=progress,
+                )
+            )
+    assert capsys.readouterr().err.splitlines() == [
+        "transfer 9: wait, waiting for a free worker",
+        "transfer 9: copy, 1 B sent, 0 B reused",
+    ]
 
 
 DONE = Progress(
