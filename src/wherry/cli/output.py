@@ -188,7 +188,7 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Objects", lambda one: one.objects),
         ("Bytes", lambda one: one.bytes),
         ("Reclaimable Bytes", lambda one: one.reclaimable_bytes),
-        ("Thinned Bytes", lambda one: one.thinned_bytes),
+        ("Compact Candidates", lambda one: one.thinned_bytes),
     ),
 }
 
