@@ -129,6 +129,21 @@ def test_an_action_ends_once(catalog: Catalog) -> None:
     assert ended.progress == Progress(stage="copy", bytes_sent=6)
 
 
+def test_the_end_of_an_action_is_told_in_a_line(catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and only when it counts: its type, how it ended, and how long it took."""
+    with catalog.begin() as tx:
+        action = tx.add_action("collect", account_id=None)
+    with caplog.at_level("INFO", "wherry.actions"):
+        with pytest.raises(RuntimeError), catalog.begin() as tx:
+            tx.end_action(action.id)
+            raise RuntimeError
+        assert caplog.messages == []
+        for _ in range(2):
+            with catalog.begin() as tx:
+                tx.end_action(action.id, ActionError(code="cancelled", message="Stop."))
+    assert caplog.messages == [f"action.end action_id={action.id} type=collect status=errored seconds=0.0"]
+
+
 def test_what_nobody_holds_is_garbage_and_nothing_else(catalog: Catalog) -> None:
     """An object is condemned when the last replica and the last action let go of it, and can't be held again."""
     with catalog.begin() as tx:

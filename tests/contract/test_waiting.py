@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wherry.models import Progress
+from wherry.models import ActionError, Progress
 from wherry.server.actions.waiting import waiting_for
 from wherry.server.dispatch import Limits, Rules
 
@@ -70,7 +70,7 @@ def test_a_limit_that_is_reached_is_named(catalog: Catalog) -> None:
         None,
         None,
         "one of the 2 transfers at a time into ams3",
-        "one of the 1 transfers at a time from sfo3 to lon1",
+        "the one transfer at a time from sfo3 to lon1",
         "a free worker",
     ]
 
@@ -86,6 +86,16 @@ def test_where_slots_are_short_the_place_in_the_line_is_told(catalog: Catalog) -
         "a free worker (1 action of yours is before it)",
         "a free worker",
     ]
+
+
+def test_what_has_ended_waits_for_nothing(catalog: Catalog) -> None:
+    """However it ended; how far it came is kept."""
+    actions = begin(catalog, 1)
+    work(catalog, actions)
+    with catalog.begin() as tx:
+        tx.set_progress(actions[0].id, Progress(stage="copy", bytes_sent=7, waiting_for="the store"))
+        tx.end_action(actions[0].id, ActionError(code="cancelled", message="It was."))
+        assert tx.action(actions[0].id).progress == Progress(stage="copy", bytes_sent=7)
 
 
 def test_what_was_handed_over_waits_again(catalog: Catalog) -> None:

@@ -4,7 +4,7 @@ EXIT_OK = 0
 """Done."""
 
 EXIT_ERROR = 1
-"""The command was wrong, or the service refused it."""
+"""The command was wrong, the service refused it, or what was checked is damaged."""
 
 EXIT_ERRORED = 2
 """The action errored."""

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from wherry import models as m
-from wherry.cli.exits import EXIT_OK
+from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.cli.files import fetch, send
+from wherry.cli.output import health
 from wherry.cli.session import Session, asks, confirm, force_option, wait_option
 
 
@@ -107,12 +108,24 @@ def show_usage(session: Session, image_id: int) -> int:
 @wait_option
 @asks
 def verify_image(session: Session, image_id: int, region: str | None, *, wait: bool) -> int:
-    """Check every stored byte of an image; what is damaged is healed. With --wait, the image is shown then."""
+    """Check every stored byte of an image; what is damaged is healed.
+
+    With --wait, the image is shown then, and the exit status is 1 where it is damaged still.
+    """
     images = session.client.gpu_droplets.images
     action = images.verify(image_id, region=region)
     if not wait:
         return session.show(m.Action, action)
-    return session.watch(action) or session.show(m.ImageReply, images.retrieve(image_id))
+    return session.watch(action) or _show_checked(session, images.retrieve(image_id), region)
+
+
+def _show_checked(session: Session, checked: m.Image, region: str | None) -> int:
+    session.show(m.ImageReply, checked)
+    damaged = checked.health.damaged if checked.health else []
+    if not any(region in {None, one.region} for one in damaged):
+        return EXIT_OK
+    click.echo(f"Error: image {checked.id} is {health(checked)}", err=True)
+    return EXIT_ERROR
 
 
 @image.command("export")

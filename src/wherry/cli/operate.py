@@ -177,8 +177,15 @@ def upgrade_db(where: Settings) -> None:
 def current_db(where: Settings) -> None:
     """Say which schema the database has, and which this program needs."""
     found, needed = schema_of(_given(where))
-    click.echo(f"schema {found or 'none'}, needed {needed}")
+    click.echo(f"schema {found or 'none'}, needed {needed}{_advice(found, needed)}")
     sys.exit(0 if found == needed else 1)
+
+
+def _advice(found: str | None, needed: str) -> str:
+    if found == needed:
+        return ""
+    is_older = found is None or found < needed  # their names are numbers of four digits
+    return ": run 'wherry db upgrade'" if is_older else ": a newer wherry wrote it; use that one"
 
 
 @db.command("backup")

@@ -188,7 +188,7 @@ COLUMNS: dict[type, tuple[Column, ...]] = {
         ("Objects", lambda one: one.objects),
         ("Bytes", lambda one: one.bytes),
         ("Reclaimable Bytes", lambda one: one.reclaimable_bytes),
-        ("Thinned Bytes", lambda one: one.thinned_bytes),
+        ("Compact Candidates", lambda one: one.thinned_bytes),
     ),
 }
 
@@ -245,13 +245,13 @@ def amount(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
-def describe(progress: m.Progress | None) -> str:
-    """How far an action is, in one line."""
+def describe(progress: m.Progress | None, kind: str = "") -> str:
+    """How far an action of a type is, in one line."""
     if progress is None:
         return "not begun yet"
     if progress.stage == "wait":  # nothing was moved yet that could be told of
         return f"waiting for {progress.waiting_for}"
-    parts = [f"{amount(progress.bytes_sent)} sent", f"{amount(progress.bytes_reused)} reused"]
+    parts = _moved(progress, kind)
     if progress.rate_bytes_per_s:
         parts.append(f"{amount(progress.rate_bytes_per_s)}/s")
     if progress.eta_s:
@@ -261,13 +261,32 @@ def describe(progress: m.Progress | None) -> str:
     return ", ".join(parts)
 
 
+def _moved(progress: m.Progress, kind: str) -> list[str]:
+    """What an action has done, in the words of its type."""
+    sent, freed = amount(progress.bytes_sent), f"{amount(progress.bytes_freed)} freed"
+    if kind == "collect":
+        return [freed]
+    if kind == "compact":
+        left = [] if progress.bytes_left is None else [f"{amount(progress.bytes_left)} left to look at"]
+        return [f"{sent} rewritten", freed, *left]
+    if kind in {"scrub", "verify"}:
+        return [f"{sent} checked"]
+    if kind == "heal":
+        return [f"{sent} moved"]
+    return [f"{sent} sent", f"{amount(progress.bytes_reused)} reused"]
+
+
 class ActionView:
-    """Shows an action while it is waited for: a live bar on a terminal, plain lines elsewhere. Writes to stderr."""
+    """Shows an action while it is waited for: a live bar on a terminal, plain lines elsewhere. Writes to stderr.
+
+    A line comes when the stage changes, and at most once a second when something else does.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._stage = ""
+        self._said = ""
         self._said_at = 0.0
 
     def __enter__(self) -> Self:
@@ -291,20 +310,24 @@ class ActionView:
         if self._bar is not None:
             self._draw(self._bar, action, stage)
         elif stage != self._stage or time.monotonic() - self._said_at >= _LINE_EVERY_S:
-            self._said_at = time.monotonic()
-            percent = action.progress.percent if action.progress else None
-            done = "" if percent is None else f" {percent:.1f} %"
-            click.echo(f"{action.type} {action.id}: {stage}{done}, {describe(action.progress)}", err=True)
+            self._tell(action, stage)
         self._stage = stage
+
+    def _tell(self, action: m.Action, stage: str) -> None:
+        percent = action.progress.percent if action.progress else None
+        done = "" if percent is None else f" {percent:.1f} %"
+        line = f"{action.type} {action.id}: {stage}{done}, {describe(action.progress, action.type)}"
+        if line != self._said:
+            self._said, self._said_at = line, time.monotonic()
+            click.echo(line, err=True)
 
     def _draw(self, bar: Progress, action: m.Action, stage: str) -> None:
         percent = action.progress.percent if action.progress else None
         total = None if percent is None else 100.0
         if not bar.task_ids:
             bar.add_task("", total=total, kind=action.type, stage=stage, detail="")
-        bar.update(
-            bar.task_ids[0], total=total, completed=percent or 0.0, stage=stage, detail=describe(action.progress)
-        )
+        detail = describe(action.progress, action.type)
+        bar.update(bar.task_ids[0], total=total, completed=percent or 0.0, stage=stage, detail=detail)
 
 
 class BytesView:

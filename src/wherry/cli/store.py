@@ -32,7 +32,10 @@ def compact(session: Session, region: str | None, budget: int | None, *, dry_run
     """Rewrite packs more than half of which nobody needs."""
     store = session.client.store
     if dry_run:
-        return session.show(m.CompactPlan, *store.plan_compact(region=region, budget_bytes=budget))
+        plan = store.plan_compact(region=region, budget_bytes=budget)
+        if not any(one.packs for one in plan):
+            click.echo("nothing to do: no pack is more than half dead", err=True)
+        return session.show(m.CompactPlan, *plan)
     return session.finish(store.compact(region=region, budget_bytes=budget), wait=wait)
 
 

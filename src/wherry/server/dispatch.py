@@ -85,11 +85,15 @@ class Load:
         pair = lane.source, lane.target
         most = self._rules.pairs.get(pair, _NONE).transfers
         if most is not None and self._pairs[pair] >= most:
-            return f"one of the {most} transfers at a time from {lane.source} to {lane.target}"
+            return f"{_turn(most)} from {lane.source} to {lane.target}"
         most = self._rules.regions.get(lane.target, _NONE).transfers
         if most is not None and self._regions[lane.target] >= most:
-            return f"one of the {most} transfers at a time into {lane.target}"
+            return f"{_turn(most)} into {lane.target}"
         return None
+
+
+def _turn(most: int) -> str:
+    return "the one transfer at a time" if most == 1 else f"one of the {most} transfers at a time"
 
 
 _NONE = Limits()

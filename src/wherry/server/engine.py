@@ -325,7 +325,7 @@ class Engine:
         """Say what a dead process ran: types by id, None if somebody else buried it."""
         if handed is None:
             return
-        log.warning("engine.took_over process_id=%s name=%s actions=%s", process.id, process.name, list(handed))
+        log.warning("engine.took_over from_process_id=%s name=%s actions=%s", process.id, process.name, list(handed))
         for kind in handed.values():
             metrics.taken_over(kind)
         self._wake.set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import httpx
+import pytest
+
 from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:
@@ -102,6 +105,33 @@ def test_an_image_says_which_of_its_blocks_are_lost(api: Api, service: ServicePr
     assert good.content == DISK[3 * MIB :]
 
 
+def test_an_export_of_what_is_lost_is_refused_before_it_begins(api: Api, service: ServiceProcess) -> None:
+    """In a sentence that names the block; where another region has it, that is exported, and later what was lost."""
+    image, pack = made(api, service)
+    spoil(pack, 80 + MIB // 2)
+    verified(api, image)
+    for asked in ({}, {"range": "bytes=1000-1001"}):
+        reply = api.get(f"/v2/images/{image}/export", headers=asked)
+        assert (reply.status_code, reply.json()["id"]) == (422, "unprocessable_entity")
+        assert "Block 0 of the disk (bytes 0 to 1048575) is lost in nyc3" in reply.json()["message"]
+    good = api.get(f"/v2/images/{image}/export", headers={"range": f"bytes={MIB}-"})
+    assert good.content == DISK[MIB:]
+    made(api, service)  # the same disk: what was lost is there again, and the next export has it
+    assert api.get(f"/v2/images/{image}/export").content == DISK
+
+
+def test_an_export_that_breaks_off_is_told_in_a_line(api: Api, service: ServiceProcess) -> None:
+    """A block is bad of which nobody knew, and there is no other copy: the connection ends, and the log says why."""
+    image, pack = made(api, service)
+    spoil(pack, 80 + MIB // 2)
+    begun = len(service.said())
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.get(f"/v2/images/{image}/export")
+    said = service.said()[begun:]
+    assert f"export.broken_off path=/v2/images/{image}/export code=block_corrupt" in said
+    assert "Traceback" not in said
+
+
 def test_an_export_that_meets_a_bad_block_goes_on_and_has_it_healed(api: Api, service: ServiceProcess) -> None:
     """Its bytes are right, and afterwards those of the region are."""
     image, pack = made(api, service, "ams3")
@@ -122,6 +152,21 @@ def test_an_export_takes_another_region_where_the_first_has_no_manifest(api: Api
     settled(api, image)
     reply = api.get(f"/v2/images/{image}/export", params={"region": "nyc3"})
     assert reply.content == DISK
+
+
+def test_an_export_takes_another_region_where_a_store_can_t_be_read(api: Api, service: ServiceProcess) -> None:
+    """Unless it was to be that one: then it says that it is away."""
+    manifests = stored(service, "manifests")
+    image, _ = made(api, service, "ams3")
+    (manifest,) = stored(service, "manifests") - manifests
+    aside = manifest.rename(service.data / "aside")
+    manifest.mkdir()  # what is no file can't be read, whatever the reader may do
+    elsewhere = api.get(f"/v2/images/{image}/export")
+    reply = api.get(f"/v2/images/{image}/export", params={"region": "nyc3"})
+    manifest.rmdir()
+    aside.rename(manifest)
+    assert elsewhere.content == DISK
+    assert (reply.status_code, reply.json()["id"]) == (503, "service_unavailable")
 
 
 def test_a_disk_that_is_exported_is_healed_from_an_image(api: Api, service: ServiceProcess) -> None:

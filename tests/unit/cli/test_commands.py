@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +13,8 @@ from click.testing import CliRunner
 
 from wherry import Client
 from wherry.cli import wherry
-from wherry.cli.output import COLUMNS, describe
-from wherry.models import Progress
+from wherry.cli.output import COLUMNS, ActionView, describe
+from wherry.models import Action, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -338,6 +341,84 @@ def test_an_action_that_waits_says_for_what(run: Callable[..., str], service: Se
     assert run("compute image-action get 7 --action-id 9 --format WaitingFor --no-header") == waiting + "\n"
     assert run("compute image-action list 7 --format ID,WaitingFor").splitlines()[1].endswith(waiting)
     assert describe(Progress(stage="wait", waiting_for=waiting)) == f"waiting for {waiting}"
+
+
+@pytest.mark.parametrize(
+    ("region", "status", "said"),
+    [
+        ("", 1, "Error: image 7 is damaged (nyc3: 1 lost)\n"),
+        ("--region nyc3", 1, "Error: image 7 is damaged (nyc3: 1 lost)\n"),
+        ("--region ams3", 0, ""),
+    ],
+)
+def test_an_image_that_is_damaged_after_it_was_checked_is_an_error(
+    service: Service, region: str, status: int, said: str
+) -> None:
+    """Where it was to be checked; the image is shown, and what is lost is said."""
+    service.replies["GET /v2/images/7"] = REPLIES["GET /v2/images/8"]
+    service.replies["GET /v2/actions/9"] = {"action": ACTION}
+    line = f"compute image verify 7 --wait {region} --format Health --no-header"
+    done = CliRunner().invoke(wherry, line.split(), standalone_mode=False)
+    assert (done.return_value, done.stdout) == (status, "damaged (nyc3: 1 lost)\n")
+    assert done.stderr.endswith(said)
+    assert ("Error" in done.stderr) == bool(said)
+
+
+def test_a_line_of_progress_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Elsewhere than on a terminal: time alone is nothing new."""
+    seconds = itertools.count(step=10)
+    monkeypatch.setattr("wherry.cli.output.time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    waits = Progress(stage="wait", waiting_for="a free worker")
+    runs = Progress(stage="copy", bytes_sent=1)
+    with ActionView() as view:
+        for progress in (waits, waits, waits, runs, runs):
+            view.see(
+                Action(
+                    id=9,
+                    status="in-progress",
+                    type="transfer",
+                    started_at=datetime(2026, 1, 2, tzinfo=UTC),
+                    progress=progress,
+                )
+            )
+    assert capsys.readouterr().err.splitlines() == [
+        "transfer 9: wait, waiting for a free worker",
+        "transfer 9: copy, 1 B sent, 0 B reused",
+    ]
+
+
+DONE = Progress(
+    stage="done", bytes_sent=3 << 20, bytes_reused=1 << 20, bytes_freed=5 << 20, bytes_left=0, percent=100.0
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("transfer", "3.0 MiB sent, 1.0 MiB reused"),
+        ("collect", "5.0 MiB freed"),
+        ("compact", "3.0 MiB rewritten, 5.0 MiB freed, 0 B left to look at"),
+        ("scrub", "3.0 MiB checked"),
+        ("verify", "3.0 MiB checked"),
+        ("heal", "3.0 MiB moved"),
+    ],
+)
+def test_what_an_action_did_is_said_in_its_own_words(kind: str, said: str) -> None:
+    """What frees bytes says how many; what checks or moves them does not say that it sent them."""
+    assert describe(DONE, kind) == said
+
+
+def test_a_dry_run_of_a_compact_says_that_there_is_nothing_to_do(service: Service) -> None:
+    """An empty table alone might be an error as well."""
+    service.replies["POST /v2/compact"] = {"plan": []}
+    said = "nothing to do: no pack is more than half dead\n"
+    assert CliRunner().invoke(wherry, ["compact", "--dry-run"]).stderr == said
+    service.replies["POST /v2/compact"] = {
+        "plan": [{"region": "nyc3", "packs": 1, "bytes_to_rewrite": 2, "bytes_freed": 3}]
+    }
+    assert CliRunner().invoke(wherry, ["compact", "--dry-run"]).stderr == ""
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

@@ -147,3 +147,21 @@ def put(backend: Backend, key: str, data: bytes) -> None:
         upload.write(data)
         upload.sync()
         upload.publish(key)
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        ("0003", 0, "schema 0003, needed 0003"),
+        ("0002", 1, "schema 0002, needed 0003: run 'wherry db upgrade'"),
+        (None, 1, "schema none, needed 0003: run 'wherry db upgrade'"),
+        ("0004", 1, "schema 0004, needed 0003: a newer wherry wrote it; use that one"),
+    ],
+)
+def test_a_schema_that_does_not_fit_comes_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: str | None, status: int, said: str
+) -> None:
+    """An old one is to be upgraded; a newer one is not for this program."""
+    monkeypatch.setattr("wherry.cli.operate.schema_of", lambda _url: (found, "0003"))
+    ended, out, _ = run(capsys, "db", "current", "--database", "postgresql://db.invalid/wherry")
+    assert (ended, out.strip()) == (status, said)

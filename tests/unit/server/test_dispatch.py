@@ -153,7 +153,7 @@ def test_a_lane_survives_the_catalog(lane: Lane) -> None:
     ("lane", "expected"),
     [
         (Lane(False, 1, "nyc3", "ams3"), "one of the 2 transfers at a time into ams3"),  # noqa: FBT003  as above
-        (Lane(False, 1, "nyc3", "lon1"), "one of the 1 transfers at a time from nyc3 to lon1"),  # noqa: FBT003
+        (Lane(False, 1, "nyc3", "lon1"), "the one transfer at a time from nyc3 to lon1"),  # noqa: FBT003
         (Lane(False, 1, "ams3", "lon1"), None),  # noqa: FBT003  as above
         (Lane(False, 1, None, "ams3"), None),  # noqa: FBT003  as above
     ],

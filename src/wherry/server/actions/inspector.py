@@ -65,7 +65,8 @@ class Inspector:
                 for fault in one.faults:
                     metrics.fault_found(one.object.region, _ERRORS[fault.kind](fault.message))
                 for at, (_, reason) in bad.items():
-                    log.warning("damage.found region=%s key=%s at=%s %s", one.object.region, one.object.key, at, reason)
+                    what = reason if one.object.key in reason else f"{one.object.key}: {reason}"
+                    log.warning("damage.found region=%s at=%s %s", one.object.region, at, what)
                 self._heal.accept(tx, one.object.region)
         tx.checked(checked, max(micros(tx.moment), not_before))
 

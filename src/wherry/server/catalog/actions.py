@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Case, Row
 
     from wherry.server.catalog.records import ResourceKind
+
+log = logging.getLogger("wherry.actions")
 
 
 class ActionReader(Asker):
@@ -122,7 +125,7 @@ class ActionWriter(Changer, ActionReader):
             raise Unprocessable(BUSY[resource]) from error
         self.once_committed.append(partial(metrics.action_accepted, kind))
         if completed:
-            self.once_committed.append(partial(metrics.action_ended, kind, 0.0))
+            self.once_committed.append(partial(_tell_end, action_id, kind, 0.0))
         return ActionRecord(
             id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=resource_id,
             resource_type=values["resource_type"], region=region, started_at=started,
@@ -162,7 +165,10 @@ class ActionWriter(Changer, ActionReader):
         return True
 
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
-        """End an action in progress, as errored where there is an error; one that has ended stays as it is."""
+        """End an action in progress, as errored where there is an error; one that has ended stays as it is.
+
+        It waits for nothing any longer.
+        """
         running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
         ended = self.connection.execute(
             update(t.actions)
@@ -173,12 +179,18 @@ class ActionWriter(Changer, ActionReader):
                 completed_at=_not_before_start(micros(self.moment)),
                 error=None if error is None else msgspec.json.encode(error).decode(),
             )
-            .returning(t.actions.c.type, t.actions.c.started_at)
+            .returning(t.actions.c.type, t.actions.c.started_at, t.actions.c.progress)
         ).first()
         if ended is not None:
+            self._forget_wait(action_id, ended.progress)
             took = max(0.0, (self.moment - moment_of(ended.started_at)).total_seconds())
             code = None if error is None else error.code
-            self.once_committed.append(partial(metrics.action_ended, ended.type, took, code))
+            self.once_committed.append(partial(_tell_end, action_id, ended.type, took, code))
+
+    def _forget_wait(self, action_id: int, progress: str | None) -> None:
+        last = None if progress is None else msgspec.json.decode(progress, type=Progress)
+        if last is not None and last.waiting_for is not None:
+            self.set_progress(action_id, msgspec.structs.replace(last, waiting_for=None))
 
     def remember(
         self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime
@@ -191,6 +203,12 @@ class ActionWriter(Changer, ActionReader):
                 created_at=micros(self.moment),
             )
         )  # fmt: skip
+
+
+def _tell_end(action_id: int, kind: str, seconds: float, code: str | None = None) -> None:
+    metrics.action_ended(kind, seconds, code)
+    status = "completed" if code is None else "errored"
+    log.info("action.end action_id=%s type=%s status=%s seconds=%.1f", action_id, kind, status, seconds)
 
 
 _OPERATOR = select(func.min(t.accounts.c.id))  # the account that the first start made

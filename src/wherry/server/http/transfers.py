@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +15,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from wherry import models as m
-from wherry.errors import ManifestCorrupt, ManifestMissing, NotFound, RangeNotSatisfiable, Unprocessable
+from wherry.errors import (
+    BlockCorrupt,
+    BlockMissing,
+    KeyMissing,
+    ManifestCorrupt,
+    ManifestMissing,
+    NotFound,
+    RangeNotSatisfiable,
+    StoreRefused,
+    StoreUnavailable,
+    Unprocessable,
+    WherryError,
+)
 from wherry.fingerprint import ZEROS
 from wherry.server import lifecycle
 from wherry.server.catalog import GONE
@@ -26,6 +39,8 @@ from wherry.server.metrics import Moves
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from starlette.types import Receive, Scope, Send
+
     from wherry.server.catalog import Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ReplicaRecord, UploadRecord
     from wherry.server.formats import Layout
@@ -33,10 +48,20 @@ if TYPE_CHECKING:
     from wherry.server.http.service import Service
     from wherry.server.storage import Manifest
 
+log = logging.getLogger("wherry.http")
+
 _PIECE = 1 << 20
 _GLANCE_S = 0.02
 _DIGITS = 20  # of the largest number that a range may name; what is cut off names nothing in any disk
 _FARTHEST_S = 50 * 366 * 86400
+
+
+class _Lost(Unprocessable):
+    """A block that is asked for has no good copy."""
+
+
+_ELSEWHERE = (_Lost, ManifestCorrupt, ManifestMissing, StoreUnavailable, StoreRefused, KeyMissing)
+"""What keeps an export from a region and says nothing of the others."""
 
 
 # ---------------------------------------------------------------------------------------------------------- uploads
@@ -137,6 +162,7 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
         layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
         etag = f'"{file.fingerprint}-{kind}"'
         start, stop = _range(x, layout.size, etag)
+        _check_lost(service, file, manifest, layout, (start, stop))
         about = {
             **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
             "wherry-fingerprint": file.fingerprint, "content-type": "application/octet-stream",
@@ -154,7 +180,38 @@ def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Call
         service.actions.reads.end(file.read_id)
         raise
     next(body)  # begun, it is sure to end
-    return StreamingResponse(body, status_code=status, headers=about)
+    return _Sent(body, status_code=status, headers=about)
+
+
+class _Sent(StreamingResponse):
+    """A file as it is sent. An error amid it breaks the connection off, for its status was sent; the log says why."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. The server closes a connection on which less came than was announced."""
+        try:
+            await super().__call__(scope, receive, send)
+        except WherryError as error:
+            log.warning("export.broken_off path=%s code=%s %s", scope["path"], error.id, error.message)
+
+
+def _check_lost(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> None:
+    """Raise _Lost if a block in the range is known as lost, and really is: a good copy may have come back."""
+    with service.catalog.read() as reader:
+        lost = set(reader.lost(file.manifest_id, len(manifest)))
+    if not lost:
+        return
+    wanted = sorted(lost & {one.block for one in layout.extents(*span) if one.block is not None})
+    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
+    for number in wanted:
+        try:
+            store.read_block(manifest, manifest.first_place(number), rescue)
+        except (BlockCorrupt, BlockMissing) as error:
+            first = number * manifest.block_size
+            raise _Lost(
+                f"Block {number} of the disk (bytes {first} to {first + manifest.block_size - 1}) is lost in "
+                f"{file.region}, and no other copy of it was found. Ask for a range without it (the image's health "
+                f"lists what is lost), or make the image again from its source."
+            ) from error
 
 
 def _read_manifest(service: Service, file: File) -> Manifest:
@@ -179,7 +236,7 @@ def _send_image(service: Service, x: Exchange, headers: dict[str, str]) -> Respo
     while True:
         try:
             return send_file(service, x, headers, partial(_find_replica, service, x, bad))
-        except (ManifestCorrupt, ManifestMissing):
+        except _ELSEWHERE:
             with service.catalog.read() as reader:
                 replicas = _wanted(reader, x)
             if all(one.region in bad for one in replicas):
