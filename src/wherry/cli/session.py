@@ -13,7 +13,7 @@ from wherry import models as m
 from wherry.cli.exits import EXIT_CANCELLED, EXIT_ERRORED, EXIT_OK, EXIT_WATCH_STOPPED
 from wherry.cli.output import ActionView, Printer
 from wherry.client import Client
-from wherry.errors import ActionErrored, ActionTimeout
+from wherry.errors import ActionErrored, ActionTimeout, ConnectionFailed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,8 @@ class Session:
             return _unwatched(f"Stopped watching; action {action.id} goes on.", action)
         except ActionTimeout as error:
             return _unwatched(error.message, action)
+        except (ConnectionFailed, Unavailable) as error:
+            return _unwatched(f"{error.message.rstrip('.')}. Action {action.id} goes on without being watched.", action)
         except ActionErrored as error:
             return self._errored(error.action)
         return EXIT_OK

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from wherry.models import Action, Progress
 
 STALL_TIMEOUT_S = 300.0
+LOST_TIMEOUT_S = 120.0
+"""How long a service may be out of reach before nobody waits for it any longer."""
+
 _FIRST_POLL_S, _LAST_POLL_S, _GROWTH = 0.05, 1.0, 1.3
 
 
@@ -38,6 +41,7 @@ class Watch:
         self._moved_at = monotonic()
         self._seen: Progress | None = None
         self._delay = _FIRST_POLL_S
+        self._lost_at: float | None = None
 
     def see(self, action: Action) -> float | None:
         """How long to wait before the next look; None when the action is completed.
@@ -45,6 +49,7 @@ class Watch:
         Raises ActionErrored when it errored, ActionTimeout when it has stalled.
         """
         self.action = action
+        self._lost_at = None
         if self._on_progress is not None:
             self._on_progress(action)
         if action.status == "completed":
@@ -56,8 +61,13 @@ class Watch:
         return self._next()
 
     def lost(self, error: ConnectionFailed | RequestError) -> float:
-        """How long to wait before the next look after one that failed. Raises the error if waiting does not help."""
-        if not error.retryable:
+        """How long to wait before the next look after one that failed.
+
+        Raises the error if waiting does not help, or has not helped for two minutes.
+        """
+        now = self._monotonic()
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        if not error.retryable or now - self._lost_at > LOST_TIMEOUT_S:
             raise error
         return self._next(error)
 

@@ -107,3 +107,16 @@ def test_looks_become_rarer(clock: Clock) -> None:
     assert pauses == sorted(pauses)
     assert pauses[0] < 0.1
     assert pauses[-1] == 1.0
+
+
+def test_a_service_that_stays_out_of_reach_is_not_waited_for_without_end(clock: Clock) -> None:
+    """After two minutes without an answer the error is raised; one answer begins the time anew."""
+    watch = Watch(an_action(), None, None, clock)
+    for _ in range(3):
+        watch.lost(ConnectionFailed("away"))
+        clock.now += 100
+        watch.see(an_action())
+    watch.lost(ConnectionFailed("away"))
+    clock.now += 121
+    with pytest.raises(ConnectionFailed, match="away"):
+        watch.lost(ConnectionFailed("away"))
