@@ -86,7 +86,7 @@ def test_a_tag_has_letters_digits_colons_dashes_and_underscores(api: Api, name: 
     assert api.delete(f"/v2/tags/{name}").status_code == 204
 
 
-@pytest.mark.parametrize("name", [None, "", "a b", "здорово", "a/b", "a.b", "a\n", "x" * 256, "\u0661", "ﬁ", "a\u0000"])
+@pytest.mark.parametrize("name", [None, "", "a b", "здорово", "a/b", "a.b", "a\n", "x" * 256, "\u0661", "ﬁ"])
 def test_any_other_name_is_refused_in_both_shapes(api: Api, name: str | None) -> None:
     """A name that can't be is answered 400, as DigitalOcean does for tags and as every other error is."""
     reply = api.post("/v2/tags", json={"name": name})
