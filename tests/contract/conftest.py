@@ -44,6 +44,16 @@ def open_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ope
         one.close()
 
 
+@pytest.fixture
+def catalog(open_catalog: OpenCatalog) -> Catalog:
+    """A catalog with two accounts."""
+    catalog = open_catalog()
+    with catalog.begin() as tx:
+        for name in ("owner", "guest"):
+            tx.add_account(name, f"{name}@example.invalid", name)
+    return catalog
+
+
 def copy_of(template: str, name: str) -> str:
     """Make a copy of a database; answers its URL."""
     parsed = make_url(template)

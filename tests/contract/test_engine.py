@@ -29,16 +29,6 @@ POOL = Pool(slots=4, lease_s=0.5, patience_s=2.0)
 
 
 @pytest.fixture
-def catalog(open_catalog: Callable[..., Catalog]) -> Catalog:
-    """A catalog with two accounts."""
-    catalog = open_catalog()
-    with catalog.begin() as tx:
-        for name in ("owner", "guest"):
-            tx.add_account(name, f"{name}@example.invalid", name)
-    return catalog
-
-
-@pytest.fixture
 def make_engine(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Makes engines that were not started yet, each as in a process of its own."""
     monkeypatch.setattr(engine_module, "_FIRST_WAIT_S", 0.01)

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from wherry.models import ActionError, Progress
 from wherry.server.actions.waiting import waiting_for
 from wherry.server.dispatch import Limits, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord
 
 LIMITED = Rules(regions={"ams3": Limits(transfers=2)}, pairs={("sfo3", "lon1"): Limits(transfers=1)})
-
-
-@pytest.fixture
-def catalog(open_catalog: Callable[..., Catalog]) -> Catalog:
-    """A catalog with two accounts."""
-    catalog = open_catalog()
-    with catalog.begin() as tx:
-        for name in ("owner", "guest"):
-            tx.add_account(name, f"{name}@example.invalid", name)
-    return catalog
 
 
 def begin(catalog: Catalog, count: int, account_id: int = 1, **values: Any) -> list[ActionRecord]:
