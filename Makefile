@@ -12,11 +12,16 @@ help: ## print this list
 .PHONY: setup
 setup: $(READY) ## make the virtual environment with every locked dependency
 
-$(READY): requirements.lock pyproject.toml
+# uv comes from the package registry, as all else does: the machine needs Python and pip alone.
+$(READY): uv.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --frozen --all-extras
 	@touch $@
+
+.PHONY: lock
+lock: $(READY) ## bring uv.lock up to what pyproject.toml asks for
+	@$(BIN)/uv lock --quiet
 
 .PHONY: demo
 demo: $(READY) ## import, convert and transfer a real disk image, with a kill -9 in between

