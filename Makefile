@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) ## make the virtual environment with every locked dependency
@@ -33,14 +33,19 @@ serve: $(READY) ## run the service, with its data in ./wherry-data
 
 .PHONY: fmt
 fmt: $(READY) ## format the code
-	@$(BIN)/ruff format src tests demo bench
-	@$(BIN)/ruff check --fix src tests demo bench
+	@$(BIN)/ruff format src tests demo bench scripts
+	@$(BIN)/ruff check --fix src tests demo bench scripts
 
 .PHONY: lint
 lint: $(READY) ## check format, rules and layers
-	@$(BIN)/ruff format --check src tests demo bench
-	@$(BIN)/ruff check src tests demo bench
+	@$(BIN)/ruff format --check src tests demo bench scripts
+	@$(BIN)/ruff check src tests demo bench scripts
 	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/sync_client.py --check
+
+.PHONY: sync-client
+sync-client: $(READY) ## generate the sync client from the async one
+	@$(BIN)/python scripts/sync_client.py
 
 .PHONY: types
 types: $(READY) ## check the types

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import ssl
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -43,7 +41,7 @@ _CLASSES: dict[int, type[e.RequestError]] = {
     501: e.NotServed,
     503: e.Unavailable,
 }
-_FIRST_ERROR, _FIRST_SERVER_ERROR = 400, 500
+FIRST_ERROR, _FIRST_SERVER_ERROR = 400, 500
 _SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 _NOT_TAKEN = frozenset({429, 503})  # the service says that it did nothing with the request
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
@@ -127,60 +125,6 @@ class Connection:
     def attempts(self, options: RequestOptions) -> int:
         """How often a request is sent at the most."""
         return 1 + (self.retries if options.retries is None else options.retries)
-
-
-class Transport:
-    """Sends requests and waits for their replies."""
-
-    def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
-        self.connection = connection
-        self.http = http or httpx.Client(verify=connection.verify)
-
-    def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
-        """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
-        options = options or RequestOptions()
-        for left in reversed(range(self.connection.attempts(options))):
-            try:
-                response = self.http.request(**self.connection.build(request, options))
-            except httpx.HTTPError as error:
-                delay = delay_after_break(request, error, left)
-            else:
-                if response.status_code < _FIRST_ERROR:
-                    return read(request, response)
-                delay = delay_after_refusal(request, response, left)
-            time.sleep(delay)
-        raise AssertionError  # the last attempt returns or raises
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self.http.close()
-
-
-class AsyncTransport:
-    """Sends requests and awaits their replies."""
-
-    def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
-        self.connection = connection
-        self.http = http or httpx.AsyncClient(verify=connection.verify)
-
-    async def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
-        """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
-        options = options or RequestOptions()
-        for left in reversed(range(self.connection.attempts(options))):
-            try:
-                response = await self.http.request(**self.connection.build(request, options))
-            except httpx.HTTPError as error:
-                delay = delay_after_break(request, error, left)
-            else:
-                if response.status_code < _FIRST_ERROR:
-                    return read(request, response)
-                delay = delay_after_refusal(request, response, left)
-            await asyncio.sleep(delay)
-        raise AssertionError  # the last attempt returns or raises
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self.http.aclose()
 
 
 def read(request: Request[T], response: httpx.Response) -> T:

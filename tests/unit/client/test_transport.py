@@ -29,7 +29,7 @@ ACTION = {
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that were waited, without waiting."""
     waited: list[float] = []
-    monkeypatch.setattr("wherry.client.transport.time.sleep", waited.append)
+    monkeypatch.setattr("wherry.client._sync.transport.time.sleep", waited.append)
     return waited
 
 

@@ -1,4 +1,5 @@
-"""Droplets for ``AsyncClient``: ``sync_droplets.py``, awaited."""
+# Generated from ../_async/droplets.py by scripts/sync_client.py: change that file, then run make sync-client.
+"""The Droplets of ``Client``: their actions, backups, disks and SSH keys."""
 
 from __future__ import annotations
 
@@ -7,19 +8,20 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.aio_images import Images, Snapshots
-from wherry.client.aio_resource import AsyncPages, AsyncResource
+from wherry.client._sync.images import Images, Snapshots
+from wherry.client._sync.resource import Pages, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wherry.client.transport import AsyncTransport, RequestOptions
+    from wherry.client._sync.transport import Transport
+    from wherry.client.transport import RequestOptions
 
 
-class DropletActions(AsyncResource):
+class DropletActions(Resource):
     """Actions of a Droplet."""
 
-    async def initiate(
+    def initiate(
         self, droplet_id: int, *, type: ops.DropletActionType, name: str | None = None,  # noqa: A002  the wire's word
         image: int | str | None = None, size: str | None = None, disk: bool | None = None, kernel: int | None = None,
         backup_policy: m.BackupPolicyRequest | None = None, idempotency_key: str | None = None,
@@ -35,9 +37,9 @@ class DropletActions(AsyncResource):
         request = m.DropletActionRequest(
             type=type, name=name, image=image, size=size, disk=disk, kernel=kernel, backup_policy=backup_policy
         )
-        return await self._transport.send(ops.create_droplet_action(droplet_id, request, idempotency_key), options)
+        return self._transport.send(ops.create_droplet_action(droplet_id, request, idempotency_key), options)
 
-    async def bulk_initiate(
+    def bulk_initiate(
         self, *, tag_name: str, type: ops.DropletActionType, name: str | None = None,  # noqa: A002  the wire's word
         image: int | str | None = None, size: str | None = None, disk: bool | None = None, kernel: int | None = None,
         backup_policy: m.BackupPolicyRequest | None = None, options: RequestOptions | None = None,
@@ -49,37 +51,37 @@ class DropletActions(AsyncResource):
         request = m.DropletActionRequest(
             type=type, name=name, image=image, size=size, disk=disk, kernel=kernel, backup_policy=backup_policy
         )
-        return await self._transport.send(ops.create_tagged_droplet_actions(tag_name, request), options)
+        return self._transport.send(ops.create_tagged_droplet_actions(tag_name, request), options)
 
-    def list(self, droplet_id: int, *, options: RequestOptions | None = None) -> AsyncPages[m.Action]:
+    def list(self, droplet_id: int, *, options: RequestOptions | None = None) -> Pages[m.Action]:
         """A Droplet's actions, newest first."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_droplet_actions(droplet_id, page), options))
+        return Pages(lambda page: self._transport.send(ops.list_droplet_actions(droplet_id, page), options))
 
-    async def retrieve(self, action_id: int, *, droplet_id: int, options: RequestOptions | None = None) -> m.Action:
+    def retrieve(self, action_id: int, *, droplet_id: int, options: RequestOptions | None = None) -> m.Action:
         """Read an action of a Droplet. Raises NotFound."""
-        return await self._transport.send(ops.get_droplet_action(droplet_id, action_id), options)
+        return self._transport.send(ops.get_droplet_action(droplet_id, action_id), options)
 
 
-class Backups(AsyncResource):
+class Backups(Resource):
     """When Droplets are backed up. The backups themselves: ``gpu_droplets.list_backups``."""
 
-    def list_policies(self, *, options: RequestOptions | None = None) -> AsyncPages[m.BackupPolicyRecord]:
+    def list_policies(self, *, options: RequestOptions | None = None) -> Pages[m.BackupPolicyRecord]:
         """The backup policies of all Droplets that have one."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_backup_policies(page), options))
+        return Pages(lambda page: self._transport.send(ops.list_backup_policies(page), options))
 
-    async def retrieve_policy(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.BackupPolicyRecord:
+    def retrieve_policy(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.BackupPolicyRecord:
         """Read a Droplet's backup policy, or that it has none. Raises NotFound."""
-        return await self._transport.send(ops.get_backup_policy(droplet_id), options)
+        return self._transport.send(ops.get_backup_policy(droplet_id), options)
 
-    async def list_supported_policies(self, *, options: RequestOptions | None = None) -> list[m.SupportedBackupPolicy]:
+    def list_supported_policies(self, *, options: RequestOptions | None = None) -> list[m.SupportedBackupPolicy]:
         """The backup plans that there are: their days, hours (UTC) and how many days a backup is kept."""
-        return await self._transport.send(ops.list_supported_policies(), options)
+        return self._transport.send(ops.list_supported_policies(), options)
 
 
-class Disks(AsyncResource):
+class Disks(Resource):
     """The disks of Droplets, as files (wherry only)."""
 
-    async def export(
+    def export(
         self, droplet_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> None:  # fmt: skip
@@ -88,11 +90,11 @@ class Disks(AsyncResource):
         A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
         all. Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
         """
-        await self._fetch_file(
+        self._fetch_file(
             lambda offset, etag: ops.export_disk(droplet_id, format, offset, etag), Path(path), format, on_progress
         )
 
-    async def import_(
+    def import_(
         self, droplet_id: int, path: str | Path, *, resume: str | None = None,
         on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
     ) -> m.Action:  # fmt: skip
@@ -102,46 +104,46 @@ class Disks(AsyncResource):
         that are safely kept and the bytes in all. Raises RequestError, ConnectionFailed.
         """
         request = m.UploadCreateRequest(droplet_id=droplet_id)
-        upload = await self._send_file(Path(path), request, resume, on_begin, on_progress)
-        return await self._transport.send(ops.import_disk(droplet_id, upload.id))
+        upload = self._send_file(Path(path), request, resume, on_begin, on_progress)
+        return self._transport.send(ops.import_disk(droplet_id, upload.id))
 
 
-class Keys(AsyncResource):
+class Keys(Resource):
     """SSH keys. ``key`` is an id or a fingerprint."""
 
-    async def create(self, *, name: str, public_key: str, options: RequestOptions | None = None) -> m.SshKey:
+    def create(self, *, name: str, public_key: str, options: RequestOptions | None = None) -> m.SshKey:
         """Keep a public key, in the form of an authorized_keys line. Raises Unprocessable for one that is none."""
-        return await self._transport.send(ops.create_ssh_key(name, public_key), options)
+        return self._transport.send(ops.create_ssh_key(name, public_key), options)
 
-    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.SshKey]:
+    def list(self, *, options: RequestOptions | None = None) -> Pages[m.SshKey]:
         """The keys."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_ssh_keys(page), options))
+        return Pages(lambda page: self._transport.send(ops.list_ssh_keys(page), options))
 
-    async def retrieve(self, key: int | str, *, options: RequestOptions | None = None) -> m.SshKey:
+    def retrieve(self, key: int | str, *, options: RequestOptions | None = None) -> m.SshKey:
         """Read a key. Raises NotFound."""
-        return await self._transport.send(ops.get_ssh_key(key), options)
+        return self._transport.send(ops.get_ssh_key(key), options)
 
-    async def update(self, key: int | str, *, name: str, options: RequestOptions | None = None) -> m.SshKey:
+    def update(self, key: int | str, *, name: str, options: RequestOptions | None = None) -> m.SshKey:
         """Rename a key. Raises NotFound."""
-        return await self._transport.send(ops.update_ssh_key(key, name), options)
+        return self._transport.send(ops.update_ssh_key(key, name), options)
 
-    async def delete(self, key: int | str, *, options: RequestOptions | None = None) -> None:
+    def delete(self, key: int | str, *, options: RequestOptions | None = None) -> None:
         """Forget a key; Droplets that were made with it keep it. Raises NotFound."""
-        await self._transport.send(ops.delete_ssh_key(key), options)
+        self._transport.send(ops.delete_ssh_key(key), options)
 
 
-class DropletAccount(AsyncResource):
+class DropletAccount(Resource):
     """What an account has for its Droplets."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self.keys = Keys(transport)
 
 
-class GpuDroplets(AsyncResource):
+class GpuDroplets(Resource):
     """Droplets of all kinds and what belongs to them, under the name that DigitalOcean's SDK gives it."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self.account = DropletAccount(transport)
         self.actions = DropletActions(transport)
@@ -150,7 +152,7 @@ class GpuDroplets(AsyncResource):
         self.images = Images(transport)
         self.snapshots = Snapshots(transport)
 
-    async def create(
+    def create(
         self, *, name: str, size: str, image: int | str, idempotency_key: str | None = None,
         options: RequestOptions | None = None, **further: Unpack[ops.DropletOptions],
     ) -> ops.CreatedDroplet:  # fmt: skip
@@ -159,38 +161,38 @@ class GpuDroplets(AsyncResource):
         ``further`` is what ``DropletOptions`` lists: region, ssh_keys, backups, backup_policy, tags, user_data and so
         on. Raises TypeError for what it does not list, and RequestError.
         """
-        return await self._transport.send(ops.create_droplet(name, size, image, further, idempotency_key), options)
+        return self._transport.send(ops.create_droplet(name, size, image, further, idempotency_key), options)
 
-    async def create_many(
+    def create_many(
         self, *, names: Sequence[str], size: str, image: int | str, idempotency_key: str | None = None,
         options: RequestOptions | None = None, **further: Unpack[ops.DropletOptions],
     ) -> list[ops.CreatedDroplet]:  # fmt: skip
         """Create up to ten Droplets that are alike, one for each name: all of them or none. Else as ``create``."""
-        return await self._transport.send(ops.create_droplets(names, size, image, further, idempotency_key), options)
+        return self._transport.send(ops.create_droplets(names, size, image, further, idempotency_key), options)
 
     def list(
         self, *, tag_name: str | None = None, name: str | None = None,
         type: Literal["droplets", "gpus"] | None = None, options: RequestOptions | None = None,  # noqa: A002  the wire's word
-    ) -> AsyncPages[m.Droplet]:  # fmt: skip
+    ) -> Pages[m.Droplet]:  # fmt: skip
         """Droplets, newest first: with one tag, or of one name, in any case. GPU Droplets only with ``type="gpus"``."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_droplets(page, tag_name, name, type), options))
+        return Pages(lambda page: self._transport.send(ops.list_droplets(page, tag_name, name, type), options))
 
-    async def retrieve(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Droplet:
+    def retrieve(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Droplet:
         """Read a Droplet. Raises NotFound."""
-        return await self._transport.send(ops.get_droplet(droplet_id), options)
+        return self._transport.send(ops.get_droplet(droplet_id), options)
 
-    async def delete(self, droplet_id: int, *, options: RequestOptions | None = None) -> None:
+    def delete(self, droplet_id: int, *, options: RequestOptions | None = None) -> None:
         """Delete a Droplet and its backups; its snapshots stay. Raises NotFound, and Unprocessable while it is busy."""
-        await self._transport.send(ops.delete_droplet(droplet_id), options)
+        self._transport.send(ops.delete_droplet(droplet_id), options)
 
-    async def delete_by_tag(self, *, tag_name: str, options: RequestOptions | None = None) -> None:
+    def delete_by_tag(self, *, tag_name: str, options: RequestOptions | None = None) -> None:
         """Delete all Droplets with a tag, as ``delete`` does. Raises TypeError for an empty tag, and RequestError."""
-        await self._transport.send(ops.delete_tagged_droplets(tag_name), options)
+        self._transport.send(ops.delete_tagged_droplets(tag_name), options)
 
-    def list_snapshots(self, droplet_id: int, *, options: RequestOptions | None = None) -> AsyncPages[m.Image]:
+    def list_snapshots(self, droplet_id: int, *, options: RequestOptions | None = None) -> Pages[m.Image]:
         """A Droplet's snapshots, as images."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_droplet_snapshots(droplet_id, page), options))
+        return Pages(lambda page: self._transport.send(ops.list_droplet_snapshots(droplet_id, page), options))
 
-    def list_backups(self, droplet_id: int, *, options: RequestOptions | None = None) -> AsyncPages[m.Image]:
+    def list_backups(self, droplet_id: int, *, options: RequestOptions | None = None) -> Pages[m.Image]:
         """A Droplet's backups, as images."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_droplet_backups(droplet_id, page), options))
+        return Pages(lambda page: self._transport.send(ops.list_droplet_backups(droplet_id, page), options))

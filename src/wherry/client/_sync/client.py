@@ -1,16 +1,18 @@
-"""``AsyncClient``: the same names and signatures as ``sync.py``, awaited."""
+# Generated from ../_async/client.py by scripts/sync_client.py: change that file, then run make sync-client.
+"""``Client``: every call by its name."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import TYPE_CHECKING, Self
 
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.aio_droplets import GpuDroplets
-from wherry.client.aio_resource import AsyncPages, AsyncResource
-from wherry.client.aio_tags import Tags
-from wherry.client.transport import AsyncTransport, Connection, RequestOptions
+from wherry.client._sync.droplets import GpuDroplets
+from wherry.client._sync.resource import Pages, Resource
+from wherry.client._sync.tags import Tags
+from wherry.client._sync.transport import Transport
+from wherry.client.transport import Connection, RequestOptions
 from wherry.client.watch import STALL_TIMEOUT_S, Watch
 from wherry.errors import ConnectionFailed, RequestError
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class AsyncClient:
+class Client:
     """A client of wherry, or of DigitalOcean's API v2.
 
     ``token`` and ``base_url`` come from the environment where they are not given (``WHERRY_TOKEN``, ``WHERRY_URL``,
@@ -33,9 +35,9 @@ class AsyncClient:
 
     def __init__(
         self, token: str | None = None, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 3,
-        ca_file: str | Path | None = None, http: httpx.AsyncClient | None = None,
+        ca_file: str | Path | None = None, http: httpx.Client | None = None,
     ) -> None:  # fmt: skip
-        self._transport = AsyncTransport(Connection.find(token, base_url, timeout, retries, ca_file), http)
+        self._transport = Transport(Connection.find(token, base_url, timeout, retries, ca_file), http)
         self.account = AccountResource(self._transport)
         self.actions = Actions(self._transport)
         self.regions = Regions(self._transport)
@@ -45,33 +47,33 @@ class AsyncClient:
         self.tags = Tags(self._transport)
         self.testing = Testing(self._transport)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of the connections."""
-        await self._transport.close()
+        self._transport.close()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-class Actions(AsyncResource):
+class Actions(Resource):
     """Actions of all kinds."""
 
-    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Action]:
+    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Action]:
         """All actions, newest first."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_actions(page), options))
+        return Pages(lambda page: self._transport.send(ops.list_actions(page), options))
 
-    async def retrieve(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    def retrieve(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Read an action."""
-        return await self._transport.send(ops.get_action(action_id), options)
+        return self._transport.send(ops.get_action(action_id), options)
 
-    async def cancel(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    def cancel(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Ask that an action stop (wherry only); it then ends as errored with the code ``cancelled``."""
-        return await self._transport.send(ops.cancel_action(action_id), options)
+        return self._transport.send(ops.cancel_action(action_id), options)
 
-    async def wait(
+    def wait(
         self, action: m.Action, *, on_progress: Callable[[m.Action], object] | None = None,
         stall_timeout_s: float | None = STALL_TIMEOUT_S, options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
@@ -84,96 +86,94 @@ class Actions(AsyncResource):
         watch = Watch(action, on_progress, stall_timeout_s)
         delay = watch.see(action)
         while delay is not None:
-            await asyncio.sleep(delay)
+            time.sleep(delay)
             try:
-                delay = watch.see(await self.retrieve(action.id, options=options))
+                delay = watch.see(self.retrieve(action.id, options=options))
             except (ConnectionFailed, RequestError) as error:
                 delay = watch.lost(error)
         return watch.action
 
 
-class Regions(AsyncResource):
+class Regions(Resource):
     """Regions."""
 
-    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Region]:
+    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Region]:
         """The regions."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_regions(page), options))
+        return Pages(lambda page: self._transport.send(ops.list_regions(page), options))
 
 
-class Sizes(AsyncResource):
+class Sizes(Resource):
     """Sizes."""
 
-    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Size]:
+    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Size]:
         """The sizes."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_sizes(page), options))
+        return Pages(lambda page: self._transport.send(ops.list_sizes(page), options))
 
 
-class AccountResource(AsyncResource):
+class AccountResource(Resource):
     """The account that the token belongs to."""
 
-    async def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
+    def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
         """Read it."""
-        return await self._transport.send(ops.get_account(), options)
+        return self._transport.send(ops.get_account(), options)
 
 
-class StoreResource(AsyncResource):
+class StoreResource(Resource):
     """What the service keeps behind its images (wherry only)."""
 
-    async def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
+    def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
         """Remove what nobody holds."""
-        return await self._transport.send(ops.collect(region), options)
+        return self._transport.send(ops.collect(region), options)
 
-    async def plan_collect(
-        self, *, region: str | None = None, options: RequestOptions | None = None
-    ) -> list[m.CollectPlan]:
+    def plan_collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> list[m.CollectPlan]:
         """What ``collect`` would remove, by region."""
-        return await self._transport.send(ops.plan_collect(region), options)
+        return self._transport.send(ops.plan_collect(region), options)
 
-    async def compact(
+    def compact(
         self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
     ) -> m.Action:
         """Rewrite packs that are more than half dead; ``budget_bytes`` at the most, or nearly so."""
-        return await self._transport.send(ops.compact(region, budget_bytes), options)
+        return self._transport.send(ops.compact(region, budget_bytes), options)
 
-    async def plan_compact(
+    def plan_compact(
         self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
     ) -> list[m.CompactPlan]:
         """What ``compact`` would rewrite, by region."""
-        return await self._transport.send(ops.plan_compact(region, budget_bytes), options)
+        return self._transport.send(ops.plan_compact(region, budget_bytes), options)
 
-    async def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
+    def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
         """What is in the stores, by region. Raises Forbidden for others than the operator."""
-        return await self._transport.send(ops.get_usage(), options)
+        return self._transport.send(ops.get_usage(), options)
 
-    async def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
+    def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
         """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
-        return await self._transport.send(ops.scrub(region), options)
+        return self._transport.send(ops.scrub(region), options)
 
-    async def expire(self, *, options: RequestOptions | None = None) -> m.Action:
+    def expire(self, *, options: RequestOptions | None = None) -> m.Action:
         """Let backups go whose time is over. Raises RequestError."""
-        return await self._transport.send(ops.expire(), options)
+        return self._transport.send(ops.expire(), options)
 
-    async def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
+    def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
         """Which backups ``expire`` would let go, and since when their time is over."""
-        return await self._transport.send(ops.plan_expire(), options)
+        return self._transport.send(ops.plan_expire(), options)
 
 
-class Testing(AsyncResource):
+class Testing(Resource):
     """Controls for tests, of a service that runs in test mode; any other answers NotFound."""
 
-    async def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
+    def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
         """Move the service's clock ahead; what falls due on the way happens at its time. Answers the new time."""
-        return await self._transport.send(ops.move_clock(None, seconds), options)
+        return self._transport.send(ops.move_clock(None, seconds), options)
 
-    async def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
+    def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
         """Set the service's clock to a time with a time zone; answers the new time."""
-        return await self._transport.send(ops.move_clock(now, None), options)
+        return self._transport.send(ops.move_clock(now, None), options)
 
-    async def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Take a backup of a Droplet now, whatever its policy. Raises NotFound, and Unprocessable while it is busy."""
-        return await self._transport.send(ops.take_backup(droplet_id), options)
+        return self._transport.send(ops.take_backup(droplet_id), options)
 
-    async def fail_next(
+    def fail_next(
         self, action: str, *, error: str = "store_unavailable", region: str | None = None, times: int = 1,
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
@@ -182,4 +182,4 @@ class Testing(AsyncResource):
         0 times takes back what was asked before. Raises RequestError for a type or a code that there is not.
         """
         request = m.FaultRequest(action=action, error=error, region=region, times=times)
-        await self._transport.send(ops.let_fail(request), options)
+        self._transport.send(ops.let_fail(request), options)

@@ -1,4 +1,5 @@
-"""Tags for ``Client``. ``aio_tags.py`` is the same, awaited."""
+# Generated from ../_async/tags.py by scripts/sync_client.py: change that file, then run make sync-client.
+"""The tags of ``Client``."""
 
 from __future__ import annotations
 
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING
 from wherry import calls as c
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.sync_resource import Pages, Resource
+from wherry.client._sync.resource import Pages, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wherry.client.transport import RequestOptions, Transport
+    from wherry.client._sync.transport import Transport
+    from wherry.client.transport import RequestOptions
 
 
 class TagResources(Resource):

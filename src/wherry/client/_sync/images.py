@@ -1,4 +1,5 @@
-"""Images for ``AsyncClient``: ``sync_images.py``, awaited."""
+# Generated from ../_async/images.py by scripts/sync_client.py: change that file, then run make sync-client.
+"""The images of ``Client``: their actions, exports and uploads, and offers to other accounts."""
 
 from __future__ import annotations
 
@@ -8,60 +9,61 @@ from typing import TYPE_CHECKING, Literal, overload
 from wherry import calls as c
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.aio_resource import AsyncPages, AsyncResource
+from wherry.client._sync.resource import Pages, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wherry.client.transport import AsyncTransport, RequestOptions
+    from wherry.client._sync.transport import Transport
+    from wherry.client.transport import RequestOptions
 
 
-class ImageActions(AsyncResource):
+class ImageActions(Resource):
     """Actions of an image."""
 
     @overload
-    async def create(
+    def create(
         self, image_id: int, *, type: Literal["transfer"], region: str, idempotency_key: str | None = ...,
         options: RequestOptions | None = ...,
     ) -> m.Action: ...  # fmt: skip
 
     @overload
-    async def create(
+    def create(
         self, image_id: int, *, type: Literal["convert"], idempotency_key: str | None = ...,
         options: RequestOptions | None = ...,
     ) -> m.Action: ...  # fmt: skip
 
-    async def create(
+    def create(
         self, image_id: int, *, type: str, region: str | None = None, idempotency_key: str | None = None,  # noqa: A002  the wire's word
         options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
         """Transfer an image to a region, or convert a backup to a snapshot. Raises TypeError, RequestError."""
-        return await self._transport.send(ops.create_image_action(image_id, type, region, idempotency_key), options)
+        return self._transport.send(ops.create_image_action(image_id, type, region, idempotency_key), options)
 
-    async def create_many(
+    def create_many(
         self, image_id: int, *, regions: Sequence[str], idempotency_key: str | None = None,
         options: RequestOptions | None = None,
     ) -> list[m.Action]:  # fmt: skip
         """Transfer an image to several regions, one action each: all of them or none (wherry only)."""
-        return await self._transport.send(ops.create_transfers(image_id, regions, idempotency_key), options)
+        return self._transport.send(ops.create_transfers(image_id, regions, idempotency_key), options)
 
-    async def plan(self, image_id: int, *, region: str, options: RequestOptions | None = None) -> m.TransferPlan:
+    def plan(self, image_id: int, *, region: str, options: RequestOptions | None = None) -> m.TransferPlan:
         """What a transfer would move (wherry only)."""
-        return await self._transport.send(ops.plan_transfer(image_id, region), options)
+        return self._transport.send(ops.plan_transfer(image_id, region), options)
 
-    async def retrieve(self, action_id: int, *, image_id: int, options: RequestOptions | None = None) -> m.Action:
+    def retrieve(self, action_id: int, *, image_id: int, options: RequestOptions | None = None) -> m.Action:
         """Read an action of an image."""
-        return await self._transport.send(ops.get_image_action(image_id, action_id), options)
+        return self._transport.send(ops.get_image_action(image_id, action_id), options)
 
-    def list(self, image_id: int, *, options: RequestOptions | None = None) -> AsyncPages[m.Action]:
+    def list(self, image_id: int, *, options: RequestOptions | None = None) -> Pages[m.Action]:
         """An image's actions, newest first."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_image_actions(image_id, page), options))
+        return Pages(lambda page: self._transport.send(ops.list_image_actions(image_id, page), options))
 
 
-class AccountTransfers(AsyncResource):
+class AccountTransfers(Resource):
     """Offers of snapshots to other accounts."""
 
-    async def create(
+    def create(
         self, image_id: int, *, recipient_email: str | None = None, recipient_uuid: str | None = None,
         options: RequestOptions | None = None,
     ) -> int:  # fmt: skip
@@ -70,48 +72,48 @@ class AccountTransfers(AsyncResource):
         The number is 0 where the offer was accepted at once. Raises TypeError unless exactly one says to whom, and
         RequestError for an image that can't be offered.
         """
-        return await self._transport.send(ops.offer_image(image_id, recipient_email, recipient_uuid), options)
+        return self._transport.send(ops.offer_image(image_id, recipient_email, recipient_uuid), options)
 
-    async def accept(
+    def accept(
         self, image_id: int, *, transfer_id: int, recipient_uuid: str, options: RequestOptions | None = None
     ) -> None:
         """Take an image that was offered, for the team with this UUID. Raises RequestError where it is not on offer."""
         request = ops.answer_offer(c.ACCOUNT_TRANSFERS_ACCEPT, image_id, transfer_id, recipient_uuid)
-        await self._transport.send(request, options)
+        self._transport.send(request, options)
 
-    async def cancel(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
+    def cancel(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
         """Take an offer back. Raises RequestError where there is none, or not the caller's."""
-        await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_CANCEL, image_id, transfer_id), options)
+        self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_CANCEL, image_id, transfer_id), options)
 
-    async def decline(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
+    def decline(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
         """Refuse an offer; the image stays with who offered it. Raises RequestError where there is none."""
-        await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_DECLINE, image_id, transfer_id), options)
+        self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_DECLINE, image_id, transfer_id), options)
 
 
-class Images(AsyncResource):
+class Images(Resource):
     """Images."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self.actions = ImageActions(transport)
         self.account_transfers = AccountTransfers(transport)
 
-    async def usage(self, image_id: int, *, options: RequestOptions | None = None) -> list[m.ImageUsage]:
+    def usage(self, image_id: int, *, options: RequestOptions | None = None) -> list[m.ImageUsage]:
         """How much of the stores an image uses, by region (wherry only)."""
-        return await self._transport.send(ops.get_image_usage(image_id), options)
+        return self._transport.send(ops.get_image_usage(image_id), options)
 
     def list(
         self, *, type: str | None = None, private: bool | None = None, tag_name: str | None = None,  # noqa: A002  the wire's word
         options: RequestOptions | None = None,
-    ) -> AsyncPages[m.Image]:  # fmt: skip
+    ) -> Pages[m.Image]:  # fmt: skip
         """Images, newest first: of one origin, only private ones, with one tag."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_images(page, type, private, tag_name), options))
+        return Pages(lambda page: self._transport.send(ops.list_images(page, type, private, tag_name), options))
 
-    async def retrieve(self, image: int | str, *, options: RequestOptions | None = None) -> m.Image:
+    def retrieve(self, image: int | str, *, options: RequestOptions | None = None) -> m.Image:
         """Read an image by its id, or a public one by its slug."""
-        return await self._transport.send(ops.get_image(image), options)
+        return self._transport.send(ops.get_image(image), options)
 
-    async def create(
+    def create(
         self, *, name: str, url: str, region: str, distribution: str | None = None, description: str | None = None,
         tags: Sequence[str] | None = None, idempotency_key: str | None = None, options: RequestOptions | None = None,
     ) -> m.Image:  # fmt: skip
@@ -120,31 +122,29 @@ class Images(AsyncResource):
             name=name, url=url, region=region, distribution=distribution, description=description,
             tags=None if tags is None else [*tags],
         )  # fmt: skip
-        return await self._transport.send(ops.create_image(request, idempotency_key), options)
+        return self._transport.send(ops.create_image(request, idempotency_key), options)
 
-    async def update(
+    def update(
         self, image_id: int, *, name: str | None = None, distribution: str | None = None,
         description: str | None = None, options: RequestOptions | None = None,
     ) -> m.Image:  # fmt: skip
         """Change an image's facts; what is None stays."""
         request = m.ImageUpdateRequest(name=name, distribution=distribution, description=description)
-        return await self._transport.send(ops.update_image(image_id, request), options)
+        return self._transport.send(ops.update_image(image_id, request), options)
 
-    async def delete(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> None:
+    def delete(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> None:
         """Delete an image everywhere, or remove it from one region (wherry only)."""
         request = ops.delete_image(image_id) if region is None else ops.delete_replica(image_id, region)
-        await self._transport.send(request, options)
+        self._transport.send(request, options)
 
-    async def verify(
-        self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None
-    ) -> m.Action:
+    def verify(self, image_id: int, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
         """Check every stored byte of an image, in all its regions or in one (wherry only); damage is healed then.
 
         What came of it is the image's ``health``. Raises RequestError.
         """
-        return await self._transport.send(ops.verify_image(image_id, region), options)
+        return self._transport.send(ops.verify_image(image_id, region), options)
 
-    async def export(
+    def export(
         self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> None:  # fmt: skip
@@ -153,11 +153,11 @@ class Images(AsyncResource):
         A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
         all. Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
         """
-        await self._fetch_file(
+        self._fetch_file(
             lambda offset, etag: ops.export_image(image_id, format, offset, etag), Path(path), format, on_progress
         )
 
-    async def upload(
+    def upload(
         self, path: str | Path, *, name: str, region: str, slug: str | None = None, distribution: str | None = None,
         description: str | None = None, tags: Sequence[str] | None = None, resume: str | None = None,
         on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
@@ -173,24 +173,22 @@ class Images(AsyncResource):
             name=name, region=region, slug=slug, distribution=distribution, description=description,
             tags=None if tags is None else [*tags],
         )  # fmt: skip
-        upload = await self._send_file(Path(path), request, resume, on_begin, on_progress)
-        created = await self._transport.send(ops.finish_upload(upload.id))
-        return await self._transport.send(ops.get_action(created.links.actions[0].id))
+        upload = self._send_file(Path(path), request, resume, on_begin, on_progress)
+        created = self._transport.send(ops.finish_upload(upload.id))
+        return self._transport.send(ops.get_action(created.links.actions[0].id))
 
 
-class Snapshots(AsyncResource):
+class Snapshots(Resource):
     """Snapshots."""
 
-    def list(
-        self, *, resource_type: str | None = None, options: RequestOptions | None = None
-    ) -> AsyncPages[m.Snapshot]:
+    def list(self, *, resource_type: str | None = None, options: RequestOptions | None = None) -> Pages[m.Snapshot]:
         """Snapshots, newest first."""
-        return AsyncPages(lambda page: self._transport.send(ops.list_snapshots(page, resource_type), options))
+        return Pages(lambda page: self._transport.send(ops.list_snapshots(page, resource_type), options))
 
-    async def retrieve(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> m.Snapshot:
+    def retrieve(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> m.Snapshot:
         """Read a snapshot."""
-        return await self._transport.send(ops.get_snapshot(snapshot_id), options)
+        return self._transport.send(ops.get_snapshot(snapshot_id), options)
 
-    async def delete(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> None:
+    def delete(self, snapshot_id: int | str, *, options: RequestOptions | None = None) -> None:
         """Delete a snapshot."""
-        await self._transport.send(ops.delete_snapshot(snapshot_id), options)
+        self._transport.send(ops.delete_snapshot(snapshot_id), options)

@@ -1,86 +1,87 @@
-"""What the resources of ``AsyncClient`` are made of: ``sync_resource.py``, awaited."""
+# Generated from ../_async/resource.py by scripts/sync_client.py: change that file, then run make sync-client.
+"""What the resources of ``Client`` share: lists in pages, and files that are sent and fetched."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx
 
 from wherry.client import operations as ops
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.transport import AsyncTransport, Request, RequestOptions, connection_failed, error_of
+from wherry.client.transport import Request, RequestOptions, connection_failed, error_of
 from wherry.errors import ConnectionFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from wherry import models as m
+    from wherry.client._sync.transport import Transport
 
 T = TypeVar("T")
 
 _WRITE = 1 << 20  # bytes that go to the thread that writes at a time
 
 
-class AsyncPages(Generic[T]):
+class Pages(Generic[T]):
     """A list that is fetched page by page while it is gone through."""
 
-    def __init__(self, fetch: Callable[[int], Awaitable[ops.Batch[T]]]) -> None:
+    def __init__(self, fetch: Callable[[int], ops.Batch[T]]) -> None:
         self._fetch = fetch
 
-    async def __aiter__(self) -> AsyncIterator[T]:
+    def __iter__(self) -> Iterator[T]:
         page, seen = 1, 0
         while True:
-            batch = await self._fetch(page)
-            for item in batch.items:
-                yield item
+            batch = self._fetch(page)
+            yield from batch.items
             page, seen = page + 1, seen + len(batch.items)
             if not batch.items or seen >= batch.total:
                 return
 
-    async def all(self) -> list[T]:
+    def all(self) -> list[T]:
         """Every item of every page."""
-        return [item async for item in self]
+        return list(self)
 
-    async def total(self) -> int:
+    def total(self) -> int:
         """How many items all pages have."""
-        return (await self._fetch(1)).total
+        first = self._fetch(1)
+        return first.total
 
 
-class AsyncResource:
+class Resource:
     """A part of the client, by whose methods calls are made."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def _fetch_file(
+    def _fetch_file(
         self, ask: Callable[[int, str | None], Request[None]], path: Path, kind: str,
         on_progress: Callable[[int, int | None], object] | None,
     ) -> None:  # fmt: skip
         """Write an export to a file; ``ask`` makes the request that goes on from an offset, with an ETag."""
         file = ExportFile(path, kind)
         try:
-            while not await self._fetch_on(file, ask(file.offset, file.etag), on_progress):
+            while not self._fetch_on(file, ask(file.offset, file.etag), on_progress):
                 pass
-            await asyncio.to_thread(file.finish)
+            file.finish()
         finally:
             file.close()
 
-    async def _fetch_on(
+    def _fetch_on(
         self, file: ExportFile, request: Request[None], on_progress: Callable[[int, int | None], object] | None
     ) -> bool:
         """Fetch on from where the file ends; answers whether all came."""
         before = file.offset
         built = self._transport.connection.build(request, RequestOptions())
         try:
-            async with self._transport.http.stream(**built) as response:
+            with self._transport.http.stream(**built) as response:
                 if response.is_error:
-                    await response.aread()
+                    response.read()
                     raise error_of(response)
                 file.begin(response.status_code, response.headers)
-                async for data in response.aiter_raw(_WRITE):
-                    await asyncio.to_thread(file.write, data)
+                for data in response.iter_raw(_WRITE):
+                    file.write(data)
                     if on_progress is not None:
                         on_progress(file.offset, file.size)
         except httpx.HTTPError as error:
@@ -88,28 +89,29 @@ class AsyncResource:
                 raise connection_failed(error) from error
         return file.offset == file.size
 
-    async def _send_file(
+    def _send_file(
         self, path: Path, request: m.UploadCreateRequest, resume: str | None, on_begin: Callable[[str], object] | None,
         on_progress: Callable[[int, int], object] | None,
     ) -> m.Upload:  # fmt: skip
         """Send a file's bytes, from the beginning or from where an upload broke off; answers the whole upload."""
-        size = (await asyncio.to_thread(path.stat)).st_size
-        upload = await self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
+        stat = path.stat()
+        size = stat.st_size
+        upload = self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
         if on_begin is not None:
             on_begin(upload.id)
         while upload.offset < size:
-            upload = await self._send_piece(upload, path)
+            upload = self._send_piece(upload, path)
             if on_progress is not None:
                 on_progress(upload.offset, size)
         return upload
 
-    async def _send_piece(self, upload: m.Upload, path: Path) -> m.Upload:
+    def _send_piece(self, upload: m.Upload, path: Path) -> m.Upload:
         """Send the next piece; where the connection breaks, what came of it counts."""
         piece = Piece(path, upload.offset, UPLOAD_PIECE)
         try:
-            return await self._transport.send(ops.append_upload(upload.id, upload.offset, aiter(piece)))
+            return self._transport.send(ops.append_upload(upload.id, upload.offset, iter(piece)))
         except ConnectionFailed:
-            kept = await self._transport.send(ops.get_upload(upload.id))
+            kept = self._transport.send(ops.get_upload(upload.id))
             if kept.offset == upload.offset:
                 raise
             return kept

@@ -1,82 +1,88 @@
-"""What the resources of ``Client`` are made of: lists in pages, and files that are sent and fetched."""
+"""What the resources of ``AsyncClient`` share: lists in pages, and files that are sent and fetched."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx
 
 from wherry.client import operations as ops
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.transport import Request, RequestOptions, Transport, connection_failed, error_of
+from wherry.client.transport import Request, RequestOptions, connection_failed, error_of
 from wherry.errors import ConnectionFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from wherry import models as m
+    from wherry.client._async.transport import AsyncTransport
 
 T = TypeVar("T")
 
+_WRITE = 1 << 20  # bytes that go to the thread that writes at a time
 
-class Pages(Generic[T]):
+
+class AsyncPages(Generic[T]):
     """A list that is fetched page by page while it is gone through."""
 
-    def __init__(self, fetch: Callable[[int], ops.Batch[T]]) -> None:
+    def __init__(self, fetch: Callable[[int], Awaitable[ops.Batch[T]]]) -> None:
         self._fetch = fetch
 
-    def __iter__(self) -> Iterator[T]:
+    async def __aiter__(self) -> AsyncIterator[T]:
         page, seen = 1, 0
         while True:
-            batch = self._fetch(page)
-            yield from batch.items
+            batch = await self._fetch(page)
+            for item in batch.items:
+                yield item
             page, seen = page + 1, seen + len(batch.items)
             if not batch.items or seen >= batch.total:
                 return
 
-    def all(self) -> list[T]:
+    async def all(self) -> list[T]:
         """Every item of every page."""
-        return list(self)
+        return [item async for item in self]
 
-    def total(self) -> int:
+    async def total(self) -> int:
         """How many items all pages have."""
-        return self._fetch(1).total
+        first = await self._fetch(1)
+        return first.total
 
 
-class Resource:
+class AsyncResource:
     """A part of the client, by whose methods calls are made."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    def _fetch_file(
+    async def _fetch_file(
         self, ask: Callable[[int, str | None], Request[None]], path: Path, kind: str,
         on_progress: Callable[[int, int | None], object] | None,
     ) -> None:  # fmt: skip
         """Write an export to a file; ``ask`` makes the request that goes on from an offset, with an ETag."""
         file = ExportFile(path, kind)
         try:
-            while not self._fetch_on(file, ask(file.offset, file.etag), on_progress):
+            while not await self._fetch_on(file, ask(file.offset, file.etag), on_progress):
                 pass
-            file.finish()
+            await asyncio.to_thread(file.finish)
         finally:
             file.close()
 
-    def _fetch_on(
+    async def _fetch_on(
         self, file: ExportFile, request: Request[None], on_progress: Callable[[int, int | None], object] | None
     ) -> bool:
         """Fetch on from where the file ends; answers whether all came."""
         before = file.offset
         built = self._transport.connection.build(request, RequestOptions())
         try:
-            with self._transport.http.stream(**built) as response:
+            async with self._transport.http.stream(**built) as response:
                 if response.is_error:
-                    response.read()
+                    await response.aread()
                     raise error_of(response)
                 file.begin(response.status_code, response.headers)
-                for data in response.iter_raw():
-                    file.write(data)
+                async for data in response.aiter_raw(_WRITE):
+                    await asyncio.to_thread(file.write, data)
                     if on_progress is not None:
                         on_progress(file.offset, file.size)
         except httpx.HTTPError as error:
@@ -84,28 +90,29 @@ class Resource:
                 raise connection_failed(error) from error
         return file.offset == file.size
 
-    def _send_file(
+    async def _send_file(
         self, path: Path, request: m.UploadCreateRequest, resume: str | None, on_begin: Callable[[str], object] | None,
         on_progress: Callable[[int, int], object] | None,
     ) -> m.Upload:  # fmt: skip
         """Send a file's bytes, from the beginning or from where an upload broke off; answers the whole upload."""
-        size = path.stat().st_size
-        upload = self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
+        stat = await asyncio.to_thread(path.stat)
+        size = stat.st_size
+        upload = await self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
         if on_begin is not None:
             on_begin(upload.id)
         while upload.offset < size:
-            upload = self._send_piece(upload, path)
+            upload = await self._send_piece(upload, path)
             if on_progress is not None:
                 on_progress(upload.offset, size)
         return upload
 
-    def _send_piece(self, upload: m.Upload, path: Path) -> m.Upload:
+    async def _send_piece(self, upload: m.Upload, path: Path) -> m.Upload:
         """Send the next piece; where the connection breaks, what came of it counts."""
         piece = Piece(path, upload.offset, UPLOAD_PIECE)
         try:
-            return self._transport.send(ops.append_upload(upload.id, upload.offset, iter(piece)))
+            return await self._transport.send(ops.append_upload(upload.id, upload.offset, aiter(piece)))
         except ConnectionFailed:
-            kept = self._transport.send(ops.get_upload(upload.id))
+            kept = await self._transport.send(ops.get_upload(upload.id))
             if kept.offset == upload.offset:
                 raise
             return kept

@@ -1,4 +1,4 @@
-"""Tags for ``AsyncClient``: ``sync_tags.py``, awaited."""
+"""The tags of ``AsyncClient``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from wherry import calls as c
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.aio_resource import AsyncPages, AsyncResource
+from wherry.client._async.resource import AsyncPages, AsyncResource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wherry.client.transport import AsyncTransport, RequestOptions
+    from wherry.client._async.transport import AsyncTransport
+    from wherry.client.transport import RequestOptions
 
 
 class TagResources(AsyncResource):

@@ -1,16 +1,17 @@
-"""``Client``: every call by its name, one line each. ``aio.py`` is the same, awaited."""
+"""``AsyncClient``: every call by its name."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from typing import TYPE_CHECKING, Self
 
 from wherry import models as m
 from wherry.client import operations as ops
-from wherry.client.sync_droplets import GpuDroplets
-from wherry.client.sync_resource import Pages, Resource
-from wherry.client.sync_tags import Tags
-from wherry.client.transport import Connection, RequestOptions, Transport
+from wherry.client._async.droplets import GpuDroplets
+from wherry.client._async.resource import AsyncPages, AsyncResource
+from wherry.client._async.tags import Tags
+from wherry.client._async.transport import AsyncTransport
+from wherry.client.transport import Connection, RequestOptions
 from wherry.client.watch import STALL_TIMEOUT_S, Watch
 from wherry.errors import ConnectionFailed, RequestError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-class Client:
+class AsyncClient:
     """A client of wherry, or of DigitalOcean's API v2.
 
     ``token`` and ``base_url`` come from the environment where they are not given (``WHERRY_TOKEN``, ``WHERRY_URL``,
@@ -33,9 +34,9 @@ class Client:
 
     def __init__(
         self, token: str | None = None, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 3,
-        ca_file: str | Path | None = None, http: httpx.Client | None = None,
+        ca_file: str | Path | None = None, http: httpx.AsyncClient | None = None,
     ) -> None:  # fmt: skip
-        self._transport = Transport(Connection.find(token, base_url, timeout, retries, ca_file), http)
+        self._transport = AsyncTransport(Connection.find(token, base_url, timeout, retries, ca_file), http)
         self.account = AccountResource(self._transport)
         self.actions = Actions(self._transport)
         self.regions = Regions(self._transport)
@@ -45,33 +46,33 @@ class Client:
         self.tags = Tags(self._transport)
         self.testing = Testing(self._transport)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the connections."""
-        self._transport.close()
+        await self._transport.close()
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
-class Actions(Resource):
+class Actions(AsyncResource):
     """Actions of all kinds."""
 
-    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Action]:
+    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Action]:
         """All actions, newest first."""
-        return Pages(lambda page: self._transport.send(ops.list_actions(page), options))
+        return AsyncPages(lambda page: self._transport.send(ops.list_actions(page), options))
 
-    def retrieve(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    async def retrieve(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Read an action."""
-        return self._transport.send(ops.get_action(action_id), options)
+        return await self._transport.send(ops.get_action(action_id), options)
 
-    def cancel(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    async def cancel(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Ask that an action stop (wherry only); it then ends as errored with the code ``cancelled``."""
-        return self._transport.send(ops.cancel_action(action_id), options)
+        return await self._transport.send(ops.cancel_action(action_id), options)
 
-    def wait(
+    async def wait(
         self, action: m.Action, *, on_progress: Callable[[m.Action], object] | None = None,
         stall_timeout_s: float | None = STALL_TIMEOUT_S, options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
@@ -84,94 +85,96 @@ class Actions(Resource):
         watch = Watch(action, on_progress, stall_timeout_s)
         delay = watch.see(action)
         while delay is not None:
-            time.sleep(delay)
+            await asyncio.sleep(delay)
             try:
-                delay = watch.see(self.retrieve(action.id, options=options))
+                delay = watch.see(await self.retrieve(action.id, options=options))
             except (ConnectionFailed, RequestError) as error:
                 delay = watch.lost(error)
         return watch.action
 
 
-class Regions(Resource):
+class Regions(AsyncResource):
     """Regions."""
 
-    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Region]:
+    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Region]:
         """The regions."""
-        return Pages(lambda page: self._transport.send(ops.list_regions(page), options))
+        return AsyncPages(lambda page: self._transport.send(ops.list_regions(page), options))
 
 
-class Sizes(Resource):
+class Sizes(AsyncResource):
     """Sizes."""
 
-    def list(self, *, options: RequestOptions | None = None) -> Pages[m.Size]:
+    def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Size]:
         """The sizes."""
-        return Pages(lambda page: self._transport.send(ops.list_sizes(page), options))
+        return AsyncPages(lambda page: self._transport.send(ops.list_sizes(page), options))
 
 
-class AccountResource(Resource):
+class AccountResource(AsyncResource):
     """The account that the token belongs to."""
 
-    def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
+    async def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
         """Read it."""
-        return self._transport.send(ops.get_account(), options)
+        return await self._transport.send(ops.get_account(), options)
 
 
-class StoreResource(Resource):
+class StoreResource(AsyncResource):
     """What the service keeps behind its images (wherry only)."""
 
-    def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
+    async def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
         """Remove what nobody holds."""
-        return self._transport.send(ops.collect(region), options)
+        return await self._transport.send(ops.collect(region), options)
 
-    def plan_collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> list[m.CollectPlan]:
+    async def plan_collect(
+        self, *, region: str | None = None, options: RequestOptions | None = None
+    ) -> list[m.CollectPlan]:
         """What ``collect`` would remove, by region."""
-        return self._transport.send(ops.plan_collect(region), options)
+        return await self._transport.send(ops.plan_collect(region), options)
 
-    def compact(
+    async def compact(
         self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
     ) -> m.Action:
         """Rewrite packs that are more than half dead; ``budget_bytes`` at the most, or nearly so."""
-        return self._transport.send(ops.compact(region, budget_bytes), options)
+        return await self._transport.send(ops.compact(region, budget_bytes), options)
 
-    def plan_compact(
+    async def plan_compact(
         self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
     ) -> list[m.CompactPlan]:
         """What ``compact`` would rewrite, by region."""
-        return self._transport.send(ops.plan_compact(region, budget_bytes), options)
+        return await self._transport.send(ops.plan_compact(region, budget_bytes), options)
 
-    def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
+    async def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
         """What is in the stores, by region. Raises Forbidden for others than the operator."""
-        return self._transport.send(ops.get_usage(), options)
+        return await self._transport.send(ops.get_usage(), options)
 
-    def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
+    async def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
         """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
-        return self._transport.send(ops.scrub(region), options)
+        return await self._transport.send(ops.scrub(region), options)
 
-    def expire(self, *, options: RequestOptions | None = None) -> m.Action:
+    async def expire(self, *, options: RequestOptions | None = None) -> m.Action:
         """Let backups go whose time is over. Raises RequestError."""
-        return self._transport.send(ops.expire(), options)
+        return await self._transport.send(ops.expire(), options)
 
-    def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
+    async def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
         """Which backups ``expire`` would let go, and since when their time is over."""
-        return self._transport.send(ops.plan_expire(), options)
+        return await self._transport.send(ops.plan_expire(), options)
 
 
-class Testing(Resource):
+class Testing(AsyncResource):
     """Controls for tests, of a service that runs in test mode; any other answers NotFound."""
 
-    def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
+    async def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
         """Move the service's clock ahead; what falls due on the way happens at its time. Answers the new time."""
-        return self._transport.send(ops.move_clock(None, seconds), options)
+        return await self._transport.send(ops.move_clock(None, seconds), options)
 
-    def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
+    async def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
         """Set the service's clock to a time with a time zone; answers the new time."""
-        return self._transport.send(ops.move_clock(now, None), options)
+        return await self._transport.send(ops.move_clock(now, None), options)
 
-    def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:
+    async def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:
         """Take a backup of a Droplet now, whatever its policy. Raises NotFound, and Unprocessable while it is busy."""
-        return self._transport.send(ops.take_backup(droplet_id), options)
+        return await self._transport.send(ops.take_backup(droplet_id), options)
 
-    def fail_next(
+    async def fail_next(
         self, action: str, *, error: str = "store_unavailable", region: str | None = None, times: int = 1,
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
@@ -180,4 +183,4 @@ class Testing(Resource):
         0 times takes back what was asked before. Raises RequestError for a type or a code that there is not.
         """
         request = m.FaultRequest(action=action, error=error, region=region, times=times)
-        self._transport.send(ops.let_fail(request), options)
+        await self._transport.send(ops.let_fail(request), options)

@@ -1,0 +1,1 @@
+"""``AsyncClient``, written by hand. ``make sync-client`` generates ``_sync`` from it."""

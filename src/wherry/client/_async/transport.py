@@ -1,0 +1,47 @@
+"""The transport of ``AsyncClient``: sends a request, and sends it again where that is safe and may help."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+import httpx
+
+from wherry.client.transport import (
+    FIRST_ERROR,
+    Connection,
+    Request,
+    RequestOptions,
+    delay_after_break,
+    delay_after_refusal,
+    read,
+)
+
+T = TypeVar("T")
+
+
+class AsyncTransport:
+    """Sends requests and waits for their replies."""
+
+    def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
+        self.connection = connection
+        self.http = http or httpx.AsyncClient(verify=connection.verify)
+
+    async def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
+        """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
+        options = options or RequestOptions()
+        for left in reversed(range(self.connection.attempts(options))):
+            try:
+                response = await self.http.request(**self.connection.build(request, options))
+            except httpx.HTTPError as error:
+                delay = delay_after_break(request, error, left)
+            else:
+                if response.status_code < FIRST_ERROR:
+                    return read(request, response)
+                delay = delay_after_refusal(request, response, left)
+            await asyncio.sleep(delay)
+        raise AssertionError  # the last attempt returns or raises
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self.http.aclose()
