@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, select
 
+from wherry.server.catalog import needs
 from wherry.server.catalog import objects as objects_module
 from wherry.server.catalog import tables as t
 
@@ -162,7 +163,7 @@ def test_a_collect_that_looks_for_what_to_remove_is_caught(
         pytest.skip("its plans and steps are SQLite's")
 
     def look(self: Reader, _region: str | None, limit: int) -> list[int]:
-        return list(self.connection.scalars(select(t.objects.c.id).where(objects_module.unheld()).limit(limit)))
+        return list(self.connection.scalars(select(t.objects.c.id).where(needs.unreferenced()).limit(limit)))
 
     monkeypatch.setattr(objects_module.ObjectReader, "loose", look)
     few, many = measure(catalog, 10), measure(catalog, 300)

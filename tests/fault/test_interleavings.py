@@ -19,8 +19,7 @@ from tests.fault.rooms import MIB, SLUGS, Rooms, Site, assert_known
 
 from wherry.errors import WherryError
 from wherry.server.actions import collect as collect_module
-from wherry.server.catalog import Writer
-from wherry.server.catalog import objects as objects_module
+from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.objects import ObjectWriter
 from wherry.server.check import check
@@ -255,7 +254,7 @@ def test_a_collect_that_heeds_no_holds_is_caught(play: Play, monkeypatch: pytest
         through = or_(*(exists().where(one.c.manifest_id == manifest_id) for one in (t.replicas, t.droplets, t.reads)))
         return and_(~or_(*named), ~exists().where(t.refs.c.object_id == t.objects.c.id, through))
 
-    monkeypatch.setattr(objects_module, "unheld", unheld)
+    monkeypatch.setattr(needs, "unreferenced", unheld)
     with pytest.raises((AssertionError, WherryError)):
         perform(play, "collect, import", wide=True)
 
@@ -266,7 +265,7 @@ def test_a_collect_that_decides_by_a_list_is_caught(play: Play, monkeypatch: pyt
 
     def condemn_all(self: ObjectWriter, object_ids: Sequence[int]) -> int:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(objects_module, "unheld", true)
+            patch.setattr(needs, "unreferenced", true)
             return condemn(self, object_ids)
 
     monkeypatch.setattr(ObjectWriter, "condemn", condemn_all)

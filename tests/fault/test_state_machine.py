@@ -26,8 +26,7 @@ from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, assert_known, fing
 from wherry.errors import RequestError
 from wherry.models import BackupPolicyRequest, FaultRequest
 from wherry.server.backup_policy import Policy
-from wherry.server.catalog import Writer
-from wherry.server.catalog import objects as objects_module
+from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.check import check
 from wherry.server.storage.backends.memory import MemoryBackend
@@ -737,6 +736,6 @@ def test_a_collect_that_knows_no_droplets_is_caught(
     drive: Callable[[settings], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: a collect that takes what only a Droplet names."""
-    monkeypatch.setattr(objects_module, "unheld", _unheld_but_by_droplets)
+    monkeypatch.setattr(needs, "unreferenced", _unheld_but_by_droplets)
     with pytest.raises(BaseException):  # noqa: B017, PT011  whichever rule meets it first
         drive(CONTROL)

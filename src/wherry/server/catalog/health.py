@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, exists, func, or_, select, union, union_all, update
+from sqlalchemy import delete, exists, func, or_, select, union, union_all, update
 
+from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches, micros, moment_of
 from wherry.server.catalog.records import DamagedRegion, HealthRecord, ManifestRecord, NamerRecord, ObjectRecord
@@ -78,11 +79,11 @@ class HealthReader(Asker):
 
         What an action holds is needed, too; but that may not have come yet.
         """
-        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", _needed())
+        return self._exists(t.objects.c.id == object_id, t.objects.c.state == "live", needs.needed())
 
     def is_named(self, manifest_id: int) -> bool:
         """Whether an image or a Droplet names a manifest."""
-        return self._exists(t.objects.c.id == manifest_id, _named(t.objects.c.id))
+        return self._exists(t.objects.c.id == manifest_id, needs.named(t.objects.c.id))
 
     def object_named(self, region: str, key: str) -> ObjectRecord | None:
         """The live object of this name, or None."""
@@ -100,7 +101,7 @@ class HealthReader(Asker):
         """The damaged objects of a region that somebody needs, and one reason of each."""
         reason = select(func.min(t.damages.c.reason)).where(t.damages.c.object_id == t.objects.c.id).scalar_subquery()
         damaged = t.objects.c.id.in_(select(t.damages.c.object_id))
-        query = _objects().add_columns(reason).where(t.objects.c.region == region, damaged, _needed())
+        query = _objects().add_columns(reason).where(t.objects.c.region == region, damaged, needs.needed())
         rows = self.connection.execute(query.order_by(t.objects.c.id))
         return [(ObjectRecord(*row[:-1]), row[-1]) for row in rows]
 
@@ -246,20 +247,8 @@ def _ailing(*others: Select[Any]) -> tuple[ColumnElement[bool], ...]:
     """A manifest that is named, and that needs something damaged or is one of these others."""
     damaged = select(t.damages.c.object_id)
     through = select(t.refs.c.manifest_id).join(t.damages, t.damages.c.object_id == t.refs.c.object_id)
-    return t.objects.c.id.in_(union(damaged, through, *others)), t.objects.c.kind == "manifest", _named(t.objects.c.id)
-
-
-def _named(manifest_id: Any) -> ColumnElement[bool]:
-    return or_(
-        exists().where(t.replicas.c.manifest_id == manifest_id),
-        exists().where(t.droplets.c.manifest_id == manifest_id),
-    )
-
-
-def _needed() -> ColumnElement[bool]:
-    """A replica or a Droplet leads to this object."""
-    through = exists().where(and_(t.refs.c.object_id == t.objects.c.id, _named(t.refs.c.manifest_id)))
-    return or_(_named(t.objects.c.id), through)
+    ids = t.objects.c.id.in_(union(damaged, through, *others))
+    return ids, t.objects.c.kind == "manifest", needs.named(t.objects.c.id)
 
 
 def _objects() -> Select[Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal_column, or_, select, union_all, update
 
 from wherry.errors import BlockMissing, StoreUnavailable
+from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
@@ -48,13 +49,12 @@ class ObjectReader(Asker):
 
     def manifests(self) -> list[ManifestRecord]:
         """Every manifest that a replica or a Droplet names."""
-        query = _manifests().where(_named()).order_by(t.objects.c.id)
+        query = _manifests().where(needs.named(t.objects.c.id)).order_by(t.objects.c.id)
         return [ManifestRecord(*row) for row in self.connection.execute(query)]
 
     def objects(self, region: str) -> list[tuple[ObjectRecord, bool]]:
         """Every object of a region, and whether a replica or a Droplet leads to it."""
-        needed = or_(_named(), exists().where(t.refs.c.object_id == t.objects.c.id))
-        query = _objects().add_columns(needed).where(t.objects.c.region == region, t.objects.c.state == "live")
+        query = _objects().add_columns(needs.needed()).where(t.objects.c.region == region, t.objects.c.state == "live")
         return [(ObjectRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
 
     def stale_holders(self) -> list[int]:
@@ -87,7 +87,7 @@ class ObjectReader(Asker):
         """How much in each region nobody needs, what is condemned already included."""
         through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
         loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
-        nobody = or_(t.objects.c.state == "condemned", and_(loose, unheld()))
+        nobody = or_(t.objects.c.state == "condemned", and_(loose, needs.unreferenced()))
         query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
         if region is not None:
             query = query.where(t.objects.c.region == region)
@@ -169,7 +169,9 @@ class ObjectWriter(Changer, ObjectReader):
         are not loose any more: somebody needs them, and will write them down when that ends.
         """
         o = t.objects.c
-        ids = self.connection.scalars(select(o.id).where(o.id.in_(object_ids), o.state == "live", unheld())).all()
+        ids = self.connection.scalars(
+            select(o.id).where(o.id.in_(object_ids), o.state == "live", needs.unreferenced())
+        ).all()
         packs = self.connection.scalars(
             select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(ids)).distinct()
         ).all()
@@ -227,7 +229,7 @@ class ObjectWriter(Changer, ObjectReader):
         """Write down of packs that are still needed that less of them may be."""
         unknown = ~exists().where(t.thinned.c.object_id == t.objects.c.id)
         for batch in batches(pack_ids):
-            needed = select(t.objects.c.id).where(t.objects.c.id.in_(batch), ~unheld(), unknown)
+            needed = select(t.objects.c.id).where(t.objects.c.id.in_(batch), ~needs.unreferenced(), unknown)
             self._insert_all(t.thinned, [{"object_id": one} for one in self.connection.scalars(needed)])
 
     def _hold(self, action_id: int, object_ids: Sequence[int]) -> None:
@@ -241,7 +243,9 @@ def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
     """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
     unknown = ~exists().where(t.loose.c.object_id == t.objects.c.id)
     for batch in batches(object_ids):
-        free = select(t.objects.c.id).where(t.objects.c.id.in_(batch), t.objects.c.state == "live", unheld(), unknown)
+        free = select(t.objects.c.id).where(
+            t.objects.c.id.in_(batch), t.objects.c.state == "live", needs.unreferenced(), unknown
+        )
         if rows := [{"object_id": one} for one in connection.scalars(free)]:
             connection.execute(insert(t.loose), rows)
 
@@ -261,34 +265,6 @@ _HELD = union_all(
 def _condemned(regions: Collection[str] | None) -> tuple[ColumnElement[bool], ...]:
     condemned = t.objects.c.state == literal_column("'condemned'")  # in so many words, as the index has it
     return (condemned,) if regions is None else (condemned, t.objects.c.region.in_(sorted(regions)))
-
-
-def _named() -> ColumnElement[bool]:
-    """A replica or a Droplet names this manifest."""
-    return or_(
-        exists().where(t.replicas.c.manifest_id == t.objects.c.id),
-        exists().where(t.droplets.c.manifest_id == t.objects.c.id),
-    )
-
-
-def unheld() -> ColumnElement[bool]:
-    """Nobody needs it: the one question that decides what may be removed. No clock and no listing has a say in it.
-
-    A pack is needed through a manifest; a manifest by itself needs nothing unless somebody names or holds it.
-    """
-    r = t.refs.c
-    needed_through = or_(
-        exists().where(t.replicas.c.manifest_id == r.manifest_id),
-        exists().where(t.droplets.c.manifest_id == r.manifest_id),
-        exists().where(t.holds.c.object_id == r.manifest_id),
-        exists().where(t.reads.c.manifest_id == r.manifest_id),
-    )
-    return and_(
-        ~exists().where(t.holds.c.object_id == t.objects.c.id),
-        ~exists().where(t.reads.c.manifest_id == t.objects.c.id),
-        ~_named(),
-        ~exists().where(r.object_id == t.objects.c.id, needed_through),
-    )
 
 
 def _seen_by(account_id: int) -> ColumnElement[bool]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, func, insert, select, text
+from sqlalchemy import delete, func, insert, select, text
 
+from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import LARGEST_ID, Changer, batches, micros
 
@@ -110,7 +111,7 @@ class Recovery(Changer):
 
         Answers how many.
         """
-        unneeded = (t.objects.c.region == region, t.objects.c.kind == "pack", ~_needed())
+        unneeded = (t.objects.c.region == region, t.objects.c.kind == "pack", ~needs.referenced())
         if object_ids is None:
             return self.connection.execute(delete(t.objects).where(*unneeded)).rowcount
         return sum(
@@ -124,7 +125,9 @@ class Recovery(Changer):
         Answers how many objects that are.
         """
         self._insert_all(t.loose, [{"object_id": one} for one in manifest_ids])
-        unneeded = select(t.objects.c.id).where(t.objects.c.region == region, t.objects.c.kind == "pack", ~_needed())
+        unneeded = select(t.objects.c.id).where(
+            t.objects.c.region == region, t.objects.c.kind == "pack", ~needs.referenced()
+        )
         packs = self.connection.execute(insert(t.loose).from_select(["object_id"], unneeded)).rowcount
         return len(manifest_ids) + packs
 
@@ -165,8 +168,3 @@ def _image(account_id: int, disk: FoundDisk) -> dict[str, Any]:
         "description": "Found in the stores when the catalog was rebuilt.", "virtual_bytes": disk.virtual_bytes,
         "data_bytes": disk.data_bytes, "fingerprint": disk.fingerprint,
     }  # fmt: skip
-
-
-def _needed() -> Any:
-    """Some manifest needs this pack."""
-    return exists().where(t.refs.c.object_id == t.objects.c.id)

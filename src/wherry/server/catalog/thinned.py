@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, exists, func, insert, literal, or_, select
+from sqlalchemy import delete, func, insert, literal, select
 
+from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
-from wherry.server.catalog.objects import unheld
 from wherry.server.catalog.records import ManifestRecord, ObjectRecord, ThinnedPack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sqlalchemy import ColumnElement
 
 
 class ThinnedReader(Asker):
@@ -37,7 +35,7 @@ class ThinnedReader(Asker):
         """The next such packs of a region after an id, at most ``limit``."""
         o, r = t.objects.c, t.refs.c
         most = (
-            select(func.max(r.bytes)).where(r.object_id == o.id, _names(r.manifest_id)).correlate(t.objects)
+            select(func.max(r.bytes)).where(r.object_id == o.id, needs.named(r.manifest_id)).correlate(t.objects)
         ).scalar_subquery()
         query = (
             select(o.id, o.region, o.kind, o.key, o.bytes, o.action_id, o.number, most)
@@ -61,7 +59,7 @@ class ThinnedReader(Asker):
         query = (
             select(o.id, o.region, o.key)
             .join(t.refs, t.refs.c.manifest_id == o.id)
-            .where(t.refs.c.object_id == pack_id, _names(o.id))
+            .where(t.refs.c.object_id == pack_id, needs.named(o.id))
         )
         return [ManifestRecord(*row) for row in self.connection.execute(query.order_by(o.id))]
 
@@ -85,7 +83,7 @@ class ThinnedWriter(Changer, ThinnedReader):
         """Forget those of these packs that nobody needs any more; answers how many bytes those have."""
         size = 0
         for batch in batches(pack_ids):
-            query = select(t.objects.c.id, t.objects.c.bytes).where(t.objects.c.id.in_(batch), unheld())
+            query = select(t.objects.c.id, t.objects.c.bytes).where(t.objects.c.id.in_(batch), needs.unreferenced())
             found = self.connection.execute(query).all()
             self.is_well_needed([row.id for row in found])
             size += sum(row.bytes for row in found)
@@ -97,10 +95,3 @@ class ThinnedWriter(Changer, ThinnedReader):
         known = select(lost.number).where(lost.manifest_id == new_id)
         query = select(literal(new_id), lost.number).where(lost.manifest_id == old_id, lost.number.not_in(known))
         self.connection.execute(insert(t.lost).from_select(["manifest_id", "number"], query))
-
-
-def _names(manifest_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """A replica or a Droplet names this manifest."""
-    return or_(
-        exists().where(t.replicas.c.manifest_id == manifest_id), exists().where(t.droplets.c.manifest_id == manifest_id)
-    )
