@@ -89,6 +89,8 @@ def _announce(ready: Ready) -> None:
         click.echo(f"  export REQUESTS_CA_BUNDLE={ready.ca_file}  # what is built on requests, such as pydo")
         click.echo(f"  export SSL_CERT_FILE={ready.ca_file}       # most others")
         click.echo(f"  curl --cacert {ready.ca_file} {ready.tls_url}\n")
+    for warning in ready.warnings:
+        click.echo(f"Warning: {warning}")
     if ready.secret is not None:
         click.echo("A token with full access was made. It is shown this once:")
         click.echo(f"\n  export WHERRY_URL={ready.tls_url or ready.url}\n  export WHERRY_TOKEN={ready.secret}\n")

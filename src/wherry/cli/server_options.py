@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import wraps
 from ipaddress import ip_network
@@ -94,6 +95,7 @@ def in_catalog(command: Command) -> Command:
 
     @wraps(command)
     def run(data: Path, database: str | None, **others: Any) -> Any:
+        _refuse_empty_variables()
         return command(where=Settings(data=data, database=database), **others)
 
     return _with(_CATALOG, run)
@@ -122,6 +124,13 @@ def as_worker(command: Command) -> Command:
         return command(where=replace(where, largest_image_bytes=max_image_gb << 30, **given), **others)
 
     return _with(_WORK + _LOG, run)
+
+
+def _refuse_empty_variables() -> None:
+    """An empty variable would count as unset: a service that is to use a database would use a folder instead."""
+    for name in ("WHERRY_DATA", "WHERRY_DATABASE", "WHERRY_REGIONS_FILE"):
+        if os.environ.get(name) == "":
+            raise click.UsageError(f"{name} is set, but empty: give it a value, or unset it")
 
 
 def _with(options: tuple[Callable[[Command], Command], ...], command: Command) -> Command:

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 
 from wherry.calls import SCOPES
 from wherry.errors import BadRequest
-from wherry.server.http.edge import token_digest
+from wherry.server.http.edge import is_secret, token_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import AccountRecord, TokenRecord
+
+
+SHORTEST_SECRET = 32
+"""The fewest characters of a bootstrap token outside test mode. Those that wherry makes have 71."""
+
+_SHORT = "bootstrap, short"
+# Bootstrap tokens that earlier versions took although they protect nothing.
+_BLANK = frozenset({"", *(blank * length for blank in " \t\r\n" for length in range(1, 65))})
 
 
 class Accounts:
@@ -71,16 +79,54 @@ class Tokens:
             tx.revoke_token(token_id)
 
 
+def check_bootstrap_token(token: str | None, *, test_mode: bool) -> None:
+    """Raise BadRequest for a token that could not be used, or that can be guessed. The message never repeats it."""
+    if token is None:
+        return
+    if not token:
+        raise BadRequest("WHERRY_BOOTSTRAP_TOKEN is set, but empty: give a token, or unset it.")
+    if not is_secret(token):
+        raise BadRequest(
+            "WHERRY_BOOTSTRAP_TOKEN has white space, control or non-ASCII characters; expected visible ASCII "
+            "characters alone."
+        )
+    if not test_mode and len(token) < SHORTEST_SECRET:
+        raise BadRequest(
+            f"WHERRY_BOOTSTRAP_TOKEN has {len(token)} characters; at least {SHORTEST_SECRET} are needed outside test "
+            "mode, for example: export WHERRY_BOOTSTRAP_TOKEN=dop_v1_$(openssl rand -hex 32)"
+        )
+
+
 def first_token(catalog: Catalog, bootstrap_token: str | None) -> str | None:
-    """Make the first account and its token at the first start; see that the bootstrap token is valid at any."""
+    """Make the first account and its token at the first start; see that the bootstrap token is valid at any.
+
+    Returns the secret of the token that was made, None if there was an account or a bootstrap token.
+    """
     with catalog.begin() as tx:
         if bootstrap_token is None:
             return first_account(tx)[1]
         account = tx.first_account() or _add_owner(tx)
         digest = token_digest(bootstrap_token)
         if tx.token(digest) is None:
-            tx.add_token(account.id, "bootstrap", digest, None)
+            name = "bootstrap" if len(bootstrap_token) >= SHORTEST_SECRET else _SHORT
+            tx.add_token(account.id, name, digest, None)
         return None
+
+
+def revoke_weak_tokens(catalog: Catalog, *, test_mode: bool) -> list[TokenRecord]:
+    """Revoke the tokens that protect nothing: blank ones and, outside test mode, short ones that were made in it.
+
+    Returns those that were revoked.
+    """
+    with catalog.read() as reader:
+        weak = reader.tokens_with([token_digest(secret) for secret in _BLANK])
+        if not test_mode:
+            weak += [token for token in reader.tokens() if token.name == _SHORT and token.revoked_at is None]
+    if weak:
+        with catalog.begin() as tx:
+            for token in weak:
+                tx.revoke_token(token.id)
+    return weak
 
 
 def first_account(tx: Writer) -> tuple[AccountRecord, str | None]:

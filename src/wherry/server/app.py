@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 from wherry.errors import BadRequest, Unavailable
 from wherry.server import metrics, tracing
 from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
-from wherry.server.admin import Accounts, Tokens, first_account, first_token
+from wherry.server.admin import (
+    Accounts,
+    Tokens,
+    check_bootstrap_token,
+    first_account,
+    first_token,
+    revoke_weak_tokens,
+)
 from wherry.server.catalog import Catalog, copy_sqlite, open_postgres, open_sqlite, schema_of, upgrade_postgres
 from wherry.server.catalog.census import CensusTaker
 from wherry.server.catalog.recovery import Recovery
@@ -77,21 +84,24 @@ class Ready:
     """What to tell of a service that is ready.
 
     ``tls_url`` is None without TLS, ``ca_file`` where no local CA signed the certificate. ``secret`` is the token that
-    the first start makes, None afterwards.
+    the first start makes, None afterwards. ``warnings`` are sentences that the operator must see.
     """
 
     url: str
     tls_url: str | None = None
     ca_file: Path | None = None
     secret: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     """Run a service until it is told to stop; ``announce`` is called when it is ready.
 
     Raises Unavailable if another process uses the data, an address is taken or the database does not answer; BadRequest
-    for a certificate or a regions file that can't be used, StorageError for a store that can't be opened.
+    for a bootstrap token, a certificate or a regions file that can't be used, StorageError for a store that can't be
+    opened.
     """
+    check_bootstrap_token(settings.bootstrap_token, test_mode=settings.test_mode)
     with _owned(settings):
         _prepare_process("serve")
         # Before the first token is made: a start that fails would never show it.
@@ -101,6 +111,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         clock = Clock()
         catalog = _open_catalog(settings, clock)
         check_stores(catalog, regions)
+        warnings = tuple(_revoke_weak_tokens(catalog, settings))
         secret = first_token(catalog, settings.bootstrap_token)
         service, health = _assemble(settings, catalog, clock, regions, served)
         if settings.test_mode:
@@ -109,7 +120,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         if settings.public_images:
             service.actions.publish_first_images(wait=settings.slots > 0)
         service.actions.scheduler.start()
-        announce(_ready(faces, secret))
+        announce(_ready(faces, secret, warnings))
         for face in faces:
             log.info("serve.ready url=%s data=%s", face.url, settings.data)
         app = make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health)
@@ -302,11 +313,20 @@ def _owned(settings: Settings) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _ready(faces: list[Face], secret: str | None) -> Ready:
+def _revoke_weak_tokens(catalog: Catalog, settings: Settings) -> Iterator[str]:
+    for token in revoke_weak_tokens(catalog, test_mode=settings.test_mode):
+        log.warning("tokens.revoked token_id=%d name=%s its secret was empty or too short", token.id, token.name)
+        yield (
+            f"Token {token.id} ({token.name}) was revoked: its secret was empty or too short, so that anyone could "
+            "have used it."
+        )
+
+
+def _ready(faces: list[Face], secret: str | None, warnings: tuple[str, ...]) -> Ready:
     secure = next((face for face in faces if face.certificate), None)
     if secure is None or secure.certificate is None:
-        return Ready(faces[0].url, secret=secret)
-    return Ready(faces[0].url, secure.url, secure.certificate.ca_file, secret)
+        return Ready(faces[0].url, secret=secret, warnings=warnings)
+    return Ready(faces[0].url, secure.url, secure.certificate.ca_file, secret, warnings)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from wherry.server.catalog.asking import LARGEST_ID, Asker, Changer, micros, mom
 from wherry.server.catalog.records import AccountRecord, SshKeyRecord, TokenRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import ColumnElement, Row
 
@@ -50,6 +50,11 @@ class AccountReader(Asker):
         query = select(t.tokens).where(t.tokens.c.digest == digest, t.tokens.c.revoked_at.is_(None))
         row = self.connection.execute(query).first()
         return None if row is None else _token(row)
+
+    def tokens_with(self, digests: Collection[str]) -> list[TokenRecord]:
+        """The tokens whose secrets have one of these digests, unless they were revoked."""
+        query = select(t.tokens).where(t.tokens.c.digest.in_(digests), t.tokens.c.revoked_at.is_(None))
+        return [_token(row) for row in self.connection.execute(query)]
 
     def tokens(self) -> list[TokenRecord]:
         """All tokens, revoked ones too, oldest first."""

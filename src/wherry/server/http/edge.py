@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ _RETRY_AFTER_S = 1
 _TOKEN_KEPT_S = 1.0  # for so long a token that was revoked may still be taken for valid
 _MOST_PER_PAGE, _PER_PAGE = 200, 20
 _JSON = "application/json; charset=utf-8"
+_SECRET = re.compile(r"[!-~]+")
 
 encode = msgspec.json.Encoder().encode
 
@@ -159,9 +161,11 @@ class Gate:
     def token(self, request: Request) -> TokenRecord:
         """The token of a request. Raises Unauthorized."""
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer":
+        secret = secret.strip()
+        # Before any look-up: an empty secret is refused even if the catalog has a token with it.
+        if kind.lower() != "bearer" or not is_secret(secret):
             raise e.Unauthorized(STRANGER)
-        digest = token_digest(secret.strip())
+        digest = token_digest(secret)
         kept = self._tokens.get(digest)
         if kept is not None and kept[0] > time.monotonic():
             return kept[1]
@@ -212,6 +216,11 @@ class _RateLimit:
             metrics.rate_limited("minute")
             raise e.RateLimited("Too many requests", retry_after_s=int(recent + MINUTE_S - now) + 1)
         self._times.append(now)
+
+
+def is_secret(text: str) -> bool:
+    """Return whether a token can have this secret: one visible ASCII character or more, without white space."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def token_digest(secret: str) -> str:
