@@ -51,7 +51,7 @@ _REFUSED = (
 
 
 def open_image(source: Source, spool: Callable[[], BinaryIO], largest_bytes: int) -> RawDisk | qcow2.Qcow2Disk:
-    """Find out what a file is, and open it as a disk: raw or qcow2, plain or in gzip, bzip2, xz or zstd.
+    """Find out what a file is, and open it as a disk: raw or qcow2, plain or in gzip, bzip2, xz, lzma or zstd.
 
     A raw disk is read as it comes. A qcow2 image must be read here and there: one that is compressed, or comes as a
     stream, is first kept in the file that ``spool`` gives. Raises FormatError for what is refused, ImageTooLarge for

@@ -1,4 +1,4 @@
-"""Compressed files, told by their first bytes and read as one stream in bounded memory."""
+"""Compressed files, told by their first bytes and read as one stream in bounded memory and bounded work."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import bz2
 import lzma
 import sys
 import zlib
+from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from wherry.errors import FormatError
+from wherry.server.formats.work import WorkLimit
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -21,16 +23,48 @@ if TYPE_CHECKING:
     from wherry.server.formats.stream import ByteStream
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_SKIPPABLE = 0x184D2A50  # to ...5F: frames of zstd, and of lz4, that hold none of the data
+_SKIPPABLE_HEADER = Struct("<II")
+_ALONE_HEADER = Struct("<BIQ")  # properties, size of the dictionary, plain size (all ones: not known)
+_ALONE_LARGEST = 1 << 60
 _PIECE = 256 << 10
 
-# What a stream may ask of its decompressor: xz -9 asks for 65 MiB, which is also where zstd --ultra begins.
-_MOST_MEMORY = 80 << 20
-_LARGEST_WINDOW_LOG = 26
+_LARGEST_WINDOW_LOG = 27  # 128 MiB: what zstd --ultra -22 and --long=27 need, and what zstd -d takes without a word
+_MOST_MEMORY = 136 << 20  # a dictionary of 128 MiB for xz and lzma, twice what xz -9 needs, and what surrounds it
 
 
 def compression_of(head: bytes) -> str | None:
     """The kind of compression that a file's first bytes tell, or None."""
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if kind := next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None):
+        return kind
+    if _is_skippable(head):
+        data = after_skippable_frames(head)
+        return "zstd" if not data or data.startswith(b"\x28\xb5\x2f\xfd") else None
+    return "lzma" if _is_lzma_alone(head) else None
+
+
+def after_skippable_frames(head: bytes) -> bytes:
+    """What follows the skippable frames at the beginning of a zstd or lz4 file; nothing if they fill the head."""
+    at = 0
+    while _is_skippable(head[at : at + _SKIPPABLE_HEADER.size]):
+        at += _SKIPPABLE_HEADER.size + _SKIPPABLE_HEADER.unpack_from(head, at)[1]
+    return head[at:]
+
+
+def _is_skippable(head: bytes) -> bool:
+    return len(head) >= _SKIPPABLE_HEADER.size and _SKIPPABLE_HEADER.unpack_from(head)[0] & ~0xF == _SKIPPABLE
+
+
+def _is_lzma_alone(head: bytes) -> bool:
+    """Whether a file begins with a header of LZMA alone, which has no magic: each field is checked, as xz does."""
+    if len(head) <= _ALONE_HEADER.size:
+        return False
+    properties, dictionary, plain_size = _ALONE_HEADER.unpack_from(head)
+    top = 1 << max(dictionary.bit_length() - 1, 0)
+    is_usual_dictionary = dictionary >= 1 << 12 and dictionary in {top, top | top >> 1}
+    is_possible_size = plain_size == (1 << 64) - 1 or 0 < plain_size < _ALONE_LARGEST
+    usual = 0x5D  # lc=3, lp=0, pb=2, which all tools write; the range coder's first byte is always 0
+    return properties == usual and is_usual_dictionary and is_possible_size and head[_ALONE_HEADER.size] == 0
 
 
 class _Decompressor(Protocol):
@@ -72,7 +106,8 @@ class _Gzip:
 _MAKERS: dict[str, Callable[[], _Decompressor]] = {
     "gzip": _Gzip,
     "bzip2": bz2.BZ2Decompressor,
-    "xz": lambda: lzma.LZMADecompressor(memlimit=_MOST_MEMORY),
+    "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY),
+    "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MOST_MEMORY),
     "zstd": lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW_LOG}),
 }
 
@@ -85,9 +120,11 @@ class Decompressed:
         self._kind = kind
         self._make = _MAKERS[kind]
         self._inner = self._make()
+        self._work = WorkLimit(f"The {kind} file")
         self._buffer = bytearray(_PIECE)
         self._rest = b""
         self._began = False
+        self._read = self._plain = self._plain_of_member = 0
 
     def read_into(self, into: memoryview) -> int:
         """Read on; 0 at the end. Raises FormatError for a stream that is damaged, cut short or too costly."""
@@ -96,28 +133,47 @@ class Decompressed:
                 if out:
                     into[: len(out)] = out
                     return len(out)
-        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError) as error:
-            raise FormatError(
-                f"We had a problem decompressing your file. It looks like {self._kind}, but it does not decompress: "
-                f"{error}."
-            ) from error
+        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError) as error:
+            raise self._problem(f"does not decompress: {self._reason(error)}") from error
         return 0
 
     def _step(self, most: int) -> bytes | None:
         """Some plain bytes, perhaps none yet; None at the end."""
         if self._inner.eof:
-            self._rest = self._inner.unused_data.lstrip(b"\0")  # what tools pad with between members
-            self._inner, self._began = self._make(), False
+            self._work.spend_rest(self._plain_of_member)
+            self._rest = self._inner.unused_data
+            self._inner, self._began, self._plain_of_member = self._make(), False, 0
         data = b""
         if self._inner.needs_input:
             data = self._rest or self._more()
             self._rest = b""
+            while data and not self._began and not (data := data.lstrip(b"\0")):  # what tools pad with between members
+                data = self._more()
             if not data:
                 if self._began:
-                    raise EOFError("it ends too early")
+                    raise self._problem(f"is cut short: {self._read} bytes came, which gave {self._plain} bytes")
                 return None
         self._began = True
-        return self._inner.decompress(data, most)
+        out = self._inner.decompress(data, most)
+        self._plain += len(out)
+        self._plain_of_member += len(out)
+        self._work.spend(len(out))
+        return out
 
     def _more(self) -> bytes:
-        return bytes(self._buffer[: self._source.read_into(memoryview(self._buffer))])
+        data = bytes(self._buffer[: self._source.read_into(memoryview(self._buffer))])
+        self._read += len(data)
+        self._work.allow_for(len(data))
+        return data
+
+    def _reason(self, error: Exception) -> str:
+        text = str(error)
+        if "too much memory" in text or "Memory usage limit" in text:
+            return (
+                f"it needs more than {1 << _LARGEST_WINDOW_LOG >> 20} MiB of memory; compress it with a smaller window "
+                "(zstd --long=27, xz -9)"
+            )
+        return text.rstrip(".")
+
+    def _problem(self, what: str) -> FormatError:
+        return FormatError(f"We had a problem decompressing your file. It looks like {self._kind}, but it {what}.")

@@ -15,6 +15,7 @@ import zstandard
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE, ZEROS
+from wherry.server.formats.work import WorkLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ class Qcow2Disk:
     def __init__(self, file: AnywhereFile, largest_bytes: int) -> None:
         self._file = file
         self._file_size = file.size
+        self._work = WorkLimit("The qcow2 image", file.size)
         self._header = _read_header(self._read(0, min(self._file_size, 512)))
         if self._header.size > largest_bytes:
             raise ImageTooLarge(f"The qcow2 image is {self._header.size} bytes large; {largest_bytes} are allowed.")
@@ -86,8 +88,8 @@ class Qcow2Disk:
         reach = self._header.cluster_size * self._header.l2_entries
         start = 0
         while start < self._header.size:
-            if reach >= BLOCK_SIZE and not self._l1[start // reach]:
-                start = (start // reach + 1) * reach
+            if not any(self._l1[start // reach : -(-(start + BLOCK_SIZE) // reach)]):
+                start = max(start + BLOCK_SIZE, (start // reach + 1) * reach)
                 continue
             length = min(BLOCK_SIZE, self.virtual_size - start)
             if runs := list(self._runs(start, min(start + length, self._header.size))):
@@ -99,6 +101,7 @@ class Qcow2Disk:
             buffer[:] = ZEROS
         with memoryview(buffer) as view:
             for run in runs:
+                self._work.spend_piece(run.length)
                 into = view[run.start - start : run.start - start + run.length]
                 if run.compressed:
                     skip = run.start % self._header.cluster_size
@@ -154,6 +157,7 @@ class Qcow2Disk:
         if not offset:
             return 0, 0
         if self._l2[0] != offset:
+            self._work.spend_piece(self._header.cluster_size)
             self._l2 = offset, self._read_table(self._host(offset), self._header.cluster_size // 8)
         if self._header.extended_l2:
             return self._l2[1][2 * low], self._l2[1][2 * low + 1]
@@ -207,6 +211,7 @@ class Qcow2Disk:
 
     def _decompress(self, data: bytes) -> bytes:
         size = self._header.cluster_size
+        self._work.spend_piece(size)
         try:
             if self._header.zstd:
                 plain: bytes = zstandard.ZstdDecompressor().stream_reader(data).read(size)

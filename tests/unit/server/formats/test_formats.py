@@ -4,7 +4,9 @@ import bz2
 import gzip
 import lzma
 import random
+import tempfile
 import tracemalloc
+from struct import pack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,18 +14,21 @@ import zstandard
 from tests.unit.server.formats.sources import Stream, read_disk
 
 from wherry.errors import FormatError, ImageTooLarge
-from wherry.server.formats import is_packed
+from wherry.fingerprint import BLOCK_SIZE
+from wherry.server.formats import is_packed, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MIB = 1 << 20
 CHANCE = random.Random(3)
-DISK = CHANCE.randbytes(2 * MIB) + bytes(MIB) + b"text " * 100_000 + bytes(224)
+MBR = bytes(446) + pack("<BxxxBxxxII", 0x80, 0x83, 2048, 5000) + bytes(48) + b"\x55\xaa"
+DISK = MBR + CHANCE.randbytes(2 * MIB - len(MBR)) + bytes(MIB) + b"text " * 100_000 + bytes(224)
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": lambda data: gzip.compress(data, 1),
     "bzip2": bz2.compress,
     "xz": lambda data: lzma.compress(data, preset=0),
+    "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE, preset=0),
     "zstd": zstandard.ZstdCompressor(level=1).compress,
 }
 
@@ -50,8 +55,8 @@ def test_a_compressed_disk_reads_as_it_was(kind: str) -> None:
 @pytest.mark.parametrize("kind", PACKERS)
 def test_members_follow_one_another(kind: str) -> None:
     """A file of several members, or frames, is all of them."""
-    pack = PACKERS[kind]
-    assert read_disk(Stream(pack(DISK[:MIB]) + pack(DISK[MIB:]))) == DISK
+    compress = PACKERS[kind]
+    assert read_disk(Stream(compress(DISK[:MIB]) + compress(DISK[MIB:]))) == DISK
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -93,6 +98,77 @@ def test_a_stream_that_wants_too_much_memory_is_refused() -> None:
     packed = greedy.compress(DISK) + greedy.flush()
     with pytest.raises(FormatError, match="decompress"):
         read_disk(Stream(packed))
+
+
+@pytest.mark.parametrize("log", [25, 27])
+def test_large_windows_of_zstd_are_read(log: int) -> None:
+    """A frame with the window of ``zstd --long=27`` or ``--ultra -22`` is read."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=log)
+    wide = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    assert read_disk(Stream(wide.compress(DISK) + wide.flush())) == DISK
+
+
+def test_a_window_that_is_refused_is_said_with_its_bound() -> None:
+    """The refusal of a window above 128 MiB says the bound and what to do."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    wide = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(FormatError, match=r"more than 128 MiB of memory.*--long=27"):
+        read_disk(Stream(wide.compress(DISK) + wide.flush()))
+
+
+@pytest.mark.parametrize("place", ["first", "between", "last", "alone and large"])
+def test_skippable_frames_of_zstd_are_skipped(place: str) -> None:
+    """Frames that hold no data, as pzstd and others write them, may stand anywhere."""
+    compress = PACKERS["zstd"]
+    small, large = skippable(0x5, b"abcd") + skippable(0xF, b""), skippable(0x0, bytes(100_000))
+    packed = {
+        "first": small + compress(DISK),
+        "between": compress(DISK[:MIB]) + small + large + compress(DISK[MIB:]),
+        "last": compress(DISK) + small,
+        "alone and large": large + small + compress(DISK),
+    }[place]
+    assert is_packed(packed)
+    assert read_disk(Stream(packed)) == DISK
+
+
+def skippable(number: int, data: bytes) -> bytes:
+    return pack("<II", 0x184D2A50 + number, len(data)) + data
+
+
+@pytest.mark.parametrize("padding", [1, 511, 77_777, 256 << 10, 3 * MIB + 1])
+def test_padding_between_and_after_members_is_skipped(padding: int) -> None:
+    """Any number of zeros may follow a member, across any boundary of what is read at once."""
+    compress = PACKERS["gzip"]
+    packed = compress(DISK[:MIB]) + bytes(padding) + compress(DISK[MIB:]) + bytes(padding)
+    assert read_disk(Stream(packed)) == DISK
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_truncation_says_how_much_came(kind: str) -> None:
+    """The refusal of a file that is cut short gives the bytes that came."""
+    packed = PACKERS[kind](DISK)[:-1000]
+    with pytest.raises(FormatError, match=rf"cut short: {len(packed)} bytes came, which gave \d+ bytes"):
+        read_disk(Stream(packed))
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_empty_members_are_bounded(kind: str) -> None:
+    """A file of a great many empty members ends with a refusal, not after minutes of work for nothing."""
+    members = PACKERS[kind](MBR) + PACKERS[kind](b"") * 60_000
+    with pytest.raises(FormatError, match="too much work"):
+        read_disk(Stream(members))
+
+
+def test_a_file_that_decodes_to_far_too_much_is_bounded() -> None:
+    """1 GiB and 1,000 times the input is what a compressed file may become, whatever the largest disk is."""
+    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    bomb = compressor.compress(MBR) + b"".join(compressor.compress(bytes(MIB)) for _ in range(1200))
+    with tempfile.TemporaryFile() as spool:
+        disk = open_image(Stream(bomb + compressor.flush()), lambda: spool, 1 << 40)
+        buffer = bytearray(BLOCK_SIZE)
+        with pytest.raises(FormatError, match="1000 times"):
+            for _ in disk.blocks(lambda: buffer):
+                pass
 
 
 def test_compression_inside_compression_is_refused() -> None:
