@@ -1,7 +1,8 @@
 """The log: lines for people or JSON for programs, each with the ids of what it belongs to.
 
 Whoever begins a piece of work says once whose it is (``bound``); every line that is written meanwhile has it, also in
-the threads that the work is handed on to (``Threads``). A token that got into a line by accident is cut out of it.
+the threads that the work is handed on to (``Threads``). A token or a URL's password or
+line by accident is cut out of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, ParamSpec, TextIO, TypeVar
 
+from wherry.server.outside import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
@@ -25,7 +28,7 @@ T = TypeVar("T")
 
 Format = Literal["text", "json"]
 
-_NOISY = ("alembic", "uvicorn", "opentelemetry")
+_NOISY = ("alembic", "httpcore2", "uvicorn", "opentelemetry")  # at debug, httpcore2 logs headers with their secrets
 _OURS = "wherry"
 _SECRET = re.compile(r"(?i)(dop_v1_|bearer\s+)[\w.~+/=-]+")
 _BREAKS = {ord(one): repr(one)[1:-1] for one in "\r\n\x0b\x0c\x1b\x85\u2028\u2029"}
@@ -110,4 +113,4 @@ class JsonFormatter(logging.Formatter):
 
 
 def _clean(text: str) -> str:
-    return _SECRET.sub(r"\1…", text)
+    return without_secrets(_SECRET.sub(r"\1…", text))

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from wherry.errors import BadRequest
 from wherry.server.dispatch import Limits
+from wherry.server.outside import shown
 from wherry.server.settings import load_regions
 from wherry.server.storage import Measured, Sealed, StoreOptions, load_keyring, open_backend
 
@@ -96,7 +97,7 @@ def load_regions_file(path: Path) -> ServedRegions:
     except OSError as error:
         raise BadRequest(f"The regions file {path} can't be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"The regions file {path} is no TOML: {error}.") from error
+        raise BadRequest(f"The regions file {path} is no TOML: {shown(error)}.") from error
     return _read(_Table(path, "", told))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from wherry.errors import SourceRefused, SourceUnavailable, Unprocessable
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,12 +65,12 @@ class Sources:
             parts = urlsplit(url)
             response = self._get(parts)
             if response.status not in _REDIRECTS:
-                return UrlSource(response, parts.netloc)
+                return UrlSource(response, _host(parts))
             location = response.getheader("location") or ""
             response.close()
             url = urljoin(url, location)
             if urlsplit(url).scheme not in {"http", "https"}:
-                raise SourceRefused(f"The URL redirects to {url!r}, which is not http or https.")
+                raise SourceRefused(f"The URL redirects to {shown(url)}, which is not http or https.")
         raise SourceRefused(f"The URL redirects more than {_MOST_REDIRECTS} times.")
 
     def _get(self, parts: SplitResult) -> HTTPResponse:
@@ -79,11 +80,15 @@ class Sources:
             connection.request("GET", path, headers={"User-Agent": "wherry", "Accept-Encoding": "identity"})
             response = connection.getresponse()
         except (OSError, HTTPException) as error:
-            raise SourceUnavailable(f"{parts.netloc} does not answer: {error}.") from error
+            raise SourceUnavailable(f"{_host(parts)} does not answer: {shown(error)}.") from error
         if response.status not in _REDIRECTS | {_OK}:
             kind = SourceUnavailable if response.status >= _FIRST_SERVER_ERROR else SourceRefused
-            raise kind(f"{parts.netloc} answers {response.status} {response.reason} for {parts.path}.")
+            raise kind(f"{_host(parts)} answers {response.status} {shown(response.reason)} for {shown(parts.path)}.")
         return response
+
+
+def _host(parts: SplitResult) -> str:
+    return shown(parts.netloc.rpartition("@")[2])
 
 
 class _Guarded:
@@ -108,7 +113,7 @@ def _resolve(host: str, port: int, allowed: Sequence[Network]) -> tuple[str, int
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise SourceUnavailable(f"The name {host} can't be resolved: {error}.") from error
+        raise SourceUnavailable(f"The name {host} can't be resolved: {shown(error)}.") from error
     for *_, place in found:
         address = ip_address(str(place[0]).partition("%")[0])
         if not address.is_global and not any(address in network for network in allowed):
@@ -132,7 +137,7 @@ class UrlSource:
         try:
             count = self._response.readinto(into)
         except (OSError, HTTPException) as error:
-            raise SourceUnavailable(f"The connection to {self._host} broke: {error}.") from error
+            raise SourceUnavailable(f"The connection to {self._host} broke: {shown(error)}.") from error
         self._read += count
         if not count and len(into) and self._size is not None and self._read < self._size:
             raise SourceUnavailable(f"{self._host} sent {self._read} of {self._size} bytes.")

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.crashpoint import crash_point
 from wherry.server.durable import sync_folder
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -168,7 +169,7 @@ def _issue(ca: trustme.CA, folder: Path, wanted: frozenset[str], now: datetime) 
             not_before=now - timedelta(days=1), not_after=now - timedelta(days=1) + _VALID,
         )  # fmt: skip
     except ValueError as error:
-        raise BadRequest(f"No certificate can be issued for {', '.join(sorted(wanted))}: {error}.") from error
+        raise BadRequest(f"No certificate can be issued for {', '.join(sorted(wanted))}: {shown(error)}.") from error
     _put(folder / _SERVER_KEY, leaf.private_key_pem.bytes(), _SECRET)
     crash_point("tls.between_key_and_certificate")
     _put(folder / _SERVER, leaf.cert_chain_pems[0].bytes(), _PUBLIC)

@@ -35,6 +35,7 @@ from wherry.server.catalog.health import WHOLE_DISK
 from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.crashpoint import crash_point
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,7 +233,7 @@ def _unavailable(message: str, error: Exception) -> Exception:
     """
     if isinstance(error, DBAPIError) and not may_pass(error):
         return error
-    log.warning("catalog.unavailable %s", _cause(error))
+    log.warning("catalog.unavailable %s", shown(_cause(error)))
     return Unavailable(message)
 
 

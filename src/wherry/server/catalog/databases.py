@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Programmin
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.catalog.driver import OneTripConnection
 from wherry.server.durable import sync_folder
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ def _read_url(url: str) -> tuple[URL, ssl.SSLContext | None]:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # of a port that is no number, too
-        raise BadRequest(f"The database's URL can't be read: {error}.") from error
+        raise BadRequest(f"The database's URL can't be read: {shown(error)}.") from error
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise BadRequest(f"A database's URL begins with postgresql://; found {urlsplit(url).scheme or 'none'}://.")
     if not (parsed.username and parsed.host and parsed.database):
@@ -127,7 +128,7 @@ def _security(mode: str, authority: str | None) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=authority)
     except OSError as error:
-        raise BadRequest(f"The certificates in {authority} can't be read: {error}.") from error
+        raise BadRequest(f"The certificates in {authority} can't be read: {shown(error)}.") from error
     context.check_hostname = mode == "verify-full"
     if mode == "require":
         context.verify_mode = ssl.CERT_NONE
@@ -166,7 +167,7 @@ def copy_sqlite(source: Path, target: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise Unavailable(f"The catalog could not be copied to {target}: {error}.") from error
+        raise Unavailable(f"The catalog could not be copied to {target}: {shown(error)}.") from error
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -206,8 +207,10 @@ def _told() -> Iterator[None]:
     except DBAPIError as error:
         said = error.orig.args[0] if error.orig is not None and error.orig.args else error.orig
         if isinstance(said, dict):  # pg8000: the fields of what PostgreSQL said by their letters
-            raise Unavailable(f"The database refuses: {said.get('M', said)}.") from error
-        raise Unavailable(f"The database can't be reached: {said}. Check --database or WHERRY_DATABASE.") from error
+            raise Unavailable(f"The database refuses: {shown(said.get('M', said))}.") from error
+        raise Unavailable(
+            f"The database can't be reached: {shown(said)}. Check --database or WHERRY_DATABASE."
+        ) from error
 
 
 def check_current(writer: Engine) -> None:

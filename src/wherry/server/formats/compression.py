@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wherry.errors import FormatError
 from wherry.server.formats.work import WorkLimit
+from wherry.server.outside import shown
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -173,7 +174,7 @@ class Decompressed:
                 f"it needs more than {1 << _LARGEST_WINDOW_LOG >> 20} MiB of memory; compress it with a smaller window "
                 "(zstd --long=27, xz -9)"
             )
-        return text.rstrip(".")
+        return shown(text).rstrip(".")
 
     def _problem(self, what: str) -> FormatError:
         return FormatError(f"We had a problem decompressing your file. It looks like {self._kind}, but it {what}.")

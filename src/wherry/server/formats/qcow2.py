@@ -16,6 +16,7 @@ import zstandard
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE, ZEROS
 from wherry.server.formats.work import WorkLimit
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,7 +219,7 @@ class Qcow2Disk:
             else:
                 plain = zlib.decompressobj(wbits=-15).decompress(data, size)
         except (zlib.error, zstandard.ZstdError) as error:
-            raise FormatError(f"The qcow2 image is damaged: a cluster does not decompress: {error}.") from error
+            raise FormatError(f"The qcow2 image is damaged: a cluster does not decompress: {shown(error)}.") from error
         if len(plain) != size:
             raise FormatError(f"The qcow2 image is damaged: a cluster has {len(plain)} bytes instead of {size}.")
         return plain

@@ -21,6 +21,7 @@ from wherry.server import metrics
 from wherry.server.catalog import GONE
 from wherry.server.http.observed import observation
 from wherry.server.lifecycle import NO_ACTION
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -261,7 +262,7 @@ def decode_body(call: Call, raw: bytes) -> Any:
     try:
         return msgspec.convert(plain, call.body)
     except msgspec.ValidationError as error:
-        raise e.Unprocessable(str(error)) from error
+        raise e.Unprocessable(shown(error)) from error
 
 
 def _has_nul(plain: Any) -> bool:

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from wherry.errors import BlockCorrupt
 from wherry.fingerprint import block_digest
+from wherry.server.outside import shown
 
 PLAIN, ZSTD = 0, 1
 CODECS = (PLAIN, ZSTD)
@@ -94,4 +95,4 @@ def _decompress(entry: Entry, stored: memoryview, where: str) -> bytes:
     try:
         return _contexts.decompressor.decompress(stored, max_output_size=entry.plain_length)
     except zstandard.ZstdError as error:
-        raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} does not decompress: {error}") from error
+        raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} does not decompress: {shown(error)}") from error

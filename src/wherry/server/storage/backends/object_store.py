@@ -34,6 +34,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from wherry.errors import BlockCorrupt, BlockMissing, StorageError, StoreFull, StoreRefused, StoreUnavailable
 from wherry.server.crashpoint import crash_point
+from wherry.server.outside import shown
 from wherry.server.storage.backends import check_same_size
 
 if TYPE_CHECKING:
@@ -412,7 +413,7 @@ def _kind(error: Exception) -> type[StorageError]:
 def _cause(error: Exception) -> str:
     """Why, in a few words: the reply's status and code, or what became of the connection. Never the reply itself."""
     if status := _match(r"status code: (\d{3}[ \w]*)", error):
-        return f"it answers {status.strip()}" + (f" ({code})" if (code := _code(error)) else "")
+        return f"it answers {shown(status)}" + (f" ({code})" if (code := _code(error)) else "")
     if kind := _match(r"\bkind: (\w+)", error):
         return _KINDS.get(kind, "the connection broke")
     return _first_line(error)
@@ -424,7 +425,7 @@ def _code(error: Exception) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return re.sub(r"\S+://\S+", "the store", str(error).partition("\n")[0])
+    return shown(re.sub(r"\S+://\S+", "the store", str(error).partition("\n")[0]))
 
 
 def _match(pattern: str, error: Exception) -> str | None:
