@@ -148,9 +148,9 @@ class Image(Model, frozen=True, kw_only=True):
 
 
 class Amount(Model, frozen=True, kw_only=True):
-    """A number and its unit."""
+    """A whole number and its unit."""
 
-    amount: float
+    amount: int
     unit: str
 
 

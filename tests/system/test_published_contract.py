@@ -19,19 +19,29 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
 
+from wherry.calls import CALLS
 from wherry.server.app import Settings, open_accounts
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wherry.calls import Call
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = ROOT / os.environ.get("WHERRY_CONTRACT", "../shared/contract/openapi.json")
 UNLISTED = {400, 403, 422}
 OPEN_LISTS = ("nyc3", "Arch Linux")  # an enum with one of these names regions or distributions
+
+# JSON Schema takes 10.0 for an integer; what is written in Go and decodes such a reply stops there.
+StrictValidator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
 
 pytestmark = pytest.mark.skipif(not CONTRACT.exists(), reason=f"DigitalOcean's description is not at {CONTRACT}")
 
@@ -78,9 +88,38 @@ class Contract:
         if schema is None:
             assert not reply.content, where
             return
-        validator = Draft202012Validator({**as_json_schema(schema), "components": self._components})
+        validator = StrictValidator({**as_json_schema(schema), "components": self._components})
         faults = [f"{fault.json_path}: {fault.message[:200]}" for fault in validator.iter_errors(reply.json())]
         assert not faults, (where, faults)
+
+    def schema_of(self, call: Call, status: int) -> dict[str, Any] | None:
+        """The schema of a call's reply, or None where the description does not have it."""
+        unnamed = re.sub(r"{\w+}", "{}", call.path)
+        for path, operations in self._document["paths"].items():
+            if re.sub(r"{\w+}", "{}", path) == unnamed and call.method.lower() in operations:
+                described = operations[call.method.lower()]["responses"].get(str(status), {})
+                schema: dict[str, Any] | None = (
+                    self._resolved(described).get("content", {}).get("application/json", {}).get("schema")
+                )
+                return schema
+        return None
+
+    def numbers(self, schema: Any, declared: Any, path: str = "$") -> Iterator[tuple[str, str, type]]:
+        """Each number that is both described and declared: its path, how it is described, how it is declared."""
+        schema = self._resolved(schema)
+        for part in (*schema.get("allOf", ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())):
+            yield from self.numbers(part, declared, path)
+        for option in getattr(declared, "types", (declared,)):
+            if schema.get("type") in {"integer", "number"} and not isinstance(option, msgspec.inspect.NoneType):
+                yield path, schema["type"], type(option)
+            if isinstance(option, msgspec.inspect.StructType):
+                for field in option.fields:
+                    if (part := schema.get("properties", {}).get(field.encode_name)) is not None:
+                        yield from self.numbers(part, field.type, f"{path}.{field.encode_name}")
+            if isinstance(option, msgspec.inspect.ListType) and "items" in schema:
+                yield from self.numbers(schema["items"], option.item_type, path + "[]")
+            if isinstance(option, msgspec.inspect.DictType) and "additionalProperties" in schema:
+                yield from self.numbers(schema["additionalProperties"], option.value_type, path + ".*")
 
     def _resolved(self, node: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in node:
@@ -341,10 +380,26 @@ def test_what_is_read_is_answered_as_described(http: httpx.Client, contract: Con
     assert {("get", path, 200), ("get", path, 401)} <= contract.checked
 
 
+def test_numbers_have_the_described_types() -> None:
+    """What the description calls an integer is declared as one, in every reply and also where no test sees a value."""
+    contract = Contract(json.loads(CONTRACT.read_text(encoding="utf-8")))
+    numbers = {
+        (call.name, *row)
+        for call in CALLS
+        for status, kind in call.replies.items()
+        if kind is not None and (schema := contract.schema_of(call, status)) is not None
+        for row in contract.numbers(schema, msgspec.inspect.type_info(kind))
+    }
+
+    wrong = [row for row in numbers if (row[-2] == "integer") != (row[-1] is msgspec.inspect.IntType)]
+    assert wrong == []
+    assert ("sizes.list", "$.sizes[].disk_info[].size.amount", "integer", msgspec.inspect.IntType) in numbers
+
+
 def test_the_check_would_notice(http: httpx.Client, contract: Contract) -> None:
     """A reply that is not as described is noticed: the control of this file."""
     reply = http.get("/v2/account")
-    wrong = httpx.Response(200, json={"account": {"email": 7}}, request=reply.request)
-
-    with pytest.raises(AssertionError, match="email"):
-        contract.check(wrong)
+    for field, value in (("email", 7), ("droplet_limit", 25.0)):
+        wrong = httpx.Response(200, json={"account": {**reply.json()["account"], field: value}}, request=reply.request)
+        with pytest.raises(AssertionError, match=field):
+            contract.check(wrong)

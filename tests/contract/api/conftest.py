@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.support.wire_types import check_types
 
 from wherry.calls import CALLS
 from wherry.server.app import open_tokens
@@ -26,10 +27,18 @@ DEADLINE_S = 30.0
 
 
 class Api(httpx.Client):
-    """Plain requests to a service."""
+    """Plain requests to a service. Every JSON reply to any of them must have exactly the types that are declared."""
 
     def __init__(self, url: str, token: str = TOKEN) -> None:
-        super().__init__(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=DEADLINE_S)
+        super().__init__(
+            base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=DEADLINE_S,
+            event_hooks={"response": [self._check_types]},
+        )  # fmt: skip
+        self.checked: set[tuple[str, int]] = set()
+
+    def _check_types(self, reply: httpx.Response) -> None:
+        if (call := check_types(reply)) is not None:
+            self.checked.add((call.name, reply.status_code))
 
     def make(self, kind: str = "snapshot", *, content: bytes = b"a small disk", **params: str) -> Any:
         """Make an image of any type (a control of test mode) and answer it."""
