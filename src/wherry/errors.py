@@ -3,6 +3,7 @@
     WherryError                    id, message, retryable, hint
       RequestError                 the caller can do something
         BadRequest (TagRefused) · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict
+        BodyTooLarge · UrlTooLong · HeadersTooLarge · RequestTimeout (retryable)
         RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
         Unavailable (retryable) · ServerFault
       StorageError                 the bytes are wrong or out of reach
@@ -96,6 +97,31 @@ class Conflict(RequestError):
     """Raised by the client when another service answers 409; wherry itself never does."""
 
     id = "conflict"
+
+
+class BodyTooLarge(RequestError):
+    """The request's body has more bytes than the service takes."""
+
+    id = "payload_too_large"
+
+
+class UrlTooLong(RequestError):
+    """The request's path and query have more bytes than the service takes."""
+
+    id = "uri_too_long"
+
+
+class HeadersTooLarge(RequestError):
+    """The request's headers have more bytes, or are more, than the service takes."""
+
+    id = "headers_too_large"
+
+
+class RequestTimeout(RequestError):
+    """The request came in too slowly."""
+
+    id = "request_timeout"
+    retryable = True
 
 
 class RangeNotSatisfiable(RequestError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wherry.cli.server_options import Address, as_worker, file_path, located
+from wherry.cli.server_options import Address, Url, as_worker, file_path, located
 from wherry.server.app import Ready, Settings, Tls
 from wherry.server.app import serve as run_service
 from wherry.server.app import work as run_worker
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
               help="A further host name or IP address that the local CA's certificate is for.")  # fmt: skip
 @click.option("--tls-cert", type=file_path, help="A certificate of your own, in PEM, with its chain; implies --tls.")
 @click.option("--tls-key", type=file_path, help="Its key, in PEM.")
+@click.option("--public-url", type=Url(), envvar="WHERRY_PUBLIC_URL", metavar="URL",
+              help="Where callers reach the service, such as https://images.example.net: links in replies begin with "
+              "it, and requests may be sent to its host.")  # fmt: skip
 @click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
 @click.option("--public-images/--no-public-images", default=True, show_default=True,
               help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
@@ -38,15 +41,15 @@ if TYPE_CHECKING:
 @as_worker
 def serve(
     where: Settings, *, listen: tuple[str, int], with_tls: bool, tls_listen: tuple[str, int] | None,
-    tls_names: tuple[str, ...], tls_cert: Path | None, tls_key: Path | None, test_mode: bool, public_images: bool,
-    rate_limit: int, is_worker: bool,
+    tls_names: tuple[str, ...], tls_cert: Path | None, tls_key: Path | None, public_url: str | None, test_mode: bool,
+    public_images: bool, rate_limit: int, is_worker: bool,
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder; or one of many, with a database."""
     if not is_worker and where.is_embedded:
         raise click.UsageError("--no-worker needs --database: without one, nobody else could run the actions")
     settings = replace(
         where, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
-        test_mode=test_mode, rate_limit=rate_limit, public_images=public_images,
+        public_url=public_url, test_mode=test_mode, rate_limit=rate_limit, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"), slots=where.slots if is_worker else 0,
     )  # fmt: skip
     run_service(settings, _announce)

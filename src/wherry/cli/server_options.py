@@ -8,6 +8,7 @@ from functools import wraps
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -50,6 +51,19 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+class Url(click.ParamType[str]):
+    """The address that a service is reached by: scheme and host, perhaps a port and a path."""
+
+    name = "url"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it."""
+        parts = urlsplit(str(value))
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            self.fail("https://HOST or http://HOST is wanted, perhaps with a port and a path", param, ctx)
+        return str(value)
+
+
 _CATALOG = (
     click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"),
                  show_default=True, envvar="WHERRY_DATA", help="The folder that keeps everything."),
@@ -79,6 +93,11 @@ _WORK = (
                  help="A network of private addresses that imports may read."),
     click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
 )  # fmt: skip
+_HOSTS = (
+    click.option("--allow-host", "allow_hosts", multiple=True, envvar="WHERRY_ALLOW_HOST", metavar="NAME",
+                 help="A host name that requests may be sent to, besides IP addresses, localhost and the names of "
+                 "--listen, --tls-listen and --tls-name; may be repeated, '*' is any."),
+)  # fmt: skip
 _LOG = (
     click.option("--log-level", default="info", show_default=True, help="What is logged on stderr.",
                  type=click.Choice(["debug", "info", "warning", "error"])),
@@ -87,7 +106,7 @@ _LOG = (
 )  # fmt: skip
 
 
-_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "import_from")
+_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "import_from", "allow_hosts")
 
 
 def in_catalog(command: Command) -> Command:
@@ -123,7 +142,7 @@ def as_worker(command: Command) -> Command:
         given = {name: others.pop(name) for name in _GIVEN}
         return command(where=replace(where, largest_image_bytes=max_image_gb << 30, **given), **others)
 
-    return _with(_WORK + _LOG, run)
+    return _with(_WORK + _HOSTS + _LOG, run)
 
 
 def _refuse_empty_variables() -> None:

@@ -36,7 +36,7 @@ from wherry.server.dispatch import Rules
 from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine, Pool
 from wherry.server.faces import Face, run_servers, take_address, take_addresses
-from wherry.server.http import Service, Wire, make_app
+from wherry.server.http import Hosts, Service, Wire, make_app
 from wherry.server.http.health import Checks, make_health_app
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import open_region, served_regions
@@ -123,7 +123,10 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         announce(_ready(faces, secret, warnings))
         for face in faces:
             log.info("serve.ready url=%s data=%s", face.url, settings.data)
-        app = make_app(service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health)
+        app = make_app(
+            service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health,
+            hosts=_hosts(settings), largest_body_bytes=settings.limits.body_bytes,
+        )  # fmt: skip
         run_servers(faces, app)
         _leave(service.actions, settings)
 
@@ -147,10 +150,14 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     service.actions.scheduler.start()
     announce()
     if face is not None:
-        run_servers([face], make_health_app(health))
+        run_servers([face], make_health_app(health, _hosts(settings)))
     else:
         _wait_for_signal()
     _leave(service.actions, settings)
+
+
+def _hosts(settings: Settings) -> Hosts:
+    return Hosts(settings.host_names, settings.public_url)
 
 
 def _wait_for_signal() -> None:

@@ -36,8 +36,8 @@ class Face:
         shown = self.certificate
         return uvicorn.Config(
             app, http="httptools", lifespan="off", access_log=False, log_config=None, server_header=False,
-            timeout_graceful_shutdown=2, timeout_keep_alive=75, ssl_certfile=shown.cert_file if shown else None,
-            ssl_keyfile=shown.key_file if shown else None,
+            timeout_graceful_shutdown=2, timeout_keep_alive=75, proxy_headers=False, ws="none",
+            ssl_certfile=shown.cert_file if shown else None, ssl_keyfile=shown.key_file if shown else None,
         )  # fmt: skip
 
 

@@ -109,6 +109,21 @@ _request_s = _histogram(
 )  # fmt: skip
 _limited = _counter("wherry_http_rate_limited_total", "Requests that a token's rate limit refused.", "window")
 
+_turned_away = _counter(
+    "wherry_http_turned_away_total", "Requests and connections that a limit of the web face turned away.", "reason"
+)
+
+TurnedAway = Literal[
+    "address_connections", "body_size", "connections", "header_size", "header_timeout", "host", "malformed",
+    "slow_body", "slow_reader", "tls_handshake", "url_size",
+]  # fmt: skip
+"""What kept a request or a connection from being served."""
+
+
+def turned_away(reason: TurnedAway) -> None:
+    """A request or a connection was turned away before it got what it wanted."""
+    _turned_away.labels(reason).inc()
+
 
 def request_answered(method: str, call: str, status: int, duration_s: float) -> None:
     """A reply begins. ``call`` is its name in the table of calls, or a word for what is not there."""
@@ -338,6 +353,8 @@ def expect(regions: Iterable[str], kinds: Iterable[str]) -> None:
 
     A series that first appears with its first event shows no increase: an alert on one would sleep through it.
     """
+    for reason in get_args(TurnedAway):
+        _turned_away.labels(reason)
     for kind in kinds:
         for counter in (_accepted, _takeovers, _claims_lost):
             counter.labels(kind)

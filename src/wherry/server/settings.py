@@ -34,6 +34,27 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the web face takes from its callers, most of whom it does not know yet.
+
+    ``connections`` are open at a time, ``address_connections`` of them from one address that is not loopback (0: any
+    number). A request's headers may come for ``header_s``; an idle connection stays for ``idle_s``, and so long may a
+    caller take no byte of its reply; of a body ``body_rate`` bytes a second must come. ``url_bytes``, ``header_bytes``
+    and ``header_fields`` are of one request, ``body_bytes`` is the largest body of JSON.
+    """
+
+    connections: int = 10_000
+    address_connections: int = 512
+    header_s: float = 10.0
+    idle_s: float = 60.0
+    body_rate: int = 1 << 10
+    url_bytes: int = 16 << 10
+    header_bytes: int = 64 << 10
+    header_fields: int = 100
+    body_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a service is set up.
 
@@ -49,6 +70,10 @@ class Settings:
     pass, and a process that stops gives its actions ``grace_s`` to end. ``health`` is where a worker answers whoever
     watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by itself; with 0, none begins by
     itself. Every stored object is checked once in ``scrub_days``; 0 is never.
+
+    ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
+    addresses that are listened on; ``*`` is any. Links in replies begin with ``public_url``, if there is one.
+    ``limits`` is what the web face takes.
     """
 
     data: Path = Path("wherry-data")
@@ -71,11 +96,21 @@ class Settings:
     health: tuple[str, int] | None = None
     compact_bytes: int = 4 << 30
     scrub_days: float = 30.0
+    allow_hosts: tuple[str, ...] = ()
+    public_url: str | None = None
+    limits: Limits = Limits()
 
     @property
     def is_embedded(self) -> bool:
         """Whether one process has everything for itself."""
         return self.database is None
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """The names that this service is known by."""
+        tls_names = (self.tls.host, *self.tls.names) if self.tls else ()
+        health = self.health[:1] if self.health else ()
+        return (self.host, *tls_names, *health, *self.allow_hosts)
 
     @property
     def readable_networks(self) -> tuple[Network, ...]:

@@ -179,12 +179,12 @@ def test_each_request_has_an_id_of_its_own(api: Api) -> None:
 
 
 def test_a_request_from_another_site_is_told_what_it_may_read(api: Api) -> None:
-    """The caller's origin is echoed with credentials allowed, and the headers of ours may be read; on errors too."""
-    for path in ("/v2/images", "/v2/images/1", "/v2/volumes"):
+    """Any page may read replies of the API and the headers of ours, on errors too; never with the user's cookies."""
+    for path in ("/v2/images", "/v2/images/1", "/v2/volumes", "/openapi.json"):
         headers = api.get(path, headers={"origin": "https://console.example"}).headers
 
-        assert headers["access-control-allow-origin"] == "https://console.example"
-        assert headers["access-control-allow-credentials"] == "true"
+        assert headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in headers
         exposed = {name.strip() for name in headers["access-control-expose-headers"].lower().split(",")}
         assert {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id"} <= exposed
 
@@ -199,7 +199,8 @@ def test_a_browser_may_ask_before_it_sends(running_service: ServiceProcess) -> N
     reply = httpx.options(f"{running_service.url}/v2/images/1", headers=asked)
 
     assert reply.status_code == 200
-    assert reply.headers["access-control-allow-origin"] == "https://console.example"
+    assert reply.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in reply.headers
     assert "DELETE" in reply.headers["access-control-allow-methods"]
     assert "authorization" in reply.headers["access-control-allow-headers"].lower()
 
@@ -268,10 +269,10 @@ def test_links_keep_what_else_was_asked(api: Api) -> None:
 def test_links_lead_back_to_whoever_was_asked(api: Api) -> None:
     """Links have the scheme and host of the request, so that they never take a token elsewhere."""
     there = api.get("/v2/sizes?per_page=1").json()["links"]["pages"]["next"]
-    renamed = api.get("/v2/sizes?per_page=1", headers={"host": "images.example:4711"}).json()["links"]["pages"]["next"]
+    renamed = api.get("/v2/sizes?per_page=1", headers={"host": "localhost:4711"}).json()["links"]["pages"]["next"]
 
     assert there.startswith(f"{str(api.base_url).rstrip('/')}/v2/sizes?")
-    assert renamed.startswith("http://images.example:4711/v2/sizes?")
+    assert renamed.startswith("http://localhost:4711/v2/sizes?")
 
 
 def test_a_page_has_twenty_items_unless_told(api: Api) -> None:

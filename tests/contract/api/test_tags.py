@@ -130,8 +130,8 @@ def test_a_tag_counts_what_has_it_and_leads_to_the_last(api: Api) -> None:
     assert resources["droplets"] == {"count": 1, "last_tagged_uri": f"{base}/v2/droplets/{droplet['id']}"}
     assert (resources["count"], resources["last_tagged_uri"]) == (3, newest)
     assert api.get(newest).status_code == 200
-    elsewhere = api.get("/v2/tags", headers={"host": "images.example:4711"}).json()["tags"][0]["resources"]
-    assert elsewhere["last_tagged_uri"] == f"http://images.example:4711/v2/images/{second['id']}"
+    elsewhere = api.get("/v2/tags", headers={"host": "localhost:4711"}).json()["tags"][0]["resources"]
+    assert elsewhere["last_tagged_uri"] == f"http://localhost:4711/v2/images/{second['id']}"
 
 
 def test_what_a_token_may_not_read_is_not_counted(api: Api, scoped: Callable[..., Api]) -> None:

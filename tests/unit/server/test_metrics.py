@@ -129,6 +129,7 @@ ACTS: list[tuple[Callable[[], object], str, dict[str, str], float]] = [
      {"method": "other", "call": "unknown", "status": "405"}, 1),
     (lambda: metrics.request_answered("GET", "images.get", 200, 0.3), "wherry_http_request_duration_seconds_sum",
      {"method": "GET", "call": "images.get"}, 0.3),
+    (lambda: metrics.turned_away("host"), "wherry_http_turned_away_total", {"reason": "host"}, 1),
     (lambda: metrics.rate_limited("hour"), "wherry_http_rate_limited_total", {"window": "hour"}, 1),
     (lambda: metrics.action_accepted("transfer", 2), "wherry_actions_accepted_total", {"type": "transfer"}, 2),
     (lambda: metrics.action_ended("transfer", 4.0), "wherry_actions_ended_total",

@@ -8,11 +8,11 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from wherry import calls as c
-from wherry.errors import MethodNotAllowed, NotFound, NotServed
+from wherry.errors import BadRequest, MethodNotAllowed, NotFound, NotServed
 from wherry.server.catalog import GONE
 from wherry.server.http import (
     account_transfers,
@@ -26,22 +26,25 @@ from wherry.server.http import (
     tags,
     transfers,
 )
+from wherry.server.http.browsers import PAGE_POLICY, with_cors, with_safe_headers
 from wherry.server.http.health import Checks, Health, Well, health_endpoints, make_health_app
+from wherry.server.http.hosts import ANY_HOST, Hosts, believed
 from wherry.server.http.observed import named, observed
 from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
 from wherry.server.logs import bound
+from wherry.server.settings import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from wherry.server.http.routes import Endpoint
 
-__all__ = ["HANDLERS", "Checks", "Health", "Service", "Wire", "make_app", "make_health_app"]
+__all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Service", "Wire", "make_app", "make_health_app"]
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_GET.name: regions.get_account,
@@ -115,63 +118,95 @@ HANDLERS: dict[str, Callable[..., Any]] = {
 }
 """Who answers which call. One that is async takes or gives bytes and makes its own reply."""
 
-_EXPOSED = ("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "x-request-id", "link")
+_CONSOLE = (
+    ("/", "index.html", "text/html; charset=utf-8"),
+    ("/console/console.css", "console.css", "text/css; charset=utf-8"),
+    ("/console/console.js", "console.js", "text/javascript; charset=utf-8"),
+)
+"""The page of the API: where each file of it is served, and as what. It has no inline script or style."""
 
 
 def make_app(
-    service: Service, *, rate_limit: int = 0, test_mode: bool = False, health: Health | None = None
-) -> ASGIApp:
-    """The web face of a service, as an ASGI application; it says that all is well unless ``health`` knows better."""
+    service: Service, *, rate_limit: int = 0, test_mode: bool = False, health: Health | None = None,
+    hosts: Hosts = ANY_HOST, largest_body_bytes: int = Limits.body_bytes,
+) -> ASGIApp:  # fmt: skip
+    """Return the web face of a service, as an ASGI application. Without ``health``, it says that all is well.
+
+    A body of JSON may have ``largest_body_bytes``. By default any Host header is believed: an application that is
+    called in its own process has no other sites' pages among its callers.
+    """
     gate = edge.Gate(service.catalog, rate_limit)
     served = [call for call in c.CALLS if test_mode or not call.test_mode]
     by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for call in served:
-        by_path[call.path][call.method] = named(call.name, _endpoint(call, service, gate))
+        by_path[call.path][call.method] = named(call.name, _endpoint(call, service, gate, largest_body_bytes))
     for method, path in c.UNSERVED:
         by_path[path][method] = named("unserved", _not_served(gate))
     document = edge.encode(openapi.document(served))
     by_path["/openapi.json"]["GET"] = named("openapi", _fixed(document, "application/json"))
-    page = files("wherry.server.http") / "console" / "index.html"
-    by_path["/"]["GET"] = named("console", _fixed(page.read_bytes(), "text/html; charset=utf-8"))
+    console = files("wherry.server.http") / "console"
+    for path, name, media_type in _CONSOLE:
+        shown = _fixed((console / name).read_bytes(), media_type, {"content-security-policy": PAGE_POLICY})
+        by_path[path]["GET"] = named("console", shown)
     for path, endpoints in health_endpoints(health or Well()).items():
         by_path[path] = {method: named(path.strip("/"), endpoint) for method, endpoint in endpoints.items()}
-    return _with_cors(observed(serve_routes(Routes(by_path), _unknown(gate), _wrong_method(gate))))
+    routes = serve_routes(Routes(by_path), _unknown(gate), _wrong_method(gate))
+
+    def refuse(request: Request, error: BadRequest) -> Response:
+        return edge.error_reply(error, gate.headers(request))
+
+    return with_safe_headers(with_cors(observed(believed(routes, hosts, refuse))))
 
 
-def _endpoint(call: c.Call, service: Service, gate: edge.Gate) -> Endpoint:
+def _endpoint(call: c.Call, service: Service, gate: edge.Gate, largest_body_bytes: int) -> Endpoint:
     handler = HANDLERS[call.name]
+    # Short reads of a local database that never wait for a writer: a thread would cost more than the read.
+    is_quick = service.catalog.is_local
 
-    def let_in(request: Request, headers: dict[str, str], raw: bytes) -> edge.Exchange:
+    def let_in(request: Request, headers: dict[str, str]) -> edge.Exchange:
         token = gate.token(request)
         gate.admit(token, call, headers)
         edge.check_text(request)
         exchange = edge.Exchange(call, token, request)
         edge.check_choices(exchange)
-        if call.body is not None:
-            exchange.body = edge.decode_body(call, raw)
         return exchange
 
-    def answer(request: Request, headers: dict[str, str], raw: bytes) -> Response:
-        exchange = let_in(request, headers, raw)
+    def answer(exchange: edge.Exchange, headers: dict[str, str], raw: bytes) -> Response:
+        if call.body is not None:
+            exchange.body = edge.decode_body(call, raw)
         with bound(account_id=exchange.account_id):
             body = handler(service, exchange)
         status = next((code for code, kind in call.replies.items() if kind is type(body)), call.status)
         return edge.reply(status, body, headers)
 
+    async def serve(request: Request, headers: dict[str, str]) -> Response:
+        # From the headers alone: of a request that is not let in, no byte of the body is read.
+        if is_quick or gate.knows(request):
+            exchange = let_in(request, headers)
+        else:
+            exchange = await run_in_threadpool(let_in, request, headers)
+        if iscoroutinefunction(handler):
+            with bound(account_id=exchange.account_id):
+                response: Response = await handler(service, exchange, headers)
+            return response
+        if call.method == "GET" and is_quick:
+            return answer(exchange, headers, b"")
+        raw = b"" if call.body is None else await edge.read_body(request, largest_body_bytes)
+        return await run_in_threadpool(answer, exchange, headers, raw)
+
+    return _caught(serve, gate)
+
+
+def _caught(serve: Callable[[Request, dict[str, str]], Awaitable[Response]], gate: edge.Gate) -> Endpoint:
+    """The edge, where an error becomes a reply."""
+
     async def endpoint(request: Request) -> Response:
         headers = gate.headers(request)
         try:
-            if iscoroutinefunction(handler):
-                exchange = await run_in_threadpool(let_in, request, headers, b"")
-                with bound(account_id=exchange.account_id):
-                    response: Response = await handler(service, exchange, headers)
-                return response
-            if call.method == "GET" and service.catalog.is_local:
-                # Short reads of a local database that never wait for a writer: a thread would cost more than the read.
-                return answer(request, headers, b"")
-            raw = b"" if call.body is None else await request.body()
-            return await run_in_threadpool(answer, request, headers, raw)
-        except Exception as error:  # noqa: BLE001  the edge is where an error becomes a reply
+            return await serve(request, headers)
+        except ClientDisconnect:
+            return Response(status_code=edge.GONE_AWAY)  # for the log; there is no one to send it to
+        except Exception as error:  # noqa: BLE001
             return edge.error_reply(error, headers)
 
     return endpoint
@@ -185,9 +220,9 @@ def _not_served(gate: edge.Gate) -> Endpoint:
     return endpoint
 
 
-def _fixed(content: bytes, media_type: str) -> Endpoint:
+def _fixed(content: bytes, media_type: str, headers: dict[str, str] | None = None) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
-        return Response(content, media_type=media_type)
+        return Response(content, media_type=media_type, headers=headers)
 
     return endpoint
 
@@ -208,17 +243,3 @@ def _wrong_method(gate: edge.Gate) -> Callable[[Request, list[str]], Response]:
         return edge.error_reply(wrong, {**gate.headers(request), "allow": ", ".join(allowed)})
 
     return answer
-
-
-def _with_cors(app: ASGIApp) -> ASGIApp:
-    """Let pages of other origins call; what no browser sends does not pass through that."""
-    cors = CORSMiddleware(
-        app, allow_origin_regex=".*", allow_credentials=True, allow_methods=["*"], allow_headers=["*"],
-        expose_headers=_EXPOSED,
-    )  # fmt: skip
-
-    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
-        from_page = any(name == b"origin" for name, _ in scope.get("headers", ()))
-        await (cors if from_page else app)(scope, receive, send)
-
-    return asgi

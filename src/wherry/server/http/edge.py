@@ -19,6 +19,7 @@ from wherry import errors as e
 from wherry import models as m
 from wherry.server import metrics
 from wherry.server.catalog import GONE
+from wherry.server.http.hosts import base_url_of
 from wherry.server.http.observed import observation
 from wherry.server.lifecycle import NO_ACTION
 from wherry.server.outside import shown
@@ -38,10 +39,14 @@ STATUS: dict[type[e.WherryError], int] = {
     e.Forbidden: 403,
     e.NotFound: 404,
     e.MethodNotAllowed: 405,
+    e.RequestTimeout: 408,
     e.Conflict: 409,
+    e.BodyTooLarge: 413,
+    e.UrlTooLong: 414,
     e.RangeNotSatisfiable: 416,
     e.Unprocessable: 422,
     e.RateLimited: 429,
+    e.HeadersTooLarge: 431,
     e.ServerFault: 500,
     e.NotServed: 501,
     e.Unavailable: 503,
@@ -54,6 +59,8 @@ UNEXPECTED = "Unexpected server-side error"
 STRANGER = "Unable to authenticate you."
 UNAUTHORIZED = "You are not authorized to perform this operation."
 UNREADABLE = "error parsing request body"
+GONE_AWAY = 499
+"""What the log has as the status of a request whose caller broke off. No reply has it."""
 _HAS_NUL = "it has a NUL character"
 HOUR_S = 3600
 MINUTE_S = 60
@@ -83,9 +90,8 @@ class Exchange:
 
     @property
     def base_url(self) -> str:
-        """Scheme and host as the caller sees them, so that links lead it back here and nowhere else."""
-        url = self.request.url
-        return f"{url.scheme}://{url.netloc}"
+        """What links in the reply begin with, so that they lead the caller back here and nowhere else."""
+        return base_url_of(self.request)
 
     @property
     def idempotency_key(self) -> str | None:
@@ -159,23 +165,27 @@ class Gate:
         self._limits: dict[int, _RateLimit] = {}
         self._rate_limit = rate_limit
 
+    def knows(self, request: Request) -> bool:
+        """Whether a request's token is known without a look into the catalog."""
+        return self._kept(_digest_of(request)) is not None
+
     def token(self, request: Request) -> TokenRecord:
         """The token of a request. Raises Unauthorized."""
-        kind, _, secret = request.headers.get("authorization", "").partition(" ")
-        secret = secret.strip()
-        # Before any look-up: an empty secret is refused even if the catalog has a token with it.
-        if kind.lower() != "bearer" or not is_secret(secret):
+        digest = _digest_of(request)
+        if digest is None:
             raise e.Unauthorized(STRANGER)
-        digest = token_digest(secret)
-        kept = self._tokens.get(digest)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
+        if (kept := self._kept(digest)) is not None:
+            return kept
         with self._catalog.read() as reader:
             token = reader.token(digest)
         if token is None:
             raise e.Unauthorized(STRANGER)
         self._tokens[digest] = time.monotonic() + _TOKEN_KEPT_S, token
         return token
+
+    def _kept(self, digest: str | None) -> TokenRecord | None:
+        kept = self._tokens.get(digest or "")
+        return kept[1] if kept is not None and kept[0] > time.monotonic() else None
 
     def admit(self, token: TokenRecord, call: Call, headers: dict[str, str]) -> None:
         """Count a request and check its scopes. Raises RateLimited or Forbidden."""
@@ -227,6 +237,34 @@ def is_secret(text: str) -> bool:
 def token_digest(secret: str) -> str:
     """What is kept of a token. Its secret is random enough for a plain digest."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _digest_of(request: Request) -> str | None:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    secret = secret.strip()
+    # Before any look-up: an empty secret is refused even if the catalog has a token with it.
+    return token_digest(secret) if kind.lower() == "bearer" and is_secret(secret) else None
+
+
+async def read_body(request: Request, largest_bytes: int) -> bytes:
+    """Return the body of a request. Raises BodyTooLarge as soon as more is announced, or has come.
+
+    What was announced is not believed: it is counted.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > largest_bytes:
+        raise _too_large(largest_bytes)
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > largest_bytes:
+            raise _too_large(largest_bytes)
+    return bytes(raw)
+
+
+def _too_large(largest_bytes: int) -> e.BodyTooLarge:
+    metrics.turned_away("body_size")
+    return e.BodyTooLarge(f"The body is larger than {largest_bytes} bytes.")
 
 
 def check_text(request: Request) -> None:

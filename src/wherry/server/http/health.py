@@ -13,9 +13,11 @@ from anyio import CapacityLimiter, fail_after
 from anyio.to_thread import run_sync
 from starlette.responses import PlainTextResponse, Response
 
-from wherry.errors import WherryError
+from wherry.errors import BadRequest, WherryError
 from wherry.server import metrics
+from wherry.server.http.browsers import with_safe_headers
 from wherry.server.http.edge import encode
+from wherry.server.http.hosts import ANY_HOST, Hosts, believed
 from wherry.server.http.routes import Routes, serve_routes
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def health_endpoints(health: Health) -> dict[str, dict[str, Endpoint]]:
     }
 
 
-def make_health_app(health: Health) -> ASGIApp:
+def make_health_app(health: Health, hosts: Hosts = ANY_HOST) -> ASGIApp:
     """An application that serves a process's health and nothing else; for workers, which have no web face."""
 
     async def unknown(_request: Request) -> Response:
@@ -96,7 +98,11 @@ def make_health_app(health: Health) -> ASGIApp:
     def wrong_method(_request: Request, allowed: list[str]) -> Response:
         return PlainTextResponse("Not allowed.\n", HTTPStatus.METHOD_NOT_ALLOWED, {"allow": ", ".join(allowed)})
 
-    return serve_routes(Routes(health_endpoints(health)), unknown, wrong_method)
+    def refuse(_request: Request, error: BadRequest) -> Response:
+        return PlainTextResponse(f"{error.message}\n", HTTPStatus.BAD_REQUEST)
+
+    routes = serve_routes(Routes(health_endpoints(health)), unknown, wrong_method)
+    return with_safe_headers(believed(routes, hosts, refuse))
 
 
 class _Asked:
