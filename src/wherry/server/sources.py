@@ -9,13 +9,14 @@ from __future__ import annotations
 import socket
 import ssl
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from wherry.errors import SourceRefused, SourceUnavailable, Unprocessable
+from wherry.server.addresses import is_readable
 from wherry.server.outside import shown
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class _Guarded:
     def __init__(self, parts: SplitResult, allowed: Sequence[Network]) -> None:
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
-        address = _resolve(host, port, allowed)
+        places = _resolve(host, port, allowed)
         self.connection: HTTPConnection
         if secure:
             context = ssl.create_default_context()
@@ -105,20 +106,41 @@ class _Guarded:
         else:
             self.connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
         # The name was resolved and checked above; resolving it again could give another address.
-        self.connection._create_connection = lambda _where, *rest: socket.create_connection(address, *rest)  # type: ignore[attr-defined]  # noqa: SLF001
+        self.connection._create_connection = lambda *_: _connect_to(places)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-def _resolve(host: str, port: int, allowed: Sequence[Network]) -> tuple[str, int]:
-    """An address of a host. Raises SourceRefused if any of its addresses may not be read."""
+_Place = tuple[socket.AddressFamily, Any]
+"""A kind of address, and an address as the system's calls take it."""
+
+
+def _connect_to(places: Sequence[_Place]) -> socket.socket:
+    """A connection to the first of the addresses that takes one. Raises the last one's OSError."""
+    for place in places[:-1]:
+        with suppress(OSError):
+            return _connect_to([place])
+    family, address = places[-1]
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(_TIMEOUT_S / len(places))
+        connection.connect(address)
+        connection.settimeout(_TIMEOUT_S)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _resolve(host: str, port: int, allowed: Sequence[Network]) -> list[_Place]:
+    """The addresses of a host, in the resolver's order. Raises SourceRefused if one of them may not be read."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise SourceUnavailable(f"The name {host} can't be resolved: {shown(error)}.") from error
-    for *_, place in found:
-        address = ip_address(str(place[0]).partition("%")[0])
-        if not address.is_global and not any(address in network for network in allowed):
-            raise SourceRefused(f"The URL leads to {address}, an address that imports may not read.")
-    return str(found[0][4][0]), port
+        raise SourceUnavailable(f"The name {shown(host)} can't be resolved: {shown(error)}.") from error
+    for *_, address in found:
+        if not is_readable(ip_address(str(address[0]).partition("%")[0]), allowed):
+            # Not which address: an import must not look up the names of the network within.
+            raise SourceRefused(f"The URL leads to an address that imports may not read: {shown(host)}.")
+    return [(family, address) for family, _, _, _, address in found]
 
 
 class UrlSource:
