@@ -68,8 +68,9 @@ def has_ended(catalog: Catalog, action_id: int) -> bool:
 def die(engine: Engine) -> None:
     """Let an engine fall silent, as its process does when it is killed or stopped; its threads go on."""
     engine._stopping.set()
-    for thread in engine._threads:
-        thread.join()
+    for loop in (engine._claims, engine._beats):
+        if loop is not None:
+            loop.stop()
 
 
 def test_an_action_runs_when_it_was_committed(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:

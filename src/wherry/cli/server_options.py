@@ -85,6 +85,8 @@ _WORK = (
                  help="Seconds for which a step is tried again where a store or the database does not answer."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds that running actions have to end when the process stops; others take over the rest."),
+    click.option("--stall-limit", "stall_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600),
+                 help="Seconds for which changes may wait while none has its turn; after that, /healthz fails."),
     click.option("--scrub-days", default=30.0, show_default=True, type=click.FloatRange(0, 3650),
                  help="In how many days every stored object is checked once; 0 for never."),
     click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
@@ -106,7 +108,9 @@ _LOG = (
 )  # fmt: skip
 
 
-_GIVEN = ("slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "import_from", "allow_hosts")
+_GIVEN = (
+    "slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "stall_s", "import_from", "allow_hosts",
+)  # fmt: skip
 
 
 def in_catalog(command: Command) -> Command:

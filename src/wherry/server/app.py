@@ -37,11 +37,13 @@ from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine, Pool
 from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Hosts, Service, Wire, make_app
-from wherry.server.http.health import Checks, make_health_app
+from wherry.server.http.health import Checks, Proof, make_health_app
+from wherry.server.loops import Loops
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import open_region, served_regions
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Sources
+from wherry.server.stopping import end_by_deadline
 from wherry.server.storage import Store
 from wherry.server.store_ids import adopt_store, check_stores
 
@@ -74,6 +76,7 @@ log = logging.getLogger("wherry")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _KEPT_BYTES = 64 << 20
 _GLANCE_S = 0.2
+_PROVED = "change_proved_at"
 _SWITCH_S = (
     0.001  # at the default of 5 ms, a request waits for workers longer than it takes; measured 1.2 times the rate
 )
@@ -103,7 +106,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     """
     check_bootstrap_token(settings.bootstrap_token, test_mode=settings.test_mode)
     with _owned(settings):
-        _prepare_process("serve")
+        _prepare_process("serve", settings)
         # Before the first token is made: a start that fails would never show it.
         faces = take_addresses(settings)
         served = served_regions(settings)
@@ -113,13 +116,14 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         check_stores(catalog, regions)
         warnings = tuple(_revoke_weak_tokens(catalog, settings))
         secret = first_token(catalog, settings.bootstrap_token)
-        service, health = _assemble(settings, catalog, clock, regions, served)
+        loops = Loops()
+        service, health = _assemble(settings, catalog, clock, regions, served, loops=loops)
         if settings.test_mode:
             service.actions.scheduler.restore_clock()
         service.actions.start(alone=settings.is_embedded)
         if settings.public_images:
             service.actions.publish_first_images(wait=settings.slots > 0)
-        service.actions.scheduler.start()
+        service.actions.scheduler.start(loops)
         announce(_ready(faces, secret, warnings))
         for face in faces:
             log.info("serve.ready url=%s data=%s", face.url, settings.data)
@@ -138,16 +142,17 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     """
     if settings.is_embedded:
         raise BadRequest("A worker needs a database that it shares with others: --database postgresql://...")
-    _prepare_process("worker")
+    _prepare_process("worker", settings)
     settings.data.mkdir(parents=True, exist_ok=True)
     face = take_address(*settings.health) if settings.health else None
     served = served_regions(settings)
     clock = Clock()
     catalog, regions = _open_catalog(settings, clock), _regions(served)
     check_stores(catalog, regions)
-    service, health = _assemble(settings, catalog, clock, regions, served)
+    loops = Loops()
+    service, health = _assemble(settings, catalog, clock, regions, served, loops=loops)
     service.actions.start(alone=False)
-    service.actions.scheduler.start()
+    service.actions.scheduler.start(loops)
     announce()
     if face is not None:
         run_servers([face], make_health_app(health, _hosts(settings)))
@@ -253,7 +258,7 @@ def open_accounts(settings: Settings) -> Iterator[Accounts]:
 
 
 def _assemble(
-    settings: Settings, catalog: Catalog, clock: Clock, regions: Regions, served: ServedRegions
+    settings: Settings, catalog: Catalog, clock: Clock, regions: Regions, served: ServedRegions, *, loops: Loops
 ) -> tuple[Service, Checks]:
     for store in regions.stores.values():
         store.backend.sweep_unfinished()
@@ -262,7 +267,8 @@ def _assemble(
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
     # Alone, an action of a region that is not served has nobody to wait for: it errors, and says why.
     elsewhere = None if settings.is_embedded else served.regions
-    engine = Engine(catalog, Pool(settings.slots, settings.lease_s, settings.patience_s), rules, regions=elsewhere)
+    pool = Pool(settings.slots, settings.lease_s, settings.patience_s)
+    engine = Engine(catalog, pool, rules, regions=elsewhere, loops=loops)
     sources = Sources(folder, settings.readable_networks)
     sizes = load_sizes()
     spool = (
@@ -277,13 +283,33 @@ def _assemble(
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)
-    health = Checks({"catalog": lambda: _ask(catalog), "process": engine.check}, census.take)
+    health = Checks(
+        {
+            "catalog": lambda: _ask(catalog),
+            "changes": Proof(lambda: _change(catalog)).check,
+            "process": engine.check,
+            "loops": loops.check,
+        },
+        census.take,
+        alive=lambda: _check_turns(catalog, settings.stall_s),
+        loops=loops.ages,
+    )
     return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes)), health
 
 
 def _ask(catalog: Catalog) -> None:
     with catalog.read() as reader:
         reader.is_waiting()
+
+
+def _change(catalog: Catalog) -> None:
+    with catalog.begin() as tx:
+        tx.set_fact(_PROVED, tx.moment.isoformat())
+
+
+def _check_turns(catalog: Catalog, stall_s: float) -> None:
+    if (stalled_s := catalog.stalled_s()) > stall_s:
+        raise Unavailable(f"Changes of the catalog have been waiting for {stalled_s:.0f} s, and none had its turn.")
 
 
 def _regions(served: ServedRegions) -> Regions:
@@ -357,7 +383,8 @@ def _locked(data: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_process(role: str) -> None:
+def _prepare_process(role: str, settings: Settings) -> None:
+    end_by_deadline(settings.grace_s)
     tracing.set_up_tracing(role)
     _keep_memory()
     sys.setswitchinterval(_SWITCH_S)

@@ -32,6 +32,7 @@ from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
 from wherry.server.dispatch import Load, Rules, choose
 from wherry.server.logs import bound
+from wherry.server.loops import Loops
 from wherry.server.tracing import continued, span
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
     from wherry.server.dispatch import Lane
+    from wherry.server.loops import Loop
 
 log = logging.getLogger("wherry.engine")
 
@@ -53,6 +55,7 @@ _LONGEST_WAIT_S = 5.0
 _PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
 _GLANCE_S = 0.2
 _PAUSE_S = 1.0
+_OVERDUE_S = 30.0  # a turn waits for the writer's turn, and a database may take this long to be given up
 _LONGEST_GAP = 0.4  # of a lease: as much silence as one look may add
 
 
@@ -130,7 +133,7 @@ class Engine:
     def __init__(
         self, catalog: Catalog, pool: Pool, rules: Rules | None = None, *,
         regions: Collection[str] | None = None, monotonic: Callable[[], float] = time.monotonic,
-        workers: Executor | None = None,
+        workers: Executor | None = None, loops: Loops | None = None,
     ) -> None:  # fmt: skip
         self.rules = rules or Rules()
         self._catalog = catalog
@@ -144,9 +147,10 @@ class Engine:
         self._is_unsure = False  # whether a claim's transaction failed, which may have committed all the same
         self._process_id: int | None = None
         self._lock = threading.Lock()
-        self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._loops = loops or Loops()
+        self._claims: Loop | None = None
+        self._beats: Loop | None = None
         self._workers = workers or ThreadPoolExecutor(max(1, pool.slots), thread_name_prefix="action")
 
     # -------------------------------------------------------------------------------------------------- the process
@@ -183,20 +187,18 @@ class Engine:
                 for one in tx.processes():
                     self._bury(one, tx.remove_process(one.id))
         self.join()
-        loops = [] if alone else [("beat", self.beat)]  # alone, nobody watches, and a disk may rest
+        if not alone:  # alone, no other process watches, and a disk may rest
+            overdue_s = max(_OVERDUE_S, 2 * self._pool.lease_s)
+            self._beats = self._loops.begin("beat", self.beat, overdue_s=overdue_s)
         if self._pool.slots:
-            loops.append(("claim", self.claim))
-        for name, loop in loops:
-            thread = threading.Thread(target=self._loop, args=(loop,), name=f"engine-{name}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._claims = self._loops.begin("claim", self.claim, overdue_s=_OVERDUE_S)
 
     def stop(self, grace_s: float = 0.0) -> None:
         """Claim nothing more; give what runs a while to end, and hand over what has not."""
         self._stopping.set()
-        self._wake.set()
-        for thread in self._threads:
-            thread.join()
+        for loop in (self._claims, self._beats):
+            if loop is not None:
+                loop.stop()
         deadline = time.monotonic() + grace_s
         while self._running and time.monotonic() < deadline:
             self.beat()
@@ -282,24 +284,6 @@ class Engine:
         crash_point("engine.after_join")
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
-    def _loop(self, turn: Callable[[], float]) -> None:
-        """Take turns until the engine stops; whatever goes wrong in one, there is a next."""
-        pause = 0.0
-        while not self._stopping.is_set():
-            try:
-                pause = turn()
-            except Unavailable as error:
-                log.warning("engine.waits %s", error.message)
-                pause = 1.0
-            except Exception:
-                log.exception("engine.fault")
-                pause = 1.0
-            if turn == self.claim:
-                self._wake.wait(pause)
-                self._wake.clear()
-            else:
-                self._stopping.wait(pause)
-
     def beat(self) -> float:
         """Say that this process lives, and take over from those that are silent; answers when to do so again."""
         assert self._process_id is not None
@@ -328,7 +312,12 @@ class Engine:
         log.warning("engine.took_over from_process_id=%s name=%s actions=%s", process.id, process.name, list(handed))
         for kind in handed.values():
             metrics.taken_over(kind)
-        self._wake.set()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Let the next claim be soon: there may be something to run, or room to run it."""
+        if self._claims is not None:
+            self._claims.wake()
 
     def claim(self) -> float:
         """Claim what there is room for, and run it; answers when to look again."""
@@ -386,7 +375,7 @@ class Engine:
         finally:
             with self._lock:
                 del self._running[action.id, action.fence]
-            self._wake.set()
+            self._look_again()
 
     def _run_or_release(self, action: ActionRecord) -> None:
         try:

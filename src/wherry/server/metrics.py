@@ -63,6 +63,7 @@ _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 1
 _ACTION_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _STORE_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 _COMMIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
+_TURN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
 _WRITERS = (1, 2, 4, 8, 16, 32, 64)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which no question here asks for
@@ -330,6 +331,11 @@ def healed(region: str, blocks: int) -> None:
 
 _commit_s = _histogram("wherry_catalog_commit_duration_seconds", "Commits of the catalog.", buckets=_COMMIT_S)
 _writers = _histogram("wherry_catalog_commit_writers", "Writers that shared a commit.", buckets=_WRITERS)
+_turn_s = _histogram(
+    "wherry_catalog_turn_seconds", "How long a change waited for its turn, and held it until the commit.", "part",
+    buckets=_TURN_S,
+)  # fmt: skip
+_waited, _held = _turn_s.labels("waited"), _turn_s.labels("held")
 _commit_errors = _counter("wherry_catalog_commit_errors_total", "Commits that the database did not take.")
 _answers = _gauge("wherry_catalog_up", "1 if the catalog answered when this was read, or else 0.")
 
@@ -338,6 +344,12 @@ def committed(duration_s: float, writers: int) -> None:
     """A commit of so many writers together was taken by the database."""
     _commit_s.observe(duration_s)
     _writers.observe(writers)
+
+
+def had_turn(*, waited_s: float, held_s: float) -> None:
+    """A change of the catalog had its turn; others waited meanwhile."""
+    _waited.observe(waited_s)
+    _held.observe(held_s)
 
 
 def commit_failed() -> None:

@@ -70,6 +70,7 @@ class Settings:
     pass, and a process that stops gives its actions ``grace_s`` to end. ``health`` is where a worker answers whoever
     watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by itself; with 0, none begins by
     itself. Every stored object is checked once in ``scrub_days``; 0 is never.
+    A process is not alive once changes of the catalog have waited for ``stall_s`` while none had its turn.
 
     ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
     addresses that are listened on; ``*`` is any. Links in replies begin with ``public_url``, if there is one.
@@ -96,6 +97,7 @@ class Settings:
     health: tuple[str, int] | None = None
     compact_bytes: int = 4 << 30
     scrub_days: float = 30.0
+    stall_s: float = 30.0
     allow_hosts: tuple[str, ...] = ()
     public_url: str | None = None
     limits: Limits = Limits()

@@ -11,10 +11,9 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import TYPE_CHECKING
 
-from wherry.errors import NotFound, Unavailable, Unprocessable
+from wherry.errors import NotFound, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import DropletRecord
     from wherry.server.clock import Clock
+    from wherry.server.loops import Loops
 
 log = logging.getLogger("wherry.scheduler")
 
@@ -35,6 +35,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo
 """Which times the clock may be set to."""
 
 _EVERY_S = 1.0
+_OVERDUE_S = 60.0
 _SWEEP_EVERY = 10
 _GLANCE_S = 0.01
 _OFFSET = "clock_offset_s"
@@ -42,7 +43,7 @@ _WAITED_FOR = ("backup", "expire", "scrub", "heal")
 
 
 class Scheduler:
-    """Begins what is due; ``tick`` does so once, ``start`` every second from then on, and calls ``sweep`` now and then.
+    """Begins what is due; ``tick`` does so once, ``start`` begins a loop that does so every second, and sweeps.
 
     The clock is the catalog's. Where it was set to is written down, so that it is the same time after a restart.
     """
@@ -62,10 +63,11 @@ class Scheduler:
         self._collect = collect
         self._is_passing = False
         self._turn = threading.Lock()
+        self._turns = 0
 
-    def start(self) -> None:
-        """Tick every second, in a thread that goes with the process."""
-        threading.Thread(target=self._run, name="scheduler", daemon=True).start()
+    def start(self, loops: Loops) -> None:
+        """Tick every second, in a loop of the process."""
+        loops.begin("scheduler", self._take_turn, overdue_s=_OVERDUE_S)
 
     def tick(self) -> None:
         """Begin what is due now. What can't begin, since an action of the Droplet is in progress, waits its turn."""
@@ -134,17 +136,12 @@ class Scheduler:
         with self._catalog.begin() as tx:
             tx.set_fact(_OFFSET, self._clock.offset.total_seconds())
 
-    def _run(self) -> None:
-        for number in count(1):
-            time.sleep(_EVERY_S)
-            try:
-                self.tick()
-                if number % _SWEEP_EVERY == 0:
-                    self._sweep()
-            except Unavailable as error:
-                log.warning("scheduler.waits %s", error.message)
-            except Exception:  # a fault of ours must not end the backups of all Droplets
-                log.exception("scheduler.fault")
+    def _take_turn(self) -> float:
+        self.tick()
+        self._turns += 1
+        if self._turns % _SWEEP_EVERY == 0:
+            self._sweep()
+        return _EVERY_S
 
     def _back_up(self, droplet_id: int) -> None:
         try:

@@ -91,6 +91,8 @@ class Catalog:
         self._turn = threading.Lock()
         self._queue = threading.Lock()
         self._waiting = 0
+        self._inside = 0  # how many threads want to change something, or wait until it is durable
+        self._moved_at = time.monotonic()  # when a turn began or a commit ended last
         self._group: _Group | None = None
 
     def now(self) -> datetime:
@@ -113,21 +115,33 @@ class Catalog:
         ``by`` is the action that a worker makes the change for: ClaimLost is raised unless its claim is the last one,
         and nothing is changed then. Raises Unavailable if the database can't take the change.
         """
-        with self._my_turn() as group:
-            try:
-                with group.connection.begin_nested() if group.size else nullcontext():
-                    writer = Writer(group.connection, self._clock(), tracing.carrier())
-                    if by is not None:
-                        writer.check_claim(by)
-                    yield writer
-            except (DBAPIError, InvalidRequestError) as error:
-                raise _unavailable(_NOT_CHANGED, error) from error
-            group.size += 1
-        group.committed.wait()
+        with self._queue:
+            if not self._inside:
+                self._moved_at = time.monotonic()
+            self._inside += 1
+        try:
+            with self._my_turn() as group:
+                try:
+                    with group.connection.begin_nested() if group.size else nullcontext():
+                        writer = Writer(group.connection, self._clock(), tracing.carrier())
+                        if by is not None:
+                            writer.check_claim(by)
+                        yield writer
+                except (DBAPIError, InvalidRequestError) as error:
+                    raise _unavailable(_NOT_CHANGED, error) from error
+                group.size += 1
+            group.committed.wait()
+        finally:
+            with self._queue:
+                self._inside -= 1
         if group.error is not None:
             raise Unavailable("The catalog could not take the change.") from group.error
         for told in writer.once_committed:
             told()
+
+    def stalled_s(self) -> float:
+        """For how many seconds changes have been waiting while none had its turn; 0 if none waits. Takes no lock."""
+        return time.monotonic() - self._moved_at if self._inside else 0.0
 
     def close(self) -> None:
         """Let go of the database."""
@@ -137,15 +151,18 @@ class Catalog:
     @contextmanager
     def _my_turn(self) -> Iterator[_Group]:
         """Join the group that is open, or open one; whoever has nobody waiting behind commits for all."""
+        came = time.monotonic()
         with self._queue:
             self._waiting += 1
         with self._turn:
             with self._queue:
                 self._waiting -= 1
+            self._moved_at = began = time.monotonic()
             group = self._group or self._open_group()
             try:
                 yield group
             finally:
+                metrics.had_turn(waited_s=began - came, held_s=time.monotonic() - began)
                 if group.size == 0:  # the first one failed, and nobody has joined yet
                     self._abandon(group)
                 elif self._waiting == 0 or group.size >= _LARGEST_GROUP:
@@ -185,6 +202,7 @@ class Catalog:
         finally:
             with suppress(DBAPIError):  # of a connection that is lost already
                 group.connection.close()
+            self._moved_at = time.monotonic()
             group.committed.set()
 
 

@@ -6,6 +6,8 @@ Answered without a token, outside the API: ``/healthz``, ``/readyz`` and ``/metr
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,7 +15,7 @@ from anyio import CapacityLimiter, fail_after
 from anyio.to_thread import run_sync
 from starlette.responses import PlainTextResponse, Response
 
-from wherry.errors import BadRequest, WherryError
+from wherry.errors import BadRequest, Unavailable, WherryError
 from wherry.server import metrics
 from wherry.server.http.browsers import with_safe_headers
 from wherry.server.http.edge import encode
@@ -38,20 +40,33 @@ _AT_ONCE = 2  # threads for these questions alone: a catalog that hangs must not
 
 
 class Health(Protocol):
-    """Who knows how a process is. Both are called in a thread, and given up after two seconds."""
+    """The health of a process. ``ready`` and ``census`` are called in a thread, and given up after two seconds."""
+
+    def alive(self) -> str | None:
+        """What only a restart mends, or None. Called by the web server's own thread: it must not wait for anything."""
 
     def ready(self) -> Mapping[str, str | None]:
         """What serving needs, each with what is wrong with it, or None where it is well."""
+
+    def loops(self) -> Mapping[str, float]:
+        """The process's loops, each with how many seconds ago its last turn succeeded."""
 
     def census(self) -> Census | None:
         """What the service as a whole has; None if the catalog can't say."""
 
 
 class Well:
-    """The health of a process that asks nobody: all is well, and nothing is known of the service as a whole."""
+    """The health of a process without checks: all is well, and nothing is known of the service as a whole."""
+
+    def alive(self) -> str | None:
+        """Nothing is wrong."""
 
     def ready(self) -> Mapping[str, str | None]:
         """Nothing is needed."""
+        return {}
+
+    def loops(self) -> Mapping[str, float]:
+        """There are none."""
         return {}
 
     def census(self) -> Census | None:
@@ -60,15 +75,31 @@ class Well:
 
 
 class Checks:
-    """Health by a check for each thing that serving needs, which raises where that is not well."""
+    """Health by a check for each thing that serving needs, which raises where that is not well.
 
-    def __init__(self, checks: Mapping[str, Callable[[], object]], census: Callable[[], Census]) -> None:
+    ``alive`` is such a check for what only a restart mends; it takes no lock and asks no database.
+    """
+
+    def __init__(
+        self, checks: Mapping[str, Callable[[], object]], census: Callable[[], Census], *,
+        alive: Callable[[], object] = lambda: None, loops: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:  # fmt: skip
         self._checks = checks
         self._census = census
+        self._alive = alive
+        self._loops = loops
+
+    def alive(self) -> str | None:
+        """Run the check for that."""
+        return _wrong(self._alive)
 
     def ready(self) -> Mapping[str, str | None]:
         """Run all checks."""
         return {name: _wrong(check) for name, check in self._checks.items()}
+
+    def loops(self) -> Mapping[str, float]:
+        """Ask the supervisor."""
+        return self._loops()
 
     def census(self) -> Census | None:
         """Ask the catalog."""
@@ -77,6 +108,54 @@ class Checks:
         except Exception:
             log.warning("census.failed", exc_info=True)
             return None
+
+
+class Proof:
+    """Proves that something can be done by doing it: at most once in ``every_s``, for all that ask meanwhile.
+
+    One try runs at a time: what is stuck does not take a thread for each question.
+    """
+
+    def __init__(
+        self, act: Callable[[], object], *, every_s: float = 5.0, deadline_s: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._act = act
+        self._every_s = every_s
+        self._deadline_s = deadline_s
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._try: _Try | None = None
+
+    def check(self) -> None:
+        """Raise what the last try raised, or Unavailable if it has not ended within the deadline."""
+        with self._lock:
+            last, now = self._try, self._monotonic()
+            if last is None or (last.ended.is_set() and now - last.began_at >= self._every_s):
+                last = self._try = _Try(self._act, now)
+        if not last.ended.wait(max(0.0, last.began_at + self._deadline_s - now)):
+            raise Unavailable(f"A change of the catalog has not gone through in {now - last.began_at:.0f} s.")
+        if last.error is not None:
+            raise last.error
+
+
+class _Try:
+    """An act in a thread of its own, which a process that ends does not wait for."""
+
+    def __init__(self, act: Callable[[], object], began_at: float) -> None:
+        self.began_at = began_at
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+        self._act = act
+        threading.Thread(target=self._run, name="proof", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._act()
+        except Exception as error:  # noqa: BLE001  raised where it is asked for
+            self.error = error
+        finally:
+            self.ended.set()
 
 
 def health_endpoints(health: Health) -> dict[str, dict[str, Endpoint]]:
@@ -113,6 +192,8 @@ class _Asked:
         self._threads = CapacityLimiter(_AT_ONCE)
 
     async def alive(self, _request: Request) -> Response:
+        if (wrong := self._health.alive()) is not None:
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "stuck", "reason": wrong})
         return _json(HTTPStatus.OK, {"status": "alive"})
 
     async def ready(self, _request: Request) -> Response:
@@ -121,7 +202,8 @@ class _Asked:
         is_ready = not any(parts.values())
         shown = {name: wrong or "ok" for name, wrong in parts.items()}
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return _json(status, {"status": "ready" if is_ready else "not ready", "parts": shown})
+        loops = {name: round(age_s, 3) for name, age_s in self._health.loops().items()}
+        return _json(status, {"status": "ready" if is_ready else "not ready", "parts": shown, "loops": loops})
 
     async def metrics(self, _request: Request) -> Response:
         census = await self._ask(self._health.census, None)

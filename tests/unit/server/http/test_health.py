@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from wherry.errors import Unavailable
 from wherry.server.http import Checks, Health, Service, make_app, make_health_app
 from wherry.server.http import health as health_module
+from wherry.server.http.health import Proof
 from wherry.server.metrics import ActionCount, Census
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_a_process_that_is_well_says_so(face: Callable[[Health], ASGIApp]) -> No
     """Alive and ready are 200, without a token."""
     alive, ready = ask(face(Checks({"catalog": well}, Census)), "/healthz", "/readyz")
     assert (alive.status_code, alive.json()) == (200, {"status": "alive"})
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "parts": {"catalog": "ok"}})
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "parts": {"catalog": "ok"}, "loops": {}})
 
 
 def test_a_process_that_cannot_serve_says_why(face: Callable[[Health], ASGIApp]) -> None:
@@ -74,8 +75,63 @@ def test_a_process_that_cannot_serve_says_why(face: Callable[[Health], ASGIApp])
     assert alive.status_code == 200
     assert ready.status_code == 503
     assert ready.json() == {
-        "status": "not ready", "parts": {"catalog": "the database is being upgraded", "engine": "ok"},
+        "status": "not ready", "parts": {"catalog": "the database is being upgraded", "engine": "ok"}, "loops": {},
     }  # fmt: skip
+
+
+def test_a_process_that_only_a_restart_mends_is_not_alive(face: Callable[[Health], ASGIApp]) -> None:
+    """What is wrong for good makes /healthz fail, with the reason."""
+    (alive,) = ask(face(Checks({}, Census, alive=ill)), "/healthz")
+    assert alive.status_code == 503
+    assert alive.json() == {"status": "stuck", "reason": "the database is being upgraded"}
+
+
+def test_the_age_of_each_loop_is_told(face: Callable[[Health], ASGIApp]) -> None:
+    """/readyz has how long ago each loop took its last turn, whether or not that is well."""
+    (ready,) = ask(face(Checks({}, Census, loops=lambda: {"scheduler": 0.25})), "/readyz")
+    assert ready.json()["loops"] == {"scheduler": 0.25}
+
+
+class TestProof:
+    """What is proved by doing it."""
+
+    def test_those_who_ask_share_one_try(self) -> None:
+        """It is done once for all that ask within a while, and again after that."""
+        done: list[int] = []
+        now = [0.0]
+        proof = Proof(lambda: done.append(1), every_s=5, monotonic=lambda: now[0])
+        for now[0] in (0.0, 1.0, 4.9):
+            proof.check()
+        assert len(done) == 1
+        now[0] = 5.0
+        proof.check()
+        assert len(done) == 2
+
+    def test_what_failed_is_raised_to_all(self) -> None:
+        """The error of a try is raised to each that asks, until the next try."""
+        proof = Proof(ill)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="upgraded"):
+                proof.check()
+
+    def test_what_does_not_end_is_tried_once(self) -> None:
+        """A try that is stuck makes each check fail, also later ones, and no second try is begun beside it."""
+        released = threading.Event()
+        begun: list[int] = []
+
+        def stuck() -> None:
+            begun.append(1)
+            released.wait()
+
+        now = [0.0]
+        proof = Proof(stuck, every_s=5, deadline_s=0.01, monotonic=lambda: now[0])
+        try:
+            for now[0] in (0.0, 1.0, 60.0):
+                with pytest.raises(Unavailable, match="not gone through"):
+                    proof.check()
+            assert len(begun) == 1
+        finally:
+            released.set()
 
 
 def test_a_reason_that_nobody_foresaw_stays_in_the_log(face: Callable[[Health], ASGIApp]) -> None:
