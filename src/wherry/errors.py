@@ -242,7 +242,10 @@ class FormatError(WherryError):
     """The file is not the disk image it claims to be, or is of a kind that is refused."""
 
     id = "image_invalid"
-    hint = "Give a raw or qcow2 image that stands on its own, plain or in gzip, bzip2, xz or zstd."
+    hint = (
+        "Give a raw, qcow2, vmdk, vdi, vhd or vhdx image that stands on its own, or an OVA of one disk, plain or in "
+        "gzip, bzip2, xz, lzma or zstd."
+    )
 
 
 class ImageTooLarge(FormatError):

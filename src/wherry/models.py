@@ -462,6 +462,7 @@ class ImageCreateRequest(Model, frozen=True, kw_only=True):
     distribution: str | None = None
     description: str | None = None
     tags: list[str] | None = None
+    format: Literal["raw"] | None = None
 
 
 class ImageUpdateRequest(Model, frozen=True, kw_only=True):
@@ -476,7 +477,8 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
     """Begin an upload (ours): a custom image whose bytes the caller sends.
 
     With ``slug``, a public image for all accounts, in all regions: for the operator's account alone. With
-    ``droplet_id``, the disk of that Droplet, and nothing else is needed.
+    ``droplet_id``, the disk of that Droplet, and nothing else is needed. ``format`` says that the disk is raw, whatever
+    it looks like.
     """
 
     name: str | None = None
@@ -484,6 +486,7 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
     distribution: str | None = None
     description: str | None = None
     tags: list[str] | None = None
+    format: Literal["raw"] | None = None
     slug: str | None = None
     droplet_id: int | None = None
 

@@ -199,9 +199,10 @@ class Actions:
         if not url:
             raise Unprocessable("Url can't be blank")
         self._disks.check_url(url)
+        word = {"format": request.format} if request.format else {}
         return self._once(
             account_id, key, ("import", msgspec.to_builtins(request)),
-            lambda tx: [self._import.accept(tx, account_id, request, {"url": url})[1]],
+            lambda tx: [self._import.accept(tx, account_id, request, {"url": url} | word)[1]],
         )[0]  # fmt: skip
 
     def delete(self, account_id: int, image_id: int) -> None:

@@ -73,5 +73,11 @@ class Disks:
             upload_id = where.get("upload")
             opened = self._sources.open(where["url"]) if upload_id is None else self._spool.open(upload_id)
             with opened as source, ExitStack() as files:
-                disk = open_image(source, lambda: files.enter_context(self._sources.spool()), largest)
+                disk = open_image(
+                    source,
+                    lambda: files.enter_context(self._sources.spool()),
+                    largest,
+                    is_raw=where.get("format") == "raw",
+                    unknown_is_raw=True,
+                )
                 yield disk, source.position

@@ -65,7 +65,9 @@ class Uploads:
                 droplet = tx.droplet(request.droplet_id, account_id)
                 if in_one_go and not may_repeat:
                     lifecycle.check_not_busy(droplet)
-                request = UploadCreateRequest(name=droplet.name, region=droplet.region, droplet_id=droplet.id)
+                request = UploadCreateRequest(
+                    name=droplet.name, region=droplet.region, droplet_id=droplet.id, format=request.format
+                )
             lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
             lifecycle.check_tags(request.tags or [])
             if request.slug is not None:
@@ -174,7 +176,8 @@ class Uploads:
     def _source(self, upload: UploadRecord) -> dict[str, str]:
         if not upload.received_bytes:
             raise Unprocessable("Upload is empty")
-        return {"upload": upload.id}
+        word = upload.request.get("format")
+        return {"upload": upload.id} | ({"format": word} if word else {})
 
 
 def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecord:

@@ -71,6 +71,7 @@ class Qcow2Disk:
     def __init__(self, file: AnywhereFile, largest_bytes: int) -> None:
         self._file = file
         self._file_size = file.size
+        self.format = "qcow2"
         self._work = WorkLimit("The qcow2 image", file.size)
         self._header = _read_header(self._read(0, min(self._file_size, 512)))
         if self._header.size > largest_bytes:

@@ -59,10 +59,8 @@ class Replayed:
 
     def __init__(self, source: ByteStream, length: int) -> None:
         self._source = source
-        self._head = b""
         buffer = bytearray(length)
-        while len(self._head) < length and (count := source.read_into(memoryview(buffer)[: length - len(self._head)])):
-            self._head += buffer[:count]
+        self._head = bytes(buffer[: fill(source, memoryview(buffer))])
         self.head = self._head
 
     def read_into(self, into: memoryview) -> int:

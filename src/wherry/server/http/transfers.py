@@ -346,7 +346,10 @@ def ask_fault(service: Service, x: Exchange) -> None:
 
 def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
     request = m.UploadCreateRequest(
-        name=x.query("name"), region=x.query("region"), distribution=x.query("distribution")
+        name=x.query("name"),
+        region=x.query("region"),
+        distribution=x.query("distribution"),
+        format="raw",  # a test's disk need not be one
     )
     return service.actions.uploads.begin(x.account_id, request, in_one_go=True)
 

@@ -47,10 +47,33 @@ class Lying:
         return None
 
 
-def read_disk(source: Stream | Lying, cap: int = CAP) -> bytes:
+class Held:
+    """A file in memory that can be read anywhere."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+        self.file = self
+        self._at = 0
+
+    def read_at(self, offset: int, into: memoryview) -> int:
+        part = self._data[offset : offset + len(into)]
+        into[: len(part)] = part
+        return len(part)
+
+    def read_into(self, into: memoryview) -> int:
+        count = self.read_at(self._at, into)
+        self._at += count
+        return count
+
+    def position(self) -> float | None:
+        return None
+
+
+def read_disk(source: Stream | Lying | Held, cap: int = CAP, **word: bool) -> bytes:
     """The whole disk behind a source, as an import reads it."""
     with tempfile.TemporaryFile() as spool:
-        disk = open_image(source, lambda: spool, cap)
+        disk = open_image(source, lambda: spool, cap, **word)
         blocks = {number: bytes(data[:length]) for number, data, length in disk.blocks(lambda: bytearray(BLOCK_SIZE))}
         whole = bytearray(disk.virtual_size)
         for number, data in blocks.items():

@@ -16,6 +16,7 @@ from tests.unit.server.formats.sources import Stream, read_disk
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.formats import is_packed, open_image
+from wherry.server.formats.kinds import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ def test_a_bomb_is_stopped_by_the_cap_in_little_memory(kind: str) -> None:
     bomb = PACKERS[kind](bytes(64 * MIB))
     tracemalloc.start()
     with pytest.raises(ImageTooLarge):
-        read_disk(Stream(bomb), cap=16 * MIB)
+        read_disk(Stream(bomb), cap=16 * MIB, is_raw=True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 60 * MIB
@@ -177,26 +178,85 @@ def test_compression_inside_compression_is_refused() -> None:
         read_disk(Stream(PACKERS["zstd"](PACKERS["gzip"](DISK))))
 
 
+@pytest.mark.parametrize(("offset", "magic", "name", "advice"), REFUSED)
+def test_what_is_no_disk_is_named_and_refused(offset: int, magic: bytes, name: str, advice: str) -> None:
+    """A file of a kind that is known, and is no disk, is refused by name with what to do, also when compressed."""
+    head = bytes(offset) + magic + bytes(5000)
+    for data in (head, PACKERS["gzip"](head)):
+        with pytest.raises(FormatError) as refused:
+            read_disk(Stream(data))
+        assert name in refused.value.message
+        assert advice in refused.value.message
+
+
 @pytest.mark.parametrize(
-    ("kind", "head"),
+    ("page", "name"),
     [
-        ("vmdk", b"KDMV" + bytes(600)),
-        ("vmdk", b"# Disk DescriptorFile\nversion=1\n"),
-        ("vhdx", b"vhdxfile" + bytes(600)),
-        ("vhd", b"conectix" + bytes(600)),
-        ("vdi", bytes(64) + b"\x7f\x10\xda\xbe" + bytes(600)),
-        ("zip", b"PK\x03\x04" + bytes(600)),
-        ("7z", b"7z\xbc\xaf\x27\x1c" + bytes(600)),
-        ("tar", bytes(257) + b"ustar" + bytes(600)),
-        ("HTML", b"<!DOCTYPE html><html></html>"),
-        ("HTML", b"<html><body>404</body></html>"),
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"\n\n <!doctype html><html><body>Sign in</body></html>", "HTML"),
+        (b"<HTML><HEAD></HEAD></HTML>", "HTML"),
+        (b"\xef\xbb\xbf<html></html>", "HTML"),
+        (b'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code></Error>', "XML"),
+        (b'{"error":"not found"}', "JSON"),
+        (b"Not found\n", "text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS"),
     ],
 )
-def test_what_is_no_disk_is_named_and_refused(kind: str, head: bytes) -> None:
-    """A file of a kind that is known, and is no raw disk, is refused by name, also when compressed."""
-    for data in (head, PACKERS["gzip"](head)):
-        with pytest.raises(FormatError, match=f"We don't support the {kind} format"):
+def test_pages_of_servers_are_refused(page: bytes, name: str) -> None:
+    """A login page or an error text with status 200 never becomes an image, even where unknown files may be raw."""
+    with tempfile.TemporaryFile() as spool, pytest.raises(FormatError, match=name):
+        open_image(Stream(page), lambda: spool, MIB, unknown_is_raw=name != "text")
+
+
+def test_skippable_frames_before_lz4_do_not_hide_it() -> None:
+    """What follows the frames that both have says which of the two it is."""
+    with pytest.raises(FormatError, match="lz4"):
+        read_disk(Stream(skippable(0, b"abc") + b"\x04\x22\x4d\x18" + bytes(5000)))
+
+
+def test_a_raw_disk_without_a_sign_needs_the_word() -> None:
+    """Unknown bytes and zeros are refused, and taken as they are where the caller or the operator says raw."""
+    for data in (bytes(MIB), CHANCE.randbytes(MIB)):
+        with pytest.raises(FormatError, match="format=raw"):
             read_disk(Stream(data))
+        for word in ({"is_raw": True}, {"unknown_is_raw": True}):
+            assert read_disk(Stream(data), **word) == data
+            assert read_disk(Stream(PACKERS["zstd"](data)), **word) == data
+
+
+def test_a_disk_that_is_said_to_be_raw_is_taken_as_given() -> None:
+    """A file that looks like another format is a raw disk where the caller says so."""
+    data = b"QFI\xfb" + bytes(5116)
+    assert read_disk(Stream(data), is_raw=True) == data
+
+
+SIGNS: list[tuple[str, dict[int, bytes]]] = [
+    ("GPT", {512: b"EFI PART"}),
+    ("xfs", {0: b"XFSB"}),
+    ("btrfs", {0x10040: b"_BHRfS_M"}),
+    ("ext2/3/4", {1080: b"\x53\xef"}),
+    ("NTFS", {3: b"NTFS    "}),
+    ("FAT", {82: b"FAT32   ", 510: b"\x55\xaa"}),
+    ("ISO 9660", {32769: b"CD001"}),
+    ("squashfs", {0: b"hsqs"}),
+    ("LUKS", {0: b"LUKS\xba\xbe"}),
+    ("LVM", {512: b"LABELONE", 536: b"LVM2 001"}),
+    ("swap", {4086: b"SWAPSPACE2"}),
+    ("UFS", {65536 + 1372: b"\x19\x01\x54\x19"}),
+    ("ZFS", {(128 << 10) + 4096: b"\x0c\xb1\xba\0\0\0\0\0"}),
+    ("MBR", {446: b"\x80\0\0\0\x83\0\0\0\x01\0\0\0\x09\0\0\0", 510: b"\x55\xaa"}),
+]
+
+
+@pytest.mark.parametrize(("name", "bits"), SIGNS)
+def test_signs_of_raw_disks_are_seen(name: str, bits: dict[int, bytes]) -> None:
+    """A disk with a partition table or a file system is taken, and what was seen is said."""
+    data = bytearray(MIB)
+    for place, value in bits.items():
+        data[place : place + len(value)] = value
+    with tempfile.TemporaryFile() as spool:
+        assert open_image(Stream(bytes(data)), lambda: spool, MIB).format == f"raw ({name})"
+    assert read_disk(Stream(bytes(data))) == data
 
 
 def test_an_empty_file_is_refused() -> None:
