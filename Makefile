@@ -53,8 +53,12 @@ types: $(READY) ## check the types
 	@$(BIN)/pyright
 
 .PHONY: test
-test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest
+test: $(READY) ## run the tests, two at a time
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+.PHONY: test-slow
+test-slow: $(READY) ## run the proofs that take minutes: deaths at many points, long random runs, the benchmark itself
+	@$(BIN)/python -m pytest -m slow
 
 .PHONY: clients
 clients: $(READY) ## install DigitalOcean's clients and others, and run them against the service
@@ -62,7 +66,7 @@ clients: $(READY) ## install DigitalOcean's clients and others, and run them aga
 
 .PHONY: fault
 fault: $(READY) ## kill the service at every crash point
-	@WHERRY_FAULTS=all $(BIN)/python -m pytest tests/fault
+	@WHERRY_FAULTS=all $(BIN)/python -m pytest -m "slow or not slow" tests/fault
 
 SECONDS := 300
 .PHONY: soak
@@ -78,4 +82,4 @@ simulate: $(READY) ## run many workers on a fake clock, with all that can go wro
 	@$(BIN)/python bench/simulate.py --seed $(or $(SEED),1)
 
 .PHONY: check
-check: lint types test ## all that CI runs
+check: lint types test ## check format, rules, types and tests

@@ -581,6 +581,7 @@ def _mend(rooms: Rooms) -> None:
             store.backend.enlarge(1 << 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_dead_anywhere_an_action_ends_and_is_whole_or_absent(stage: Stage, name: str) -> None:
     """The rooms die at each place that an action passes; the next ones end it, once, or it was never accepted."""

@@ -235,6 +235,7 @@ def changes(op: Op) -> bool:
     return op[0] in {"begin", "change"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600 if EVERY else 300)
 @pytest.mark.parametrize("name", PLAYS)
 def test_whatever_comes_first_nothing_is_lost(play: Play, name: str) -> None:

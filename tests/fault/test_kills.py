@@ -559,6 +559,7 @@ def _cases(run: str, site: Embedded | Many) -> list[Case]:
     return [CASES[name] for name in chosen if site.has_clock or name != NEEDS_CLOCK]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("run", RUNS)
 def test_killed_anywhere_an_action_ends_and_nothing_is_half_there(prepared: Prepared, tmp_path: Path, run: str) -> None:

@@ -717,6 +717,7 @@ def drive(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[setti
     return lambda how: run_state_machine_as_test(build, settings=how)  # type: ignore[arg-type]  # it calls what it is given
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600 if EVERY else 300)
 def test_whatever_happens_what_was_accepted_is_true(drive: Callable[[settings], None]) -> None:
     """Any calls in any order, with deaths, leaps of the clock and full stores between them."""

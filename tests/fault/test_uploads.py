@@ -342,6 +342,7 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     return Death().lies_in_wait(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("life", [whole_life, given_up, in_one_go])
 def test_dead_anywhere_nothing_is_lost_and_nothing_is_left(
     fast_folder: Path, death: Death, life: Callable[[Rooms], None]

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parent.parent.parent / "bench" / "bench.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     """One small round gives every ratio, and beside them every single run."""
     output = tmp_path / "results.json"
