@@ -912,3 +912,22 @@ class TagErrorReply(ErrorReply, frozen=True, kw_only=True):
     error: str
     messages: list[str] | None = None
     root_causes: list[str] = field(default_factory=list[str])
+
+
+# ---------------------------------------------------------------------------------------------------------- building
+
+
+def prepare(*types: type[Struct]) -> None:
+    """Build what msgspec knows of types, so that no two threads do it at once: the second would crash the process.
+
+    To be called by a module for its own types while it is imported, which one thread does at a time.
+    """
+    for each in types:
+        msgspec.json.Decoder(each)
+
+
+def _kinds(of: type[Model]) -> list[type[Model]]:
+    return [of, *(kind for below in of.__subclasses__() for kind in _kinds(below))]
+
+
+prepare(*_kinds(Model))

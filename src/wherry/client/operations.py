@@ -42,6 +42,9 @@ class _Each(msgspec.Struct):
     actions: list[m.Action]
 
 
+m.prepare(_Wrapped, _Each)
+
+
 def _ask(
     call: c.Call, field: str = "", *, body: Any = None, query: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None, **path: object,

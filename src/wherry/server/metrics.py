@@ -48,8 +48,8 @@ Moved = Literal["imported", "copied", "exported"]
 Freer = Literal["collect", "compact"]
 """Who frees bytes."""
 
-Limit = Literal["region", "pair", "bytes", "background"]
-"""What holds work back: a limit of a region, of a pair of regions, of bytes a second, or that others go first."""
+Limit = Literal["bytes"]
+"""What holds running work back: a limit of bytes a second. What has not begun says itself what it waits for."""
 
 """Where the good copy of a damaged block was: in another region, or in another image of the same one."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from wherry.errors import BlockMissing, StoreFull
 from wherry.server import metrics
+from wherry.server.actions.pacing import Pacing
+from wherry.server.dispatch import Lane, Limits, Rules
 from wherry.server.metrics import METRICS, ActionCount, Census, Moves, RegionState, RoleState, exposition
 from wherry.server.storage import Counted, Measured, MemoryBackend
 from wherry.testing.faults import Flaky
@@ -141,8 +144,10 @@ ACTS: list[tuple[Callable[[], object], str, dict[str, str], float]] = [
     (lambda: metrics.claim_lost("transfer"), "wherry_claims_lost_total", {"type": "transfer"}, 1),
     (lambda: metrics.throttled("nyc3", "bytes", 2.5), "wherry_throttled_seconds_total",
      {"region": "nyc3", "limit": "bytes"}, 2.5),
-    (lambda: metrics.throttled(None, "background", 1), "wherry_throttled_seconds_total",
-     {"region": "none", "limit": "background"}, 1),
+    (lambda: metrics.throttled(None, "bytes", 1), "wherry_throttled_seconds_total",
+     {"region": "none", "limit": "bytes"}, 1),
+    (lambda: metrics.had_turn(waited_s=0.5, held_s=0.25), "wherry_catalog_turn_seconds_sum", {"part": "held"}, 0.25),
+    (lambda: metrics.had_turn(waited_s=0.5, held_s=0.25), "wherry_catalog_turn_seconds_sum", {"part": "waited"}, 0.5),
     (lambda: metrics.freed("nyc3", "collect", objects=2, size_bytes=500), "wherry_freed_bytes_total",
      {"region": "nyc3", "by": "collect"}, 500),
     (lambda: metrics.freed("nyc3", "compact", objects=2, size_bytes=500), "wherry_freed_objects_total",
@@ -167,6 +172,40 @@ ACTS: list[tuple[Callable[[], object], str, dict[str, str], float]] = [
 def test_each_act_moves_its_metric(act: Callable[[], object], name: str, labels: dict[str, str], by: float) -> None:
     """Each function of the list moves the metric that it is for, by what it was told."""
     assert moved(act, name, **labels) == pytest.approx(by)
+
+
+def test_each_act_has_someone_who_does_it() -> None:
+    """What moves a metric is called by the service: a metric that is never moved is none."""
+    package = Path(metrics.__file__).parent
+    code = "\n".join(path.read_text("utf-8") for path in package.rglob("*.py") if path != Path(metrics.__file__))
+    reading = {"exposition"}
+    acts = {
+        name for name, each in vars(metrics).items()
+        if isfunction(each) and each.__module__ == metrics.__name__ and not name.startswith("_")
+    } - reading  # fmt: skip
+    assert len(acts) > 10
+    assert not [name for name in sorted(acts) if not re.search(rf"\b{name}\b", code)]
+
+
+def test_a_transfer_that_is_held_back_tells_how_long() -> None:
+    """What a write waits for a limit of bytes a second counts for the region that it goes to."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    lane = Lane(is_background=False, account_id=1, source="ams3", target="nyc3")
+    pacing = Pacing(Rules({"nyc3": Limits(bytes_per_s=1 << 20)}), clock=lambda: now[0], sleep=sleep)
+    pacing.heed(7, [(7, "transfer", lane)])
+    paced = pacing.paced(MemoryBackend(), lane, lambda: None)
+
+    def write() -> None:
+        with paced.create() as upload:
+            upload.write(bytes(3 << 20))
+
+    by = moved(write, "wherry_throttled_seconds_total", region="nyc3", limit="bytes")
+    assert by == pytest.approx(now[0])
+    assert by > 2
 
 
 def test_rare_counters_begin_at_zero() -> None:

@@ -7,8 +7,10 @@ takes the share that its own transfers are of all that it applies to.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from wherry.server import metrics
 from wherry.server.storage import Pace, Paced
 
 if TYPE_CHECKING:
@@ -71,4 +73,7 @@ class Pacing:
     def paced(self, backend: Backend, lane: Lane, keep_going: Callable[[], None]) -> Backend:
         """A backend whose writes keep to a lane's limits. What ``keep_going`` raises while they wait, they raise."""
         paces = tuple(one.pace for one in self._shares if one.is_of(lane))
-        return Paced(backend, write=paces, keep_going=keep_going) if paces else backend
+        if not paces:
+            return backend
+        waited = partial(metrics.throttled, lane.target, "bytes")
+        return Paced(backend, write=paces, keep_going=keep_going, waited=waited)

@@ -25,6 +25,10 @@ def _go_on() -> None:
     """What asks nothing."""
 
 
+def _untold(_seconds: float) -> None:
+    """What keeps no count."""
+
+
 class Pace:
     """Lets bytes through at a rate that all its callers share, from any number of threads.
 
@@ -61,22 +65,25 @@ class Pace:
         rate = self._rate
         return None if rate is None else max(1, int(rate * _PIECE_S))
 
-    def take(self, count: int, keep_going: Callable[[], None] = _go_on) -> None:
-        """Wait until so many bytes may pass.
+    def take(self, count: int, keep_going: Callable[[], None] = _go_on) -> float:
+        """Wait until so many bytes may pass; returns for how many seconds that was.
 
         ``keep_going`` is called now and then while it waits; what that raises is raised, and the bytes that did not
         pass are nobody's debt.
         """
+        waited_s = 0.0
         while count > 0:
             piece = min(count, self.piece or count)
-            self._take_piece(piece, keep_going)
+            waited_s += self._take_piece(piece, keep_going)
             count -= piece
+        return waited_s
 
-    def _take_piece(self, count: int, keep_going: Callable[[], None]) -> None:
+    def _take_piece(self, count: int, keep_going: Callable[[], None]) -> float:
         with self._lock:
             self._move()
             self._asked += count
             place = self._asked
+        began = self._clock()
         while (wait_s := self._wait_s(place)) > _SHORTEST_S:
             try:
                 keep_going()
@@ -84,6 +91,7 @@ class Pace:
                 self._give_back(count)
                 raise
             self._sleep(min(wait_s, _LOOK_S))
+        return self._clock() - began
 
     def _wait_s(self, place: float) -> float:
         with self._lock:
@@ -106,7 +114,7 @@ class Paced:
     """A backend whose reads and writes keep to some limits; several may apply to one, such as a region's and a pair's.
 
     Large ones are cut into pieces, so that neither a rest nor a wait becomes a burst. ``keep_going`` is called while a
-    read or a write waits; what it raises, they raise.
+    read or a write waits; what it raises, they raise. ``waited`` is told for how many seconds each of them waited.
     """
 
     def __init__(
@@ -115,10 +123,11 @@ class Paced:
         write: tuple[Pace, ...] = (),
         read: tuple[Pace, ...] = (),
         keep_going: Callable[[], None] = _go_on,
+        waited: Callable[[float], None] = _untold,
     ) -> None:
         self._inner = backend
-        self._write = _Line(write, keep_going)
-        self._read = _Line(read, keep_going)
+        self._write = _Line(write, keep_going, waited)
+        self._read = _Line(read, keep_going, waited)
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on."""
@@ -174,16 +183,18 @@ class PacedUpload:
 class _Line:
     """Limits that apply to the same bytes."""
 
-    def __init__(self, paces: tuple[Pace, ...], keep_going: Callable[[], None]) -> None:
+    def __init__(
+        self, paces: tuple[Pace, ...], keep_going: Callable[[], None], waited: Callable[[float], None]
+    ) -> None:  # fmt: skip
         self._paces = paces
         self._keep_going = keep_going
+        self._waited = waited
 
     def pieces(self, data: memoryview) -> Iterator[memoryview]:
         """The bytes in pieces, each when it may pass; of no bytes, one empty piece."""
         while True:
             piece = data[: self._piece(len(data))]
-            for pace in self._paces:
-                pace.take(len(piece), self._keep_going)
+            self._wait(len(piece))
             yield piece
             data = data[len(piece) :]
             if not data:
@@ -195,12 +206,15 @@ class _Line:
         """What is written in one call, in one piece where that is small enough; each when it may pass."""
         length = sum(map(len, parts))
         if length <= self._piece(length):
-            for pace in self._paces:
-                pace.take(length, self._keep_going)
+            self._wait(length)
             yield parts
         else:
             for part in parts:
                 yield from ((piece,) for piece in self.pieces(memoryview(part).cast("B")))
+
+    def _wait(self, count: int) -> None:
+        if waited_s := sum(pace.take(count, self._keep_going) for pace in self._paces):
+            self._waited(waited_s)
 
     def _piece(self, length: int) -> int:
         smallest = min((piece for pace in self._paces if (piece := pace.piece) is not None), default=length)

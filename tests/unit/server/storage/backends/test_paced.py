@@ -130,27 +130,29 @@ def worst_error(passed: Passed, rate: float, end: float) -> float:
 class ForgetsOthers(Pace):
     """A broken limiter: each waits for his own bytes, and what others took is forgotten."""
 
-    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> None:
+    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> float:
         """Wait too little."""
         keep_going()
         self._sleep(count / (self._rate or 1))
+        return count / (self._rate or 1)
 
 
 class ForgetsDebt(Pace):
     """A broken limiter: who has waited once owes nothing more."""
 
-    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> None:
+    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> float:
         """Wait too little."""
-        super().take(count, keep_going)
+        waited_s = super().take(count, keep_going)
         self._passed = self._asked
+        return waited_s
 
 
 class CountsLittle(Pace):
     """A broken limiter: however much is taken, only the first 64 KiB count."""
 
-    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> None:
+    def take(self, count: int, keep_going: Callable[[], None] = lambda: None) -> float:
         """Wait too little."""
-        super().take(min(count, 65_536), keep_going)
+        return super().take(min(count, 65_536), keep_going)
 
 
 # -------------------------------------------------------------------------------------------------------------- rates
