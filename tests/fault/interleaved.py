@@ -42,6 +42,7 @@ class Actor:
         self.op: Op = ("start", "")
         self.error: BaseException | None = None
         self.is_done = False
+        self.may_go: Callable[[], bool] = lambda: True
         self._work = work
         self._go = threading.Semaphore(0)
         self._stands = threading.Semaphore(0)
@@ -86,13 +87,21 @@ class Theatre:
             if actor.is_here():
                 actor.stand(op)
 
+    def wait(self, event: threading.Event) -> None:
+        """In place of waiting for an event: an actor has no turn before it is set."""
+        for actor in self._actors:
+            if actor.is_here():
+                actor.may_go = event.is_set
+                actor.stand(("wait", ""))
+                actor.may_go = lambda: True
+
     def play(
         self, works: Iterable[Callable[[], object]], choose: Callable[[list[Actor], list[int]], int]
     ) -> list[tuple[int, Op]]:
         """Let actors work until all are done; ``choose`` says whose turn it is. Answers who had which, for what."""
         self._actors = [Actor(work) for work in works]
         turns: list[tuple[int, Op]] = []
-        while able := [number for number, one in enumerate(self._actors) if not one.is_done]:
+        while able := [number for number, one in enumerate(self._actors) if not one.is_done and one.may_go()]:
             turn = choose(self._actors, able)
             turns.append((turn, self._actors[turn].op))
             self._actors[turn].step()

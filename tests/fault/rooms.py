@@ -322,7 +322,8 @@ UNKNOWN = f"""
 def read_whole(store: Store, manifest: Manifest) -> bytes:
     """A whole disk, each block checked."""
     disk = bytearray(manifest.virtual_size)
-    for place, data in enumerate(store.read_blocks(manifest, range(len(manifest)))):
+    for place in range(len(manifest)):
+        data = store.read_block(manifest, place)
         start = manifest.numbers[place] * manifest.block_size
         disk[start : start + len(data)] = data
     return bytes(disk)

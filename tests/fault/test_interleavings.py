@@ -17,8 +17,9 @@ from sqlalchemy import and_, exists, or_, select, true, update
 from tests.fault.interleaved import InOneThread, Schedules, Switches, Theatre
 from tests.fault.rooms import MIB, SLUGS, Rooms, Site, assert_known
 
-from wherry.errors import WherryError
+from wherry.errors import NotFound, WherryError
 from wherry.server.actions import collect as collect_module
+from wherry.server.actions import reads as reads_module
 from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.objects import ObjectWriter
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from tests.fault.interleaved import Op
 
-    from wherry.server.catalog.records import ActionRecord, ManifestRecord
+    from wherry.server.catalog import Reader
+    from wherry.server.catalog.records import ActionRecord, ManifestRecord, ReplicaRecord
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"
 SOME = 6  # of the places at which the turn may go to the other, in each actor
@@ -111,14 +113,21 @@ class Play:
         self.run(self.rooms.actions.transfer(1, image, ["ams3"])[0])
 
     def export(self) -> None:
-        """Read the small image as an export does."""
-        with self.rooms.catalog.begin() as tx:
-            replica = tx.replica(self.small, "nyc3")
-            assert replica is not None
-            read_id = tx.begin_read(replica.manifest_id, None)
+        """Read the small image as an export does; it is sent whole, or is gone before that begins."""
+        reads = self.rooms.actions.reads
+
+        def find(reader: Reader) -> ReplicaRecord:
+            replica = reader.replica(self.small, "nyc3")
+            if replica is None:
+                raise NotFound("It is gone.")
+            return replica
+
+        try:
+            replica = reads.begin(find)
+        except NotFound:
+            return
         assert self.rooms._read("nyc3", replica.manifest_key) == SMALL
-        with self.rooms.catalog.begin() as tx:
-            tx.end_read(read_id)
+        reads.end(replica.manifest_id)
 
     def snapshot(self) -> None:
         self.run(self.rooms.act(self.droplet, "snapshot", name="now"))
@@ -157,6 +166,7 @@ def play(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
     play.other = rooms.import_disk(b"other " * 1000)
     play.droplet = rooms.create_droplet(play.small)
     theatre.stage(rooms.catalog, monkeypatch)
+    monkeypatch.setattr(reads_module, "wait", theatre.wait)
     yield play
     rooms.catalog.close()
 
@@ -187,6 +197,7 @@ PLAYS: dict[str, tuple[Callable[[Play], None], Callable[[Play], None], Callable[
     "collect, transfer": (in_two_regions, lambda p: p.delete(p.large), lambda p: p.transfer(p.small)),
     "compact, import": (thinned, Play.compact_and_collect, Play.import_like),
     "compact, transfer": (thinned, Play.compact_and_collect, lambda p: p.transfer(p.small)),
+    "collect, export": (elsewhere, Play.delete_both, Play.export),
     "compact, export": (thinned, Play.compact_and_collect, Play.export),
     "compact, delete": (thinned, Play.compact_and_collect, lambda p: p.delete(p.small)),
     "compact, snapshot": (thinned, Play.compact_and_collect, Play.snapshot),
@@ -216,8 +227,10 @@ def perform(play: Play, name: str, *, wide: bool = False) -> int:
         while every.advance() and every.count < MOST:
             once(every.choose)
         return every.count
-    alone = once(Switches(0, 1000, 1000).choose)
-    stops = [[turn for turn, op in enumerate(op for who, op in alone if who == one) if changes(op)] for one in (0, 1)]
+    alone = [once(Switches(who, 1000, 1000).choose) for who in (0, 1)]
+    ops = [[op for who, op in turns if who == one] for one, turns in enumerate(alone)]
+    # One that changes nothing, as an export, may be held up before any of its steps.
+    stops = [[turn for turn, op in enumerate(mine) if changes(op)] or list(range(len(mine))) for mine in ops]
     chance = random.Random(name)
     tried = []
     for starts in (1, 0):
@@ -258,6 +271,13 @@ def test_a_collect_that_heeds_no_holds_is_caught(play: Play, monkeypatch: pytest
     monkeypatch.setattr(needs, "unreferenced", unheld)
     with pytest.raises((AssertionError, WherryError)):
         perform(play, "collect, import", wide=True)
+
+
+def test_a_collect_that_knows_of_no_reads_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control: what is read in memory is not written down by a decision."""
+    monkeypatch.setattr(reads_module.Reads, "_write_down", lambda *_: None)
+    with pytest.raises((AssertionError, WherryError)):
+        perform(play, "collect, export", wide=True)
 
 
 def test_a_collect_that_decides_by_a_list_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:

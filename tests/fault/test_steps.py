@@ -110,12 +110,12 @@ def test_what_is_loose_is_collected_by_itself(build: Build, disk: bytes) -> None
     with rooms.catalog.begin() as tx:
         replica = tx.replica(image_id, "nyc3")
         assert replica is not None
-        read = tx.begin_read(replica.manifest_id, None)
+        tx.add_reads(None, [replica.manifest_id])
     rooms.actions.delete(1, image_id)
     rooms.engine.run()
     assert rooms.objects("nyc3") != set()
     with rooms.catalog.begin() as tx:
-        tx.end_read(read)
+        tx.remove_reads(None, [replica.manifest_id])
     rooms.actions.scheduler.tick()
     rooms.engine.run()
     assert rooms.objects("nyc3") == set()

@@ -117,7 +117,8 @@ class Actions:
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
         self._disks = Disks(catalog, regions, sources, spool, largest_bytes)
-        self._collect = Collect(catalog, regions)
+        self.reads = Reads(catalog, lambda: engine.process_id, is_shared=not catalog.is_local)
+        self._collect = Collect(catalog, regions, self.reads)
         pacing = Pacing(engine.rules)
         if pacing.has_limits:
             engine.follow(pacing.heed)
@@ -135,7 +136,6 @@ class Actions:
             catalog, self._import, self._import_disk, regions, spool=spool, process_id=lambda: engine.process_id,
             largest_bytes=largest_bytes,
         )  # fmt: skip
-        self.reads = Reads(catalog, lambda: engine.process_id)
         self.scheduler = Scheduler(
             catalog,
             self._droplets,

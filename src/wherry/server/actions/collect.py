@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from datetime import datetime
 
+    from wherry.server.actions.reads import Reads
     from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, ObjectRecord
@@ -44,9 +45,10 @@ class Collect:
 
     kinds = ("collect",)
 
-    def __init__(self, catalog: Catalog, regions: Regions) -> None:
+    def __init__(self, catalog: Catalog, regions: Regions, reads: Reads) -> None:
         self._catalog = catalog
         self._regions = regions
+        self._reads = reads
 
     @property
     def steps(self) -> tuple[Callable[[ActionRecord], None], ...]:
@@ -93,7 +95,7 @@ class Collect:
         away: dict[str, StorageError] = {}
         self._remove_condemned(action, meter, away)  # by one that died
         while True:
-            with self._catalog.begin(by=action) as tx:
+            with self._reads.deciding(by=action) as tx:
                 found = tx.loose(tx.action(action.id).region, limit=_BATCH)
                 tx.condemn(found)
             if found:

@@ -10,9 +10,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, literal_column, or_, select, union_all, update
+from sqlalchemy import (
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
-from wherry.errors import BlockMissing, StoreUnavailable
+from wherry.errors import BlockMissing, StoreUnavailable, Unavailable
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
@@ -143,18 +156,27 @@ class ObjectWriter(Changer, ObjectReader):
             )  # fmt: skip
             self._hold(action_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
 
-    def begin_read(self, manifest_id: int, process_id: int | None) -> int:
-        """Keep a manifest that is named now, and all that it needs, until ``end_read``; answers what to end.
+    def add_reads(self, process_id: int | None, manifest_ids: Collection[int]) -> None:
+        """Write down that a process reads these manifests, and all that they need, until ``remove_reads``.
 
-        It ends with the process that reads as well.
+        One that is no longer live is left out. The rows end with the process as well. Raises Unavailable if the process
+        was taken for dead meanwhile: no row of it would last.
         """
-        return self._insert(t.reads, manifest_id=manifest_id, process_id=process_id)
+        if process_id is not None and not self._exists(t.processes.c.id == process_id):
+            raise Unavailable("Other processes take this one for dead; it is about to join them again.")
+        there = exists().where(t.reads.c.manifest_id == t.objects.c.id, t.reads.c.process_id == process_id)
+        for batch in batches(sorted(manifest_ids)):
+            live = select(t.objects.c.id, literal(process_id, t.reads.c.process_id.type)).where(
+                t.objects.c.id.in_(batch), t.objects.c.state == "live", ~there
+            )
+            self.connection.execute(insert(t.reads).from_select(["manifest_id", "process_id"], live))
 
-    def end_read(self, read_id: int) -> None:
-        """Say that a manifest is read no longer."""
-        read = self.connection.scalars(select(t.reads.c.manifest_id).where(t.reads.c.id == read_id)).all()
-        self.connection.execute(delete(t.reads).where(t.reads.c.id == read_id))
-        loosen(self.connection, read)
+    def remove_reads(self, process_id: int | None, manifest_ids: Collection[int]) -> None:
+        """Say that a process reads these manifests no longer."""
+        for batch in batches(sorted(manifest_ids)):
+            rows = (t.reads.c.manifest_id.in_(batch), t.reads.c.process_id == process_id)
+            self.connection.execute(delete(t.reads).where(*rows))
+        loosen(self.connection, sorted(manifest_ids))
 
     def drop_holds(self, action_id: int) -> None:
         """Let go of all that an action holds."""

@@ -13,15 +13,13 @@ from wherry import models as m
 from wherry.errors import MutuallyExclusive, NotFound, Unprocessable
 from wherry.server.backup_policy import DAYS, HOURS, RETENTION, WINDOW
 from wherry.server.catalog import GONE
-from wherry.server.http import transfers, wire
+from wherry.server.http import exports, transfers, wire
 from wherry.server.http.edge import reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.responses import Response
 
-    from wherry.server.catalog import Reader, Writer
+    from wherry.server.catalog import Reader
     from wherry.server.catalog.records import DropletRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
@@ -157,7 +155,7 @@ def list_supported_policies(_service: Service, _x: Exchange) -> m.SupportedPolic
 
 async def export_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer disks.export: any range of the disk as a file, made as it is sent and checked block by block."""
-    return await run_in_threadpool(transfers.send_file, service, x, headers, _find_disk(service, x))
+    return await exports.export_disk(service, x, headers, partial(_find_disk, x))
 
 
 async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
@@ -186,17 +184,12 @@ def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | 
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
-def _find_disk(service: Service, x: Exchange) -> Callable[[Writer], transfers.File]:
-    def find(tx: Writer) -> transfers.File:
-        droplet = _droplet(tx, x)
-        assert droplet.manifest_id is not None
-        read_id = service.actions.reads.begin(tx, droplet.manifest_id)
-        return transfers.File(
-            f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, droplet.manifest_id, droplet.manifest_key,
-            read_id,
-        )  # fmt: skip
-
-    return find
+def _find_disk(x: Exchange, reader: Reader) -> exports.File:
+    droplet = _droplet(reader, x)
+    assert droplet.manifest_id is not None
+    return exports.File(
+        f"droplet-{droplet.id}", droplet.fingerprint, droplet.region, droplet.manifest_id, droplet.manifest_key
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- inside

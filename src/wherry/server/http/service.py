@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from wherry.server.http.exports import Exports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ class Service:
     regions: Regions
     sizes: list[Size]
     wire: Wire
+    exports: Exports = field(default_factory=Exports)
 
     def shown(self, reader: Reader, found: Sequence[ActionRecord], token: TokenRecord) -> list[Action]:
         """Actions as they are read: those that nobody runs yet say what they wait for."""

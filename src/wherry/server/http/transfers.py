@@ -1,52 +1,35 @@
-"""Bytes in and out: uploads, exports, and the controls that tests have."""
+"""Bytes in: uploads, and the controls that tests have."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
 
 from wherry import models as m
 from wherry.errors import (
-    BlockCorrupt,
-    BlockMissing,
     KeyMissing,
     ManifestCorrupt,
     ManifestMissing,
-    NotFound,
-    RangeNotSatisfiable,
     StoreRefused,
     StoreUnavailable,
     Unprocessable,
-    WherryError,
 )
-from wherry.fingerprint import ZEROS
 from wherry.server import lifecycle
-from wherry.server.catalog import GONE
-from wherry.server.formats import lay_out
 from wherry.server.http import images, wire
 from wherry.server.http.edge import reply
-from wherry.server.metrics import Moves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from starlette.responses import Response
 
-    from starlette.types import Receive, Scope, Send
-
-    from wherry.server.catalog import Reader, Writer
-    from wherry.server.catalog.records import ActionRecord, ReplicaRecord, UploadRecord
-    from wherry.server.formats import Layout
+    from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
-    from wherry.server.storage import Manifest
 
 log = logging.getLogger("wherry.http")
 
@@ -127,176 +110,6 @@ async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) ->
     finally:
         await run_in_threadpool(appending.__exit__, type(broken) if broken else None, broken, None)
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------------- exports
-
-
-@dataclass(frozen=True)
-class File:
-    """A disk that is sent as a file: what it is called, the fingerprint of its content, and where its blocks are.
-
-    ``read_id`` keeps them there until it is ended, whatever becomes of the image or Droplet meanwhile.
-    """
-
-    name: str
-    fingerprint: str
-    region: str
-    manifest_id: int
-    manifest_key: str
-    read_id: int
-
-
-async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
-    """Answer images.export: any range of the image as a file, made as it is sent and checked block by block."""
-    return await run_in_threadpool(_send_image, service, x, headers)
-
-
-def send_file(service: Service, x: Exchange, headers: dict[str, str], find: Callable[[Writer], File]) -> Response:
-    """Send the range of a disk that is asked for, in the format that is asked for."""
-    with service.catalog.begin() as tx:
-        file = find(tx)
-    try:
-        kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
-        manifest = _read_manifest(service, file)
-        layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
-        etag = f'"{file.fingerprint}-{kind}"'
-        start, stop = _range(x, layout.size, etag)
-        _check_lost(service, file, manifest, layout, (start, stop))
-        about = {
-            **headers, "accept-ranges": "bytes", "etag": etag, "content-length": str(stop - start),
-            "wherry-fingerprint": file.fingerprint, "content-type": "application/octet-stream",
-            "content-disposition": f'attachment; filename="{file.name}.{kind}"',
-        }  # fmt: skip
-        status = HTTPStatus.OK
-        if (start, stop) != (0, layout.size):
-            about["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
-            status = HTTPStatus.PARTIAL_CONTENT
-        if x.request.method == "HEAD":
-            service.actions.reads.end(file.read_id)
-            return Response(status_code=status, headers=about)
-        body = _kept(service, file, _render(service, file, manifest, layout, (start, stop)))
-    except BaseException:
-        service.actions.reads.end(file.read_id)
-        raise
-    next(body)  # begun, it is sure to end
-    return _Sent(body, status_code=status, headers=about)
-
-
-class _Sent(StreamingResponse):
-    """A file as it is sent. An error amid it breaks the connection off, for its status was sent; the log says why."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. The server closes a connection on which less came than was announced."""
-        try:
-            await super().__call__(scope, receive, send)
-        except WherryError as error:
-            log.warning("export.broken_off path=%s code=%s %s", scope["path"], error.id, error.message)
-
-
-def _check_lost(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> None:
-    """Raise _Lost if a block in the range is known as lost, and really is: a good copy may have come back."""
-    with service.catalog.read() as reader:
-        lost = set(reader.lost(file.manifest_id, len(manifest)))
-    if not lost:
-        return
-    wanted = sorted(lost & {one.block for one in layout.extents(*span) if one.block is not None})
-    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
-    for number in wanted:
-        try:
-            store.read_block(manifest, manifest.first_place(number), rescue)
-        except (BlockCorrupt, BlockMissing) as error:
-            first = number * manifest.block_size
-            raise _Lost(
-                f"Block {number} of the disk (bytes {first} to {first + manifest.block_size - 1}) is lost in "
-                f"{file.region}, and no other copy of it was found. Ask for a range without it (the image's health "
-                f"lists what is lost), or make the image again from its source."
-            ) from error
-
-
-def _read_manifest(service: Service, file: File) -> Manifest:
-    try:
-        return service.regions.store(file.region).read_manifest(file.manifest_key)
-    except (ManifestCorrupt, ManifestMissing) as error:
-        service.actions.report_manifest(file.region, file.manifest_key, error)
-        raise
-
-
-def _kept(service: Service, file: File, parts: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield b""
-        yield from parts
-    finally:
-        service.actions.reads.end(file.read_id)
-
-
-def _send_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
-    """Send the first replica that can be read, or the one that is asked for."""
-    bad: list[str] = []
-    while True:
-        try:
-            return send_file(service, x, headers, partial(_find_replica, service, x, bad))
-        except _ELSEWHERE:
-            with service.catalog.read() as reader:
-                replicas = _wanted(reader, x)
-            if all(one.region in bad for one in replicas):
-                raise
-
-
-def _find_replica(service: Service, x: Exchange, bad: list[str], tx: Writer) -> File:
-    """A replica that is not in one of the bad regions; its own counts as bad from then on, if it can't be read."""
-    image = tx.image(x.number("image_id"), x.account_id)
-    found = next((one for one in _wanted(tx, x) if one.region not in bad), None)
-    if found is None:
-        raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
-    bad.append(found.region)
-    read_id = service.actions.reads.begin(tx, found.manifest_id)
-    return File(
-        f"image-{image.id}", image.fingerprint or "", found.region, found.manifest_id, found.manifest_key, read_id
-    )
-
-
-def _wanted(reader: Reader, x: Exchange) -> list[ReplicaRecord]:
-    return [one for one in reader.replicas(x.number("image_id")) if x.query("region") in {None, one.region}]
-
-
-def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
-    """The bytes that are asked for: one range (RFC 9110), or all where the header is of another kind."""
-    unit, _, spec = x.request.headers.get("range", "").partition("=")
-    first, dash, last = spec.strip().partition("-")
-    if unit.strip() != "bytes" or not dash or x.request.headers.get("if-range", etag) != etag:
-        return 0, size
-    if not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)) or not first + last:
-        return 0, size
-    first, last = first[:_DIGITS], last[:_DIGITS]
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(int(last) + 1, size) if first and last else size
-    if start >= size or stop <= start:
-        raise RangeNotSatisfiable(f"Range {spec.strip()[:60]!r} lies outside the {size} bytes of the export")
-    return start, stop
-
-
-def _render(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> Iterator[bytes]:
-    start, stop = span
-    extents = list(layout.extents(start, stop)) if stop - start < _PIECE else layout.extents(start, stop)
-    wanted = [manifest.first_place(one.block) for one in layout.extents(start, stop) if one.block is not None]
-    blocks = _read(service, file, manifest, wanted)
-    for extent in extents:
-        if extent.block is not None:
-            data = next(blocks)
-            if len(data) != extent.length:
-                data = data[extent.skip : extent.skip + extent.length].ljust(extent.length, b"\0")
-            yield data
-        else:
-            yield extent.data if extent.data is not None else ZEROS[: extent.length]
-
-
-def _read(service: Service, file: File, manifest: Manifest, places: list[int]) -> Iterator[bytes]:
-    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
-    moves = Moves(file.region, "exported")
-    for place, data in zip(places, store.read_blocks(manifest, places, rescue), strict=True):
-        moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
-        yield data
 
 
 # ------------------------------------------------------------------------------------------------ controls for tests

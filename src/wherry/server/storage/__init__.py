@@ -21,6 +21,7 @@ from wherry.server.storage.backends.sealed import Sealed
 from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
 from wherry.server.storage.counted import Counted
+from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.pack import PackIndex, pack_size
@@ -35,6 +36,7 @@ STORE_ID_KEY = "store.id"
 __all__ = [
     "FEW_BLOCKS",
     "STORE_ID_KEY",
+    "THREADS",
     "Backend",
     "CopyPlan",
     "Counted",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
@@ -26,8 +25,7 @@ from wherry.server.storage.rescue import rescued
 from wherry.server.storage.scrub import scrub_manifest, scrub_pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Iterable, Iterator
 
     from wherry.server.storage.backends import Backend
     from wherry.server.storage.block import Entry
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
     from wherry.server.storage.pack import PackIndex
     from wherry.server.storage.plan import CopyPlan
     from wherry.server.storage.scrub import Fault
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class _Kept(threading.local):
@@ -165,12 +160,13 @@ class Store:
         """Read what a pack holds. Raises BlockMissing if it is not there, ManifestCorrupt if it is damaged."""
         return read_index(self.backend, key)
 
-    def read_indexes(self, keys: Iterable[str]) -> Iterator[PackIndex | StorageError]:
-        """What packs hold, in the order asked for; for one that is missing or damaged, the error that says so.
+    def read_indexes(self, keys: Iterable[str]) -> list[PackIndex | StorageError]:
+        """What packs hold, in the order of their keys; for one that is missing or damaged, the error that says so.
 
-        Threads read a few ahead. Raises KeyMissing, StoreUnavailable and StoreRefused.
+        Several are read at a time. Raises KeyMissing, StoreUnavailable and StoreRefused.
         """
-        return _in_order(self._index_or_fault, keys)
+        with Threads(THREADS, thread_name_prefix="read") as pool:
+            return list(pool.map(self._index_or_fault, keys))
 
     def read_block(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
         """The plain bytes of the block at a place of a manifest, checked against its name.
@@ -185,13 +181,6 @@ class Store:
         except (BlockCorrupt, BlockMissing) as error:
             found, copy = rescued(rescue, entry, key, error)
             return decode(found, memoryview(copy), key)
-
-    def read_blocks(self, manifest: Manifest, places: Iterable[int], rescue: Rescue | None = None) -> Iterator[bytes]:
-        """The plain bytes of blocks, each checked against its name, in the order asked for.
-
-        Threads read a few blocks ahead. Raises as ``read_block``, when the block's turn comes.
-        """
-        return _in_order(partial(self.read_block, manifest, rescue=rescue), places)
 
     def read_stored(self, key: str, entry: Entry) -> bytes:
         """The stored bytes of a block in a pack, checked against both of its digests.
@@ -228,8 +217,7 @@ class Store:
             except StorageError as error:
                 yield error
             else:
-                found = _in_order(partial(self._fault, manifest), places) if deep else ()
-                yield from (fault for fault in found if fault is not None)
+                yield from self._bad_blocks(manifest, places) if deep else ()
 
     def _index_or_fault(self, key: str) -> PackIndex | StorageError:
         try:
@@ -251,6 +239,10 @@ class Store:
             if held.get(manifest.offsets[place]) != manifest.entry(place):
                 raise BlockMissing(f"{key} has no block {manifest.digest(place).hex()[:12]} where the manifest says")
 
+    def _bad_blocks(self, manifest: Manifest, places: Iterable[int]) -> list[StorageError]:
+        with Threads(THREADS, thread_name_prefix="read") as pool:
+            return [fault for fault in pool.map(partial(self._fault, manifest), places) if fault is not None]
+
     def _fault(self, manifest: Manifest, place: int) -> StorageError | None:
         try:
             self.read_block(manifest, place)
@@ -266,18 +258,3 @@ def _by_pack(manifest: Manifest) -> Iterator[tuple[str, array[int]]]:
         by_pack.setdefault(pack, array("Q")).append(place)
     for pack, places in by_pack.items():
         yield manifest.packs[pack], places
-
-
-def _in_order(call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What a call answers for each item, in their order, with a thread a core a few items ahead."""
-    ahead: deque[Future[R]] = deque()
-    with Threads(THREADS, thread_name_prefix="read") as pool:
-        try:
-            for item in items:
-                ahead.append(pool.submit(call, item))
-                if len(ahead) > 2 * THREADS:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

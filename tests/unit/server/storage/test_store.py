@@ -113,7 +113,8 @@ def import_disk(store: Store, data: bytes, action_id: int = 1, caller: Caller | 
 
 def read_disk(store: Store, manifest: Manifest) -> bytes:
     data = bytearray(manifest.virtual_size)
-    for number, block in zip(manifest.numbers, store.read_blocks(manifest, range(len(manifest))), strict=True):
+    for place, number in enumerate(manifest.numbers):
+        block = store.read_block(manifest, place)
         data[number * BLOCK_SIZE : number * BLOCK_SIZE + len(block)] = block
     return bytes(data)
 
@@ -450,24 +451,6 @@ def test_missing_pack_at_the_source(target: Store, disk: bytes) -> None:
 # ----------------------------------------------------------------------------------------------------------- reading
 
 
-def test_blocks_come_in_the_order_asked_for(store: Store, disk: bytes) -> None:
-    """Threads that read ahead don't change the order, and a block may be asked for twice."""
-    manifest = import_disk(store, disk)
-    wanted = [5, 0, 2, 2, 1]
-    found = list(store.read_blocks(manifest, wanted))
-    assert found == [store.read_block(manifest, place) for place in wanted]
-
-
-def test_reading_may_be_given_up(store: Store, disk: bytes) -> None:
-    """Whoever stops asking leaves no thread behind."""
-    manifest = import_disk(store, disk)
-    before = threading.active_count()
-    blocks = store.read_blocks(manifest, range(len(manifest)))
-    next(blocks)
-    blocks.close()  # type: ignore[attr-defined]  # it is a generator
-    assert threading.active_count() == before
-
-
 def test_bad_block_is_never_served(disk: bytes) -> None:
     """A flipped bit is found before a byte of the block goes out."""
     torn = Torn(MemoryBackend())
@@ -475,7 +458,7 @@ def test_bad_block_is_never_served(disk: bytes) -> None:
     manifest = import_disk(store, disk)
     torn.flip_read = True
     with pytest.raises(BlockCorrupt, match="stored bytes hash to"):  # before a decompressor sees them
-        next(store.read_blocks(manifest, range(len(manifest))))
+        store.read_block(manifest, 0)
 
 
 def test_wrong_content_under_a_sound_stored_digest_is_found(disk: bytes) -> None:
@@ -776,7 +759,7 @@ def test_without_a_good_copy_the_first_error_stays(target: Store, disk: bytes, w
     with pytest.raises(BlockMissing, match=manifest.packs[0]):
         rescued_transfer(source, target, manifest, rescue)
     with pytest.raises(BlockMissing, match=manifest.packs[0]):
-        next(source.read_blocks(manifest, [0], rescue))
+        source.read_block(manifest, 0, rescue)
     assert list(target.list_objects()) == []
 
 
@@ -810,7 +793,7 @@ def test_reading_with_damage(disk: bytes, copies: dict[bytes, tuple[Entry, bytes
     manifest = import_disk(store, disk)
     damage(backend, manifest.packs[0], manifest.offsets[1])
     cut(backend, manifest.packs[0], manifest.offsets[5])
-    found = list(store.read_blocks(manifest, range(len(manifest)), rescue))
+    found = [store.read_block(manifest, place, rescue) for place in range(len(manifest))]
     assert found == [disk[n * BLOCK_SIZE : (n + 1) * BLOCK_SIZE] for n in manifest.numbers]
     assert {entry.offset for entry, *_ in rescue.asked} == {manifest.offsets[1], manifest.offsets[5]}
 
