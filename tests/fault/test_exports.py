@@ -52,7 +52,7 @@ def export(app: ASGIApp, image_id: int, method: str = "GET") -> httpx.Response:
     """Ask for an image's bytes."""
 
     async def answer() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wherry") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             headers = {"authorization": f"Bearer {SECRET}"}
             return await client.request(method, f"/v2/images/{image_id}/export", headers=headers)
 
@@ -71,7 +71,7 @@ class Client:
         path = f"/v2/images/{image_id}/export"
         self._scope = {
             "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
-            "headers": [(b"authorization", f"Bearer {SECRET}".encode())], "scheme": "http", "server": ("wherry", 80),
+            "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {SECRET}".encode())], "scheme": "http", "server": ("localhost", 80),
             "client": ("127.0.0.1", 1), "http_version": "1.1", "extensions": {},
         }  # fmt: skip
         self._app = app
