@@ -12,7 +12,8 @@
       FormatError                  the file is not the disk image it claims to be
         ImageTooLarge
       SourceError                  the URL of an import gives no image
-        SourceRefused · SourceUnavailable (retryable) · UploadLost
+        SourceRefused · SourceTooSlow · ChecksumWrong · UploadLost
+        SourceUnavailable (retryable): SourceInterrupted
       ActionCancelled · AttemptsExhausted        how else an action may end
       ClaimLost                    inside the service: another worker runs the action by now
       ActionErrored · ActionTimeout · ConnectionFailed (retryable)      raised by the client alone
@@ -274,6 +275,24 @@ class SourceUnavailable(SourceError):
     id = "source_unavailable"
     retryable = True
     hint = "Check that the URL can be reached from the service, then create the image again."
+
+
+class SourceInterrupted(SourceUnavailable):
+    """A download broke off, and can't go on where it was: the file has to be read from its beginning."""
+
+
+class SourceTooSlow(SourceError):
+    """The server sends less than an import waits for."""
+
+    id = "source_too_slow"
+    hint = "Use a faster server, upload the image, or start the service with a smaller --import-floor."
+
+
+class ChecksumWrong(SourceError):
+    """The file at the URL is not the one whose checksum was given."""
+
+    id = "checksum_wrong"
+    hint = "Check the URL and the checksum: it is the SHA-256 of the file as the server sends it, compressed or not."
 
 
 class UploadLost(SourceError):

@@ -454,10 +454,15 @@ ImageActionRequest = TransferRequest | ConvertRequest
 
 
 class ImageCreateRequest(Model, frozen=True, kw_only=True):
-    """Ask for a custom image, imported from a URL."""
+    """Ask for a custom image, imported from a URL.
+
+    ``headers`` (ours) are sent to the URL's host and kept secret. ``sha256`` (ours) is the file's.
+    """
 
     name: str | None = None
     url: str | None = None
+    headers: dict[str, str] | None = None
+    sha256: str | None = None
     region: str | None = None
     distribution: str | None = None
     description: str | None = None

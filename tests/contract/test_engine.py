@@ -432,7 +432,7 @@ def test_who_was_taken_for_dead_claims_nothing(catalog: Catalog) -> None:
 def test_two_claims_of_one_action_in_one_process_are_two(catalog: Catalog) -> None:
     """A process that was taken for dead gets its own action again, while the old claim's thread is still at it."""
     desk = Desk()
-    engine = Engine(catalog, Pool(slots=2), workers=desk)
+    engine = Engine(catalog, Pool(slots=3), workers=desk)
     engine.workflow("kind", lambda _action: None)
     engine.join()
     add(catalog)

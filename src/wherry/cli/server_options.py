@@ -83,6 +83,11 @@ _WORK = (
                  help="Seconds of silence after which a process is taken for dead, and others take over."),
     click.option("--patience", "patience_s", default=60.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds for which a step is tried again where a store or the database does not answer."),
+    click.option("--import-patience", "import_patience_s", default=600.0, show_default=True,
+                 type=click.FloatRange(0, 86400),
+                 help="Seconds that an import waits in all for a server whose download broke off."),
+    click.option("--import-floor", default="16KiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="Bytes a second that the server of an import must send, over a minute; 0: any."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
                  help="Seconds that running actions have to end when the process stops; others take over the rest."),
     click.option("--stall-limit", "stall_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600),
@@ -109,7 +114,8 @@ _LOG = (
 
 
 _GIVEN = (
-    "slots", "lease_s", "patience_s", "grace_s", "compact_bytes", "scrub_days", "stall_s", "import_from", "allow_hosts",
+    "slots", "lease_s", "patience_s", "import_patience_s", "import_floor", "grace_s", "compact_bytes", "scrub_days",
+    "stall_s", "import_from", "allow_hosts",
 )  # fmt: skip
 
 

@@ -41,8 +41,9 @@ from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.loops import Loops
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import open_region, served_regions
+from wherry.server.secrets import SECRET_KEYS, open_secrets
 from wherry.server.settings import Settings, Tls, load_sizes
-from wherry.server.sources import Sources
+from wherry.server.sources import Pace, Sources
 from wherry.server.stopping import end_by_deadline
 from wherry.server.storage import Store
 from wherry.server.store_ids import adopt_store, check_stores
@@ -267,9 +268,11 @@ def _assemble(
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
     # Alone, an action of a region that is not served has nobody to wait for: it errors, and says why.
     elsewhere = None if settings.is_embedded else served.regions
-    pool = Pool(settings.slots, settings.lease_s, settings.patience_s)
+    pool = Pool(settings.slots, settings.lease_s, settings.patience_s, settings.import_patience_s)
     engine = Engine(catalog, pool, rules, regions=elsewhere, loops=loops)
-    sources = Sources(folder, settings.readable_networks)
+    pace = Pace(bytes_per_s=settings.import_floor)
+    sources = Sources(folder, settings.readable_networks, pace, patience_s=settings.import_patience_s)
+    secrets = open_secrets(settings.data / "secrets.key", os.environ.get(SECRET_KEYS))
     sizes = load_sizes()
     spool = (
         FolderSpool(catalog, folder)
@@ -277,7 +280,7 @@ def _assemble(
         else StoreSpool(catalog, regions, lambda: engine.process_id)
     )
     actions = Actions(
-        catalog, engine, regions, sources, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
+        catalog, engine, regions, sources, secrets, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,
         scrub_days=settings.scrub_days,
     )  # fmt: skip

@@ -99,17 +99,33 @@ def _turn(most: int) -> str:
 _NONE = Limits()
 
 
-def choose(waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int) -> list[int]:
+@dataclass(frozen=True)
+class Shares:
+    """How many slots of a process one account may have, and how many each has.
+
+    One is left for the others, so that slow work of one account never stops theirs.
+    """
+
+    most: int
+    taken: Counter[int | None]
+
+
+def choose(
+    waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int, shares: Shares | None = None
+) -> list[int]:
     """The ids of the actions to run next, at most ``room``, of which at most ``background_room`` in the background.
 
+    With ``shares``, no account gets more of the process than its share.
     ``waiting`` has the first ids of each lane, the oldest first. ``load`` is what runs already, and is added to.
     """
     left = {lane: list(ids) for lane, ids in waiting.items() if ids}
+    taken = Counter(shares.taken) if shares else Counter[int | None]()
     chosen: list[int] = []
     while len(chosen) < room:
         open_lanes = [
             lane for lane in left
             if (not lane.is_background or background_room > 0) and load.obstacle(lane) is None
+            and (shares is None or taken[lane.account_id] < shares.most)
         ]  # fmt: skip
         if not open_lanes:
             break
@@ -118,5 +134,6 @@ def choose(waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, back
         if not left[lane]:
             del left[lane]
         load.add(lane)
+        taken[lane.account_id] += 1
         background_room -= lane.is_background
     return chosen

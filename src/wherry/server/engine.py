@@ -18,6 +18,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unavailable, WherryError
+from wherry.errors import (
+    ActionCancelled,
+    ClaimLost,
+    SourceInterrupted,
+    SourceUnavailable,
+    StoreUnavailable,
+    Unavailable,
+    WherryError,
+)
 from wherry.models import Progress
 from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
-from wherry.server.dispatch import Load, Rules, choose
+from wherry.server.dispatch import Load, Rules, Shares, choose
 from wherry.server.logs import bound
 from wherry.server.loops import Loops
 from wherry.server.tracing import continued, span
@@ -53,6 +62,8 @@ _BEATS_A_LEASE = 5
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 5.0
 _PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
+_LONGEST_WAIT_FOR_OTHERS_S = 60.0
+_RESTING_A_SLOT = 8  # a resting action has a thread of its own, and its connection
 _GLANCE_S = 0.2
 _PAUSE_S = 1.0
 _OVERDUE_S = 30.0  # a turn waits for the writer's turn, and a database may take this long to be given up
@@ -108,12 +119,14 @@ class Watch:
 class Pool:
     """How a process runs actions: ``slots`` at a time (0: none), and how long it may be silent.
 
-    ``patience_s`` is how long a step is tried again while a store or the database does not answer.
+    ``patience_s`` is how long a step is tried again while a store or the database does not answer,
+    ``source_patience_s`` how long an import waits in all for a server whose download broke off.
     """
 
     slots: int = 8
     lease_s: float = LEASE_S
     patience_s: float = 60.0
+    source_patience_s: float = 600.0
 
     @property
     def background_slots(self) -> int:
@@ -141,17 +154,22 @@ class Engine:
         self._runners: dict[str, Callable[[ActionRecord], None]] = {}
         self._regions = regions
         self._watch = Watch(pool.lease_s, monotonic)
-        # By action and claim (after a pause, an old claim's thread may still be there): whether it is background work.
-        self._running: dict[tuple[int, int], bool] = {}
+        # By action and claim (after a pause, an old claim's thread may still be there): its lane.
+        self._running: dict[tuple[int, int], Lane] = {}
         self._tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None] | None = None
         self._is_unsure = False  # whether a claim's transaction failed, which may have committed all the same
         self._process_id: int | None = None
+        self._resting: set[tuple[int, int]] = set()  # of what runs: what waits for something far, and takes no slot
+        self._returning = 0  # how many of those wait for a slot again; they come before what waits to be claimed
+        self._most_resting = _RESTING_A_SLOT * pool.slots
         self._lock = threading.Lock()
+        self._slot_free = threading.Condition(self._lock)
         self._stopping = threading.Event()
         self._loops = loops or Loops()
         self._claims: Loop | None = None
         self._beats: Loop | None = None
-        self._workers = workers or ThreadPoolExecutor(max(1, pool.slots), thread_name_prefix="action")
+        most = max(1, pool.slots + self._most_resting)
+        self._workers = workers or ThreadPoolExecutor(most, thread_name_prefix="action")
 
     # -------------------------------------------------------------------------------------------------- the process
 
@@ -200,7 +218,7 @@ class Engine:
             if loop is not None:
                 loop.stop()
         deadline = time.monotonic() + grace_s
-        while self._running and time.monotonic() < deadline:
+        while self._running.keys() - self._resting and time.monotonic() < deadline:
             self.beat()
             time.sleep(min(_GLANCE_S, self._pool.lease_s / _BEATS_A_LEASE))
         if self._process_id is not None:
@@ -238,23 +256,60 @@ class Engine:
 
     def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
         began = time.monotonic()
-        wait = _FIRST_WAIT_S
+        wait, waited, was_interrupted = _FIRST_WAIT_S, 0.0, False
         while True:
             try:
                 run(action)
             except WherryError as error:
-                ours = isinstance(error, (StoreUnavailable, Unavailable))
-                patience = self._pool.patience_s if ours else min(_PATIENCE_WITH_OTHERS_S, self._pool.patience_s)
-                if not error.retryable or time.monotonic() + wait - began > patience:
+                was_interrupted = was_interrupted or isinstance(error, SourceInterrupted)
+                if was_interrupted and isinstance(error, SourceUnavailable):  # it did answer, so it may again
+                    is_over, longest = waited + wait > self._pool.source_patience_s, _LONGEST_WAIT_FOR_OTHERS_S
+                else:
+                    ours = isinstance(error, (StoreUnavailable, Unavailable))
+                    patience = self._pool.patience_s if ours else min(_PATIENCE_WITH_OTHERS_S, self._pool.patience_s)
+                    is_over, longest = time.monotonic() + wait - began > patience, _LONGEST_WAIT_S
+                if not error.retryable or is_over:
                     raise
-                log.warning("action.waits action_id=%s seconds=%s %s", action.id, wait, error.message)
-                self._wait(action, wait, error.message)
-                wait = min(2 * wait, _LONGEST_WAIT_S)
+                self.wait(action, wait, error.message)
+                waited += wait
+                wait = min(2 * wait, longest)
             else:
                 return
 
+    @contextmanager
+    def resting(self, action: ActionRecord) -> Iterator[None]:
+        """While the block runs, the action waits for something far, and another one may have its slot.
+
+        It goes on as soon as there is a slot again. A few actions may rest at a time; any more keep their slots.
+        """
+        key = action.id, action.fence
+        with self._lock:
+            may_rest = key in self._running and len(self._resting) < self._most_resting
+            if may_rest:
+                self._resting.add(key)
+        if not may_rest:
+            yield
+            return
+        self._look_again()
+        try:
+            yield
+        finally:
+            with self._slot_free:
+                self._returning += 1
+                self._slot_free.wait_for(lambda: len(self._running) - len(self._resting) < self._pool.slots)
+                self._returning -= 1
+                self._resting.discard(key)
+
+    def wait(self, action: ActionRecord, seconds: float, what: str) -> None:
+        """Let time pass without a slot; the action says what it waits for, and is heard if it is cancelled meanwhile.
+
+        Raises ActionCancelled.
+        """
+        log.warning("action.waits action_id=%s seconds=%s %s", action.id, seconds, what)
+        with self.resting(action):
+            self._wait(action, seconds, what)
+
     def _wait(self, action: ActionRecord, seconds: float, what: str) -> None:
-        """Let time pass; the action says what it waits for, and is heard if it is cancelled meanwhile."""
         until = time.monotonic() + seconds
         try:
             with self._catalog.begin(by=action) as tx:
@@ -323,14 +378,15 @@ class Engine:
         """Claim what there is room for, and run it; answers when to look again."""
         with self._lock:
             running = dict(self._running)
-        room = self._pool.slots - len(running)
+            busy = {key: lane for key, lane in running.items() if key not in self._resting}
+            room = self._pool.slots - len(busy) - self._returning
         if room <= 0:
             return 1.0  # woken when one ends
         with self._catalog.read() as reader:  # where nothing may run, nobody is kept from writing
-            if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, running, room))):
+            if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, busy, room))):
                 return _POLL_S
         try:
-            claimed = self._choose(running, room)
+            claimed = self._choose(running, busy, room)
         except Unavailable:
             self._is_unsure = True
             raise
@@ -338,11 +394,13 @@ class Engine:
         crash_point("engine.after_claim")
         for action in claimed:
             with self._lock:
-                self._running[action.id, action.fence] = action.lane.is_background
+                self._running[action.id, action.fence] = action.lane
             self._workers.submit(self._run, action)
         return _POLL_S
 
-    def _choose(self, running: Mapping[tuple[int, int], bool], room: int) -> list[ActionRecord]:
+    def _choose(
+        self, running: Mapping[tuple[int, int], Lane], busy: Mapping[tuple[int, int], Lane], room: int
+    ) -> list[ActionRecord]:
         """Claim what may run. After a turn whose end is not known, what that one claimed is answered first."""
         assert self._process_id is not None
         with self._catalog.begin() as tx:
@@ -351,21 +409,24 @@ class Engine:
                 if unknown := [one for one in mine if (one.id, one.fence) not in running]:
                     return unknown
             before = tx.claimed()
-            chosen = self._pick(tx, running, room)
+            chosen = self._pick(tx, busy, room)
             claimed = tx.claim(self._process_id, chosen) if chosen else []
         if self._tell:
             self._tell(self._process_id, [*before, *((self._process_id, one.type, one.lane) for one in claimed)])
         return claimed
 
-    def _pick(self, reader: Reader, running: Mapping[tuple[int, int], bool], room: int) -> list[int]:
+    def _pick(self, reader: Reader, busy: Mapping[tuple[int, int], Lane], room: int) -> list[int]:
         """What may run now, of what this process can run: types and regions that it knows."""
         load = Load((lane for _, _, lane in reader.claimed()), self.rules)
         waiting = {
             lane: ids for lane, ids in reader.waiting(room, self._runners).items()
             if self._regions is None or {lane.source, lane.target} <= {None, *self._regions}
         }  # fmt: skip
-        background = self._pool.background_slots - sum(running.values())
-        return choose(waiting, load, room=room, background_room=background)
+        background = self._pool.background_slots - sum(lane.is_background for lane in busy.values())
+        shares = None
+        if self._pool.slots > 1 and reader.has_several_accounts():
+            shares = Shares(self._pool.slots - 1, Counter(lane.account_id for lane in busy.values()))
+        return choose(waiting, load, room=room, background_room=background, shares=shares)
 
     def _run(self, action: ActionRecord) -> None:
         try:
@@ -373,8 +434,9 @@ class Engine:
                 log.info("action.begin type=%s attempt=%s claim=%s", action.type, action.attempts, action.fence)
                 self._run_or_release(action)
         finally:
-            with self._lock:
+            with self._slot_free:
                 del self._running[action.id, action.fence]
+                self._slot_free.notify_all()
             self._look_again()
 
     def _run_or_release(self, action: ActionRecord) -> None:

@@ -67,9 +67,10 @@ class Settings:
     ``database`` is the URL of a PostgreSQL database; without one, the catalog is a SQLite file in ``data``, and one
     process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
-    pass, and a process that stops gives its actions ``grace_s`` to end. ``health`` is where a worker answers whoever
-    watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by itself; with 0, none begins by
-    itself. Every stored object is checked once in ``scrub_days``; 0 is never.
+    pass, an import waits ``import_patience_s`` in all for a server whose download broke off and refuses one that sends
+    less than ``import_floor`` bytes a second, and a process that stops gives its actions ``grace_s`` to end. ``health``
+    is where a worker answers whoever watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by
+    itself; with 0, none begins by itself. Every stored object is checked once in ``scrub_days``; 0 is never.
     A process is not alive once changes of the catalog have waited for ``stall_s`` while none had its turn.
 
     ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
@@ -94,6 +95,8 @@ class Settings:
     lease_s: float = 10.0
     patience_s: float = 60.0
     grace_s: float = 2.0
+    import_patience_s: float = 600.0
+    import_floor: int = 16 << 10
     health: tuple[str, int] | None = None
     compact_bytes: int = 4 << 30
     scrub_days: float = 30.0

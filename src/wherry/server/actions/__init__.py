@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from wherry.server.clock import Clock
     from wherry.server.droplets import Driver
     from wherry.server.engine import Engine
+    from wherry.server.secrets import Secrets
     from wherry.server.sources import Sources
 
 __all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
@@ -109,14 +110,14 @@ class Actions:
     """Begins actions and runs them."""
 
     def __init__(
-        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, *, spool: Spool,
+        self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, secrets: Secrets, *, spool: Spool,
         sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
-        self._disks = Disks(catalog, regions, sources, spool, largest_bytes)
+        self._disks = Disks(catalog, regions, sources, spool, largest_bytes, engine=engine, secrets=secrets)
         self.reads = Reads(catalog, lambda: engine.process_id, is_shared=not catalog.is_local)
         self._collect = Collect(catalog, regions, self.reads)
         pacing = Pacing(engine.rules)
@@ -195,14 +196,14 @@ class Actions:
 
     def import_url(self, account_id: int, request: ImageCreateRequest, key: str | None = None) -> ActionRecord:
         """Import an image from a URL; answers the action, whose ``resource_id`` is the new image."""
-        url = request.url
-        if not url:
+        if not request.url:
             raise Unprocessable("Url can't be blank")
-        self._disks.check_url(url)
-        word = {"format": request.format} if request.format else {}
+        detail = self._disks.check_source(request)
+        if request.format:
+            detail["source"]["format"] = request.format
         return self._once(
             account_id, key, ("import", msgspec.to_builtins(request)),
-            lambda tx: [self._import.accept(tx, account_id, request, {"url": url} | word)[1]],
+            lambda tx: [self._import.accept(tx, account_id, request, detail["source"], sealed=detail.get("sealed"))[1]],
         )[0]  # fmt: skip
 
     def delete(self, account_id: int, image_id: int) -> None:

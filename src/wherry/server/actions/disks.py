@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from wherry.errors import FormatError
 from wherry.server.actions.held import ActionHolder, HeldBlocks
@@ -14,11 +16,16 @@ from wherry.server.storage import Counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+    from wherry.models import ImageCreateRequest
     from wherry.server.actions.regions import Regions
     from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord
+    from wherry.server.engine import Engine
+    from wherry.server.formats import Source
+    from wherry.server.secrets import Secrets
     from wherry.server.sources import Sources
     from wherry.server.storage import DiskBlocks
 
@@ -26,16 +33,30 @@ if TYPE_CHECKING:
 class Disks:
     """Stores the disk that an action's ``source`` gives in the action's region."""
 
-    def __init__(self, catalog: Catalog, regions: Regions, sources: Sources, spool: Spool, largest_bytes: int) -> None:
+    def __init__(
+        self, catalog: Catalog, regions: Regions, sources: Sources, spool: Spool, largest_bytes: int, *, engine: Engine,
+        secrets: Secrets,
+    ) -> None:  # fmt: skip
+        self._engine = engine
+        self._secrets = secrets
         self._catalog = catalog
         self._regions = regions
         self._sources = sources
         self._spool = spool
         self._largest_bytes = largest_bytes
 
-    def check_url(self, url: str) -> None:
-        """Whether a URL may be imported from, as far as that shows without asking it. Raises Unprocessable."""
-        self._sources.check(url)
+    def check_source(self, request: ImageCreateRequest) -> dict[str, Any]:
+        """The details of an action that imports from the URL of a request, with the secrets in it sealed.
+
+        Raises Unprocessable for what can't be a source, as far as that shows without asking the server.
+        """
+        assert request.url is not None
+        target = self._sources.check(request.url, request.headers, request.sha256)
+        source = {"url": target.shown if target.is_secret else request.url, "sha256": request.sha256}
+        if not target.is_secret and not request.headers:
+            return {"source": source}
+        secret = {"url": request.url, "headers": request.headers or {}}
+        return {"source": source, "sealed": self._secrets.seal(msgspec.json.encode(secret))}
 
     def store(
         self, action: ActionRecord, account_id: int, *, like: int | None = None, largest_bytes: int | None = None
@@ -71,7 +92,7 @@ class Disks:
             yield SeedDisk(next(one for one in PUBLIC_IMAGES if one.slug == slug)), lambda: None
         else:
             upload_id = where.get("upload")
-            opened = self._sources.open(where["url"]) if upload_id is None else self._spool.open(upload_id)
+            opened = self._open_url(action) if upload_id is None else self._spool.open(upload_id)
             with opened as source, ExitStack() as files:
                 disk = open_image(
                     source,
@@ -81,3 +102,26 @@ class Disks:
                     unknown_is_raw=True,
                 )
                 yield disk, source.position
+
+    def _open_url(self, action: ActionRecord) -> AbstractContextManager[Source]:
+        """An action that an earlier version began has all of it in the URL."""
+        where, sealed = action.detail["source"], action.detail.get("sealed")
+        secret = {"url": where["url"], "headers": {}}
+        if sealed is not None:
+            secret = msgspec.json.decode(self._secrets.open(sealed, f"The source of action {action.id}"))
+        waiter = _ActionWaiter(self._engine, action)
+        return self._sources.open(secret["url"], secret["headers"], sha256=where.get("sha256"), waiter=waiter)
+
+
+class _ActionWaiter:
+    """An action that waits for the server of its source."""
+
+    def __init__(self, engine: Engine, action: ActionRecord) -> None:
+        self._engine = engine
+        self._action = action
+
+    def wait(self, seconds: float, reason: str) -> None:
+        self._engine.wait(self._action, seconds, reason)
+
+    def resting(self) -> AbstractContextManager[None]:
+        return self._engine.resting(self._action)

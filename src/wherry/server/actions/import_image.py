@@ -53,11 +53,12 @@ class ImportImage:
         slug: str | None = None,
         everywhere: bool = False,
         image_id: int | None = None,
+        sealed: str | None = None,
     ) -> tuple[ImageRecord, ActionRecord]:
         """Add an image that is being imported from a source (``Sources.open`` says what that may be).
 
         One with a slug becomes public under it when it is whole. ``everywhere`` brings it to all regions, and lets it
-        take the slug over from the image that has it.
+        take the slug over from the image that has it. ``sealed`` has what is secret of the source.
         """
         name, region = lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
         lifecycle.check_tags(request.tags or [])
@@ -71,6 +72,8 @@ class ImportImage:
         home = self._regions.store(region)
         whole = [one for one in others if self._regions.store(one).can_copy_from(home)]
         detail = {"source": dict(source), "slug": slug, "others": others, "whole": whole}
+        if sealed is not None:
+            detail["sealed"] = sealed
         action = tx.add_action("import", account_id=account_id, image_id=image.id, region=region, detail=detail)
         return image, action
 

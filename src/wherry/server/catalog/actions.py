@@ -167,7 +167,7 @@ class ActionWriter(Changer, ActionReader):
     def end_action(self, action_id: int, error: ActionError | None = None) -> None:
         """End an action in progress, as errored where there is an error; one that has ended stays as it is.
 
-        It waits for nothing any longer.
+        It waits for nothing any longer, and what was sealed for it goes.
         """
         running = (t.actions.c.id == action_id, t.actions.c.status == "in-progress")
         ended = self.connection.execute(
@@ -179,13 +179,19 @@ class ActionWriter(Changer, ActionReader):
                 completed_at=_not_before_start(micros(self.moment)),
                 error=None if error is None else msgspec.json.encode(error).decode(),
             )
-            .returning(t.actions.c.type, t.actions.c.started_at, t.actions.c.progress)
+            .returning(t.actions.c.type, t.actions.c.started_at, t.actions.c.progress, t.actions.c.detail)
         ).first()
         if ended is not None:
+            self._forget_secrets(action_id, ended.detail)
             self._forget_wait(action_id, ended.progress)
             took = max(0.0, (self.moment - moment_of(ended.started_at)).total_seconds())
             code = None if error is None else error.code
             self.once_committed.append(partial(_tell_end, action_id, ended.type, took, code))
+
+    def _forget_secrets(self, action_id: int, detail: str | None) -> None:
+        known = json.loads(detail or "{}")
+        if known.pop("sealed", None) is not None:
+            self.set_detail(action_id, known)
 
     def _forget_wait(self, action_id: int, progress: str | None) -> None:
         last = None if progress is None else msgspec.json.decode(progress, type=Progress)
