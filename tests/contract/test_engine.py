@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wherry.errors import ActionCancelled, ClaimLost, StoreUnavailable, Unavailable, Unprocessable
+from wherry.errors import (
+    ActionCancelled,
+    ClaimLost,
+    SourceInterrupted,
+    SourceUnavailable,
+    StoreUnavailable,
+    Unavailable,
+    Unprocessable,
+)
 from wherry.server import engine as engine_module
 from wherry.server.catalog.records import ProcessRecord
 from wherry.server.catalog.work import WorkWriter
@@ -532,3 +540,78 @@ class TestWatch:
             now += 9.0
         assert watch.silent([]) == []
         assert watch.silent([ProcessRecord(1, "a", 1, 4)]) == []
+
+
+def test_what_waits_for_something_far_takes_no_slot(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """While an action rests, another one has its slot; it goes on when it is its turn again."""
+    engine = make_engine(Pool(slots=1, lease_s=0.5))
+    others: list[int] = []
+    order: list[str] = []
+
+    def rest(action: ActionRecord) -> None:
+        if others:
+            order.append("other")
+            end(catalog, action)
+            return
+        others.append(add(catalog))
+        with engine.resting(action):
+            wait_until(lambda: has_ended(catalog, others[0]))
+        order.append("first")
+        end(catalog, action)
+
+    engine.workflow("kind", lambda action: engine.run_steps(action, [rest]))
+    engine.start(alone=True)
+    first = add(catalog)
+    wait_until(lambda: has_ended(catalog, first))
+    assert order == ["other", "first"]
+
+
+def test_no_account_has_all_slots(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """Where there are several accounts, the last slot is left for others than the one that has the rest."""
+    engine = make_engine(Pool(slots=3, lease_s=0.5))
+    running: list[int] = []
+    may_end = threading.Event()
+
+    def run(action: ActionRecord) -> None:
+        running.append(action.account_id or 0)
+        if action.account_id == 1:
+            assert may_end.wait(DEADLINE_S)
+        end(catalog, action)
+
+    engine.workflow("kind", run)
+    slow = [add(catalog, 1) for _ in range(4)]
+    engine.start(alone=True)
+    wait_until(lambda: len(running) == 2)
+    other = add(catalog, 2)
+    wait_until(lambda: has_ended(catalog, other))
+    assert sorted(running) == [1, 1, 2]
+    may_end.set()
+    for action_id in slow:
+        wait_until(lambda action_id=action_id: has_ended(catalog, action_id))  # type: ignore[misc]
+
+
+def test_a_download_that_broke_off_has_a_patience_of_its_own(
+    catalog: Catalog, make_engine: Callable[..., Engine]
+) -> None:
+    """A server that has answered once is waited for longer than one that never did."""
+    engine = make_engine(Pool(slots=1, lease_s=0.5, patience_s=0.0, source_patience_s=60.0))
+    errors = [SourceInterrupted("broke off"), SourceUnavailable("away"), SourceUnavailable("away")]
+
+    def shaky(action: ActionRecord) -> None:
+        if errors:
+            raise errors.pop(0)
+        end(catalog, action)
+
+    engine.workflow("kind", lambda action: engine.run_steps(action, [shaky]))
+    engine.start(alone=True)
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert errors == []
+
+
+def test_what_was_sealed_goes_when_the_action_ends(catalog: Catalog) -> None:
+    """A secret is in the catalog no longer than it is needed; all else stays."""
+    action_id = add(catalog, detail={"sealed": "secret", "source": {"url": "http://h/"}})
+    with catalog.begin() as tx:
+        tx.end_action(action_id)
+        assert tx.action(action_id).detail == {"source": {"url": "http://h/"}}

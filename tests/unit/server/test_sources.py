@@ -149,14 +149,14 @@ def test_a_redirect_to_a_private_address_is_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("target", ["ftp://example.test/disk", "file:///etc/passwd"])
 def test_a_redirect_to_another_scheme_is_refused(url: str, read: Callable[..., bytes], target: str) -> None:
     """Only http and https are followed."""
-    with pytest.raises(SourceRefused, match="not http"):
+    with pytest.raises(SourceRefused, match="an http or https URL is wanted"):
         read(f"{url}/to/{target}")
 
 
 def test_redirects_end(url: str, read: Callable[..., bytes]) -> None:
     """A redirect to itself is given up."""
-    with pytest.raises(SourceRefused, match="more than 5 times"):
-        read(f"{url}/to//to//to//to//to//to//to/x")
+    with pytest.raises(SourceRefused, match="more than 10 times"):
+        read(f"{url}" + 11 * "/to/" + "/x")
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, SourceRefused), (403, SourceRefused), (503, SourceUnavailable)])
