@@ -7,6 +7,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from wherry.server.formats.stream import AnywhereFile
@@ -96,7 +97,7 @@ def disk_of(file: AnywhereFile) -> tuple[str, Window]:
                 if member.isreg() and not member.name.lower().endswith(_BESIDE):
                     disks.append(member)
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise FormatError(f"The OVA is damaged: {error}.") from error
+        raise FormatError(f"The OVA is damaged: {shown(error)}.") from error
     names = ", ".join("".join(c if c.isprintable() else "?" for c in disk.name)[:100] for disk in disks[:10])
     if not disks:
         raise FormatError("The OVA holds no disk.")

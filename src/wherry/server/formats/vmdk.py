@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
 from wherry.server.formats.mapped import MappedDisk, Unit
+from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +138,7 @@ class VmdkDisk(MappedDisk):
         try:
             return zlib.decompressobj().decompress(packed, self._unit)
         except zlib.error as error:
-            raise self._damaged(f"grain {number} does not decompress: {error}") from error
+            raise self._damaged(f"grain {number} does not decompress: {shown(error)}") from error
 
 
 def refusal(descriptor: bytes) -> FormatError:
