@@ -22,6 +22,7 @@ from wherry.server.clock import Clock
 from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.engine import as_action, as_step
+from wherry.server.secrets import open_secrets
 from wherry.server.settings import load_regions, load_sizes
 from wherry.server.sources import Sources
 from wherry.server.storage import Store
@@ -373,7 +374,8 @@ class Site:
             else FolderSpool(catalog, self.folder)
         )
         actions = Actions(
-            catalog, engine, regions, Sources(self.folder, ()), spool=spool, sizes=load_sizes(),  # type: ignore[arg-type]  # the same door
+            catalog, engine, regions, Sources(self.folder, ()),  # type: ignore[arg-type]  # the same door
+            open_secrets(self.folder / "secrets.key", None), spool=spool, sizes=load_sizes(),
             driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
             scrub_days=scrub_days,
         )  # fmt: skip
