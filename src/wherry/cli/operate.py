@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--read-data", is_flag=True, help="Read every block of every image, too.")
 def check(where: Settings, *, read_data: bool) -> None:
     """Compare what the catalog says with what the stores hold."""
-    findings = list(check_data(where, deep=read_data))
+    findings = check_data(where, deep=read_data)
     for one in findings:
         click.echo(_line(one))
     harmful = sum(one.harmful for one in findings)

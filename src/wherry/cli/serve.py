@@ -35,6 +35,21 @@ if TYPE_CHECKING:
 @click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
 @click.option("--public-images/--no-public-images", default=True, show_default=True,
               help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
+@click.option(
+    "--most-exports",
+    default=32,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many exports of a token run at a time; 0 for any number.",
+)
+@click.option(
+    "--slowest-export",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="An export ends whose client takes fewer bytes a second over five minutes; 0 for never.",
+)
 @click.option("--rate-limit", default=0, show_default=True, help="Requests an hour and token; 0 for no limit.")
 @click.option("--worker/--no-worker", "is_worker", default=True, show_default=True,
               help="Whether this process runs actions, too; without, 'wherry worker' must run somewhere.")  # fmt: skip
@@ -42,14 +57,15 @@ if TYPE_CHECKING:
 def serve(
     where: Settings, *, listen: tuple[str, int], with_tls: bool, tls_listen: tuple[str, int] | None,
     tls_names: tuple[str, ...], tls_cert: Path | None, tls_key: Path | None, public_url: str | None, test_mode: bool,
-    public_images: bool, rate_limit: int, is_worker: bool,
+    public_images: bool, rate_limit: int, most_exports: int, slowest_export: int, is_worker: bool,
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder; or one of many, with a database."""
     if not is_worker and where.is_embedded:
         raise click.UsageError("--no-worker needs --database: without one, nobody else could run the actions")
     settings = replace(
         where, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
-        public_url=public_url, test_mode=test_mode, rate_limit=rate_limit, public_images=public_images,
+        public_url=public_url, test_mode=test_mode, rate_limit=rate_limit, most_exports=most_exports,
+        slowest_export=slowest_export, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"), slots=where.slots if is_worker else 0,
     )  # fmt: skip
     run_service(settings, _announce)

@@ -37,6 +37,7 @@ from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine, Pool
 from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Hosts, Service, Wire, make_app
+from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.loops import Loops
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
@@ -186,10 +187,10 @@ def _leave(actions: Actions, settings: Settings) -> None:
     os._exit(0)
 
 
-def check_data(settings: Settings, *, deep: bool) -> Iterator[Finding]:
+def check_data(settings: Settings, *, deep: bool) -> list[Finding]:
     """Compare the catalog with the stores; a service may be running there."""
     with _opened(settings) as catalog:
-        yield from check(catalog, _regions(served_regions(settings)), deep=deep)
+        return check(catalog, _regions(served_regions(settings)), deep=deep)
 
 
 def back_up(settings: Settings, target: Path) -> None:
@@ -297,7 +298,8 @@ def _assemble(
         alive=lambda: _check_turns(catalog, settings.stall_s),
         loops=loops.ages,
     )
-    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes)), health
+    exports = Exports(ExportLimits(settings.most_exports, settings.slowest_export))
+    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes), exports), health
 
 
 def _ask(catalog: Catalog) -> None:

@@ -29,7 +29,7 @@ class Finding:
     harmful: bool = True
 
 
-def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding]:
+def check(catalog: Catalog, regions: Regions, *, deep: bool) -> list[Finding]:
     """What is wrong, if anything: images that are not whole, objects that are missing, objects nobody knows of.
 
     What a scrub found and a heal could not mend yet is told as well: objects in quarantine, blocks that are lost.
@@ -37,15 +37,19 @@ def check(catalog: Catalog, regions: Regions, *, deep: bool) -> Iterator[Finding
     With ``deep``, every block of every image is read and compared with its name.
     """
     with catalog.read() as reader:
-        names = _names(reader)
-        for manifest in reader.manifests():
-            found = list(_check_manifest(reader, regions, manifest, names[manifest.id], deep=deep))
-            yield from found if not found or _is_needed(catalog, manifest.id) else ()
-        for region in regions.stores:
-            yield from _check_objects(catalog, reader, regions, region)
-            yield from _check_quarantine(reader, region)
-        yield from _check_losses(reader, names)
-        yield from _check_images(reader)
+        return list(_findings(catalog, reader, regions, deep=deep))
+
+
+def _findings(catalog: Catalog, reader: Reader, regions: Regions, *, deep: bool) -> Iterator[Finding]:
+    names = _names(reader)
+    for manifest in reader.manifests():
+        found = list(_check_manifest(reader, regions, manifest, names[manifest.id], deep=deep))
+        yield from found if not found or _is_needed(catalog, manifest.id) else ()
+    for region in regions.stores:
+        yield from _check_objects(catalog, reader, regions, region)
+        yield from _check_quarantine(reader, region)
+    yield from _check_losses(reader, names)
+    yield from _check_images(reader)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Uploads:
             return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
     @contextmanager
-    def appending(self, account_id: int, upload_id: str, offset: int) -> Iterator[_Piece]:
+    def appending(self, account_id: int, upload_id: str, offset: int) -> Iterator[Piece]:
         """Take in a piece that begins at an offset; what was written counts when the block is left, however it is left.
 
         Raises Unprocessable if the upload is not there yet or already past it, or another piece is coming in.
@@ -88,7 +88,7 @@ class Uploads:
             if offset != upload.received_bytes:
                 raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
             with self._spool.appending(upload) as sink:
-                piece = _Piece(upload, sink, self._largest_bytes)
+                piece = Piece(upload, sink, self._largest_bytes)
                 try:
                     yield piece
                 finally:
@@ -187,7 +187,7 @@ def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecor
     return upload
 
 
-class _Piece:
+class Piece:
     """Bytes of an upload that are coming in."""
 
     def __init__(self, upload: UploadRecord, sink: Sink, largest_bytes: int) -> None:

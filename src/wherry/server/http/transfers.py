@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -23,10 +24,12 @@ from wherry.errors import (
 from wherry.server import lifecycle
 from wherry.server.http import images, wire
 from wherry.server.http.edge import reply
+from wherry.server.http.threads import run_to_its_end
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
+    from wherry.server.actions.uploads import Piece
     from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
@@ -86,29 +89,28 @@ def delete_upload(service: Service, x: Exchange) -> None:
 
 async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> str:
     """Take the request's bytes into an upload; what came before a break counts. Answers the digest of what came."""
-    appending = service.actions.uploads.appending(x.account_id, upload_id, offset)
-    piece = await run_in_threadpool(appending.__enter__)
-    broken: BaseException | None = None
+    held = ExitStack()  # filled by a thread: nothing is left open if this call is cancelled meanwhile
     digest = blake3()
+
+    def begin() -> Piece:
+        return held.enter_context(service.actions.uploads.appending(x.account_id, upload_id, offset))
 
     def keep(data: bytes) -> None:
         digest.update(data)
         piece.write(data)
 
     try:
+        piece = await run_to_its_end(None, begin)
         waiting = bytearray()
         async for chunk in x.request.stream():
             waiting += chunk
             if len(waiting) >= _PIECE:
-                await run_in_threadpool(keep, bytes(waiting))
+                await run_to_its_end(None, keep, bytes(waiting))
                 waiting.clear()
         if waiting:
-            await run_in_threadpool(keep, bytes(waiting))
-    except BaseException as error:
-        broken = error
-        raise
+            await run_to_its_end(None, keep, bytes(waiting))
     finally:
-        await run_in_threadpool(appending.__exit__, type(broken) if broken else None, broken, None)
+        await run_to_its_end(None, held.close)
     return digest.hexdigest()
 
 

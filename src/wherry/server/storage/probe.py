@@ -30,13 +30,13 @@ class Probe:
     fault: str | None = None
 
 
-def probe(backend: Backend, size_bytes: int = PACK_SIZE) -> Iterator[Probe]:
+def probe(backend: Backend, size_bytes: int = PACK_SIZE) -> list[Probe]:
     """Try everything that is needed of a store, with an object of this size and some small ones.
 
     One answer for each probe, in their order; after a write that fails, the rest is not tried. Everything that was
     written is removed again. The keys begin with ``probe/``, where nothing else lies.
     """
-    yield from _Prober(backend, size_bytes).run()
+    return _Prober(backend, size_bytes).run()
 
 
 class _Failed(Exception):
@@ -51,20 +51,19 @@ class _Prober:
         self._data = os.urandom(size_bytes)
         self._written: list[str] = []
 
-    def run(self) -> Iterator[Probe]:
+    def run(self) -> list[Probe]:
         probes: list[tuple[str, Callable[[], None]]] = [
             ("read whole", self._read_whole), ("read a range", self._read_range), ("size", self._size),
             ("list", self._list), ("create-only put", self._create_only), ("racing puts", self._race),
             ("delete", self._delete),
         ]  # fmt: skip
         try:
-            written = _answer("write", self._write)
-            yield written
-            if written.fault is None:
-                yield from (_answer(name, call) for name, call in probes)
+            found = [_answer("write", self._write)]
+            if found[0].fault is None:
+                found += [_answer(name, call) for name, call in probes]
         finally:
             cleaned = _answer("clean up", self._clean_up)
-        yield cleaned
+        return [*found, cleaned]
 
     def _write(self) -> None:
         self._put(self._key, self._data)
