@@ -257,8 +257,9 @@ def test_what_is_done_to_a_droplet_is_answered_as_described(
     for body in (
         {"type": "restore", "image": backup}, {"type": "rebuild", "image": "debian-13-x64"}, {"type": "reboot"},
         {"type": "change_backup_policy", "backup_policy": weekly}, {"type": "rename", "name": "renamed"},
-        {"type": "resize", "size": "s-1vcpu-2gb"}, {"type": "enable_ipv6"}, {"type": "power_cycle"},
-        {"type": "password_reset"}, {"type": "change_kernel", "kernel": 1}, {"type": "shutdown"}, {"type": "power_on"},
+        {"type": "enable_ipv6"}, {"type": "power_cycle"}, {"type": "password_reset"},
+        {"type": "change_kernel", "kernel": 1}, {"type": "shutdown"}, {"type": "resize", "size": "s-1vcpu-2gb"},
+        {"type": "power_on"},
         {"type": "snapshot"}, {"type": "disable_backups"}, {"type": "enable_backups", "backup_policy": weekly},
     ):  # fmt: skip
         done(http, droplet, **body)

@@ -205,6 +205,21 @@ BULK_ACTIONS = frozenset({
 })  # fmt: skip
 """What may be done to all Droplets with a tag at once."""
 
+POWER: Mapping[str, Mapping[str, str]] = {
+    "power_on": {"active": "Droplet is already powered on."},
+    "power_off": {"off": "Droplet is already powered off."},
+    "shutdown": {"off": "Droplet is already powered off."},
+    "reboot": {"off": "Droplet is currently off. Please power it on to run this event."},
+    "power_cycle": {"off": "Droplet is currently off. Please power it on to run this event."},
+    "resize": {"active": "Droplet is currently on. Please power it off to run this event."},
+}
+"""Which actions a Droplet refuses in which status, and in which words; all others it takes on or off.
+
+The texts of resize and power_off are DigitalOcean's; the others are made like them.
+"""
+IN_EFFECT = frozenset({("power_on", "active"), ("power_off", "off"), ("shutdown", "off")})
+"""Where a Droplet already is as the action would leave it."""
+
 NO_ACTION = "The specified action type is not available."
 BAD_IMAGE = "You specified an invalid image for Droplet creation."
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]?[a-z0-9A-Z.\-]*[a-z0-9A-Z]")
@@ -237,6 +252,18 @@ def check_user_data(user_data: str | None) -> None:
     """Whether this may be given to a Droplet for its first boot."""
     if user_data is not None and len(user_data.encode()) > LARGEST_USER_DATA:
         raise Unprocessable(f"User data is too long (maximum is {LARGEST_USER_DATA} bytes)")
+
+
+def check_volumes(volumes: Sequence[object] | None) -> None:
+    """Check that no volume is to be attached: there are none. Raises Unprocessable."""
+    if any(volume for volume in volumes or ()):
+        raise Unprocessable("volumes: wherry has no volumes; leave the field out or empty")
+
+
+def check_networks(vpc_uuid: str | None, default: str) -> None:
+    """Check that a Droplet is to be in the network of its account and region, the only one. Raises Unprocessable."""
+    if vpc_uuid and vpc_uuid.lower() != default:
+        raise Unprocessable(f"vpc_uuid is {vpc_uuid[:40]!r}; wherry has no VPCs but the default {default}")
 
 
 def check_size(slug: str | None, sizes: Mapping[str, Size], purpose: str = "creation") -> Size:
@@ -278,6 +305,12 @@ def check_rebuild(image: ImageRecord, region: str, disk_gib: int | None) -> None
         raise Unprocessable("You specified an invalid image for Droplet rebuild.")
     if disk_gib is not None and (needed := min_disk_gib(image)) > disk_gib:
         raise Unprocessable(f"The image needs a disk of {needed} GB; the Droplet has one of {disk_gib} GB")
+
+
+def check_power(kind: str, status: str) -> None:
+    """Check that a Droplet in this status takes an action. Raises Unprocessable."""
+    if (text := POWER.get(kind, {}).get(status)) is not None:
+        raise Unprocessable(text)
 
 
 def check_not_busy(droplet: DropletRecord) -> None:

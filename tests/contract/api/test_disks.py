@@ -201,6 +201,7 @@ def test_a_disk_too_large_for_the_size_leaves_the_old_one(api: Api, droplet: int
 
     assert (done["status"], done["error"]["code"]) == ("errored", "image_too_large")
     assert disk_of(api, droplet) == DISK
+    api.done(droplet, "power_off")
     api.done(droplet, "resize", size="s-1vcpu-2gb", disk=True)
 
 

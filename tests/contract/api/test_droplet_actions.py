@@ -161,7 +161,8 @@ def test_a_request_that_is_repeated_under_its_key_answers_the_same_action(api: A
 def test_a_droplet_is_on_or_off(api: Api, before: str, kind: str, after: str) -> None:
     """Power actions move a Droplet between active and off; others leave it as it is, and move no bytes."""
     droplet = api.droplet(name="web")["id"]
-    api.done(droplet, before)
+    if before == "power_off":
+        api.done(droplet, before)
     disk = disk_of(api, droplet)
 
     done = api.done(droplet, kind, image="debian-12-x64", kernel=7)
@@ -169,6 +170,43 @@ def test_a_droplet_is_on_or_off(api: Api, before: str, kind: str, after: str) ->
     assert (done["status"], done["type"], done["error"]) == ("completed", kind, None)
     assert api.seen(droplet)["status"] == after
     assert kind == "rebuild" or disk_of(api, droplet) == disk
+
+
+ON, OFF = "currently on. Please power it off to run this event.", "currently off. Please power it on to run this event."
+CELLS = {
+    "power_on": {"active": "already powered on."}, "power_off": {"off": "already powered off."},
+    "shutdown": {"off": "already powered off."}, "reboot": {"off": OFF}, "power_cycle": {"off": OFF},
+    "resize": {"active": ON}, "snapshot": {}, "rename": {}, "rebuild": {}, "enable_backups": {}, "enable_ipv6": {},
+    "disable_backups": {}, "password_reset": {}, "change_kernel": {}, "enable_private_networking": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["active", "off"])
+@pytest.mark.parametrize("kind", CELLS)
+def test_an_action_has_a_status_as_its_condition(api: Api, kind: str, status: str) -> None:
+    """What can't be done to a Droplet that is on, or off, is refused at once; the rest is done in both."""
+    droplet = api.droplet()["id"]
+    if status == "off":
+        api.done(droplet, "power_off")
+    reply = api.do(droplet, kind, name="other", size="s-2vcpu-4gb", image="debian-12-x64", kernel=1)
+
+    if (text := CELLS[kind].get(status)) is None:
+        assert api.ended(reply.json()["action"]["id"])["status"] == "completed"
+    else:
+        assert refusal(reply) == (422, f"Droplet is {text}")
+        assert api.seen(droplet)["status"] == status
+
+
+def test_an_action_by_tag_leaves_out_what_is_so_already(api: Api) -> None:
+    """Droplets that are off already do not keep the others with their tag from being powered off."""
+    on, off = (api.droplet(name=name, tags=["web"])["id"] for name in ("a", "b"))
+    api.done(off, "power_off")
+
+    (action,) = api.post("/v2/droplets/actions?tag_name=web", json={"type": "power_off"}).json()["actions"]
+
+    assert api.ended(action["id"])["resource_id"] == on
+    refused = api.post("/v2/droplets/actions?tag_name=web", json={"type": "power_cycle"})
+    assert refusal(refused) == (422, f"Droplet is {OFF}")
 
 
 def test_a_droplet_is_renamed(api: Api) -> None:
@@ -197,6 +235,7 @@ def test_an_address_of_the_newer_kind_is_enabled(api: Api) -> None:
 def test_a_droplet_is_resized(api: Api) -> None:
     """Resize gives another size with all that it brings; the disk only grows, and only where the size is."""
     droplet = api.droplet(size="s-1vcpu-1gb")["id"]
+    api.done(droplet, "power_off")
 
     api.done(droplet, "resize", size="s-2vcpu-4gb", disk=True)
 
@@ -214,6 +253,7 @@ def test_a_droplet_is_resized(api: Api) -> None:
 def test_a_droplet_whose_disk_was_not_resized_goes_back_to_its_size(api: Api) -> None:
     """A resize without the disk changes memory and processors alone, so that it can be taken back."""
     droplet = api.droplet(size="s-1vcpu-1gb")["id"]
+    api.done(droplet, "power_off")
 
     api.done(droplet, "resize", size="s-2vcpu-4gb")
     grown = api.seen(droplet)
@@ -426,7 +466,9 @@ def test_an_action_is_done_to_all_droplets_with_a_tag(api: Api) -> None:
 )
 def test_these_may_be_done_by_tag(api: Api, kind: str) -> None:
     """DigitalOcean's eight types may be done to all Droplets with a tag."""
-    api.droplet(tags=["web"])
+    droplet = api.droplet(tags=["web"])["id"]
+    if kind == "power_on":
+        api.done(droplet, "power_off")
 
     (action,) = api.post("/v2/droplets/actions?tag_name=web", json={"type": kind}).json()["actions"]
 

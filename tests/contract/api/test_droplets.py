@@ -320,14 +320,37 @@ def test_null_counts_as_not_sent(api: Api) -> None:
 
 
 def test_a_droplet_is_created_as_godo_asks_for_it(api: Api) -> None:
-    """Godo sends all flags, its tags as null, and volumes as objects, of which only ids are kept."""
+    """Godo and doctl send all flags, tags as null and empty volumes; what asks for nothing is taken."""
     reply = api.create(
         ssh_keys=[], backups=False, ipv6=False, private_networking=False, monitoring=False, tags=None,
-        volumes=[{"id": "506f78a4-e098-11e5-ad9f-000f53306ae1"}, {"name": "old-habit"}],
+        volumes=[], vpc_uuid="", with_droplet_agent=None, user_data="",
     )  # fmt: skip
 
     assert reply.status_code == 202
-    assert reply.json()["droplet"]["volume_ids"] == ["506f78a4-e098-11e5-ad9f-000f53306ae1"]
+    assert reply.json()["droplet"]["volume_ids"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"volumes": ["506f78a4-e098-11e5-ad9f-000f53306ae1"]},
+        {"volumes": [{"id": "506f78a4-e098-11e5-ad9f-000f53306ae1"}]},
+        {"vpc_uuid": "760e09ef-dc84-11e8-981e-3cfdfeaae000"},
+    ],
+)
+def test_what_there_is_not_is_refused(api: Api, change: dict[str, Any]) -> None:
+    """A volume or a network that does not exist is refused by the field's name, never repeated; nothing is created."""
+    status, text = refusal(api.create(**change))
+
+    assert (status, listed(api)) == (422, [])
+    assert next(iter(change)) in text
+
+
+def test_the_network_that_a_droplet_is_in_may_be_asked_for(api: Api) -> None:
+    """The vpc_uuid of one Droplet may be sent for the next one in the same region."""
+    vpc_uuid = api.create(name="a").json()["droplet"]["vpc_uuid"]
+
+    assert api.create(name="b", vpc_uuid=vpc_uuid).json()["droplet"]["vpc_uuid"] == vpc_uuid
 
 
 def test_of_a_key_that_comes_twice_the_last_one_counts(api: Api) -> None:
@@ -338,16 +361,13 @@ def test_of_a_key_that_comes_twice_the_last_one_counts(api: Api) -> None:
 
 
 def test_what_is_asked_for_is_told_again(api: Api) -> None:
-    """Tags, volumes, network and features of a Droplet are those that were asked for."""
-    vpc = "760e09ef-dc84-11e8-981e-3cfdfeaae000"
-
+    """Tags and features of a Droplet are those that were asked for."""
     droplet = api.create(
-        tags=["web", "env:prod"], monitoring=True, volumes=["v-1"], vpc_uuid=vpc, with_droplet_agent=True,
+        tags=["web", "env:prod"], monitoring=True, with_droplet_agent=True,
         user_data="ü" * 32768,
     ).json()["droplet"]  # fmt: skip
 
     assert sorted(droplet["tags"]) == ["env:prod", "web"]
-    assert (droplet["volume_ids"], droplet["vpc_uuid"]) == (["v-1"], vpc)
     assert {"monitoring", "droplet_agent", "private_networking"} <= set(droplet["features"])
 
 

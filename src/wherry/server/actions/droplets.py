@@ -94,7 +94,10 @@ class Droplets:
         policy = read_policy(asked.backup_policy) if asked.backups else None
         if policy is not None:
             lifecycle.check_backups_offered(self._regions.get(region))
-        facts = _facts(asked, account_id, region, _key_ids(tx, account_id, asked.ssh_keys or []))
+        vpc_uuid = str(uuid.uuid5(_VPCS, f"{account_id}/{region}"))
+        lifecycle.check_networks(asked.vpc_uuid, vpc_uuid)
+        lifecycle.check_volumes(asked.volumes)
+        facts = _facts(asked, vpc_uuid, _key_ids(tx, account_id, asked.ssh_keys or []))
         replica = tx.replica(image.id, region)
         assert replica is not None
         assert image.fingerprint is not None
@@ -116,15 +119,22 @@ class Droplets:
         if asked.type not in _REQUESTED:
             raise NotFound(lifecycle.NO_ACTION)
         droplet = tx.lock_droplet(droplet_id, account_id)
+        lifecycle.check_not_busy(droplet)  # first: its status is about to change
+        lifecycle.check_power(asked.type, droplet.status)
         detail = _KINDS[asked.type].prepare(_Asked(tx, droplet, asked, self._regions, self._sizes))
         when = snapshot.moment_for(tx, droplet_id, tx.moment) if asked.type == "snapshot" else None
         return self.begin(tx, droplet, asked.type, detail=detail, started_at=when)
 
     def act_tagged(self, tx: Writer, account_id: int, tag: str, asked: DropletActionRequest) -> list[ActionRecord]:
-        """Begin an action of each Droplet with a tag: of all, or of none."""
+        """Begin an action of each Droplet with a tag, or of none. One that is on or off already is left out."""
         if asked.type not in lifecycle.BULK_ACTIONS:
             raise NotFound(lifecycle.NO_ACTION)
-        return [self.act(tx, account_id, one, asked) for one in tx.tagged(account_id, "droplet", tag)]
+        droplets = [tx.lock_droplet(droplet_id, account_id) for droplet_id in tx.tagged(account_id, "droplet", tag)]
+        return [
+            self.act(tx, account_id, droplet.id, asked)
+            for droplet in droplets
+            if droplet.is_busy or (asked.type, droplet.status) not in lifecycle.IN_EFFECT
+        ]
 
     def back_up(self, tx: Writer, droplet: DropletRecord, *, is_scheduled: bool) -> ActionRecord:
         """Begin to take a backup."""
@@ -190,14 +200,11 @@ def find_image(tx: Writer, account_id: int, word: float | str | None) -> ImageRe
         return None
 
 
-def _facts(asked: DropletCreateRequest, account_id: int, region: str, keys: Sequence[int]) -> dict[str, Any]:
-    """What is only kept: for the machine, and to be told again."""
-    volumes = [one if isinstance(one, str) else one.get("id", "") for one in asked.volumes or []]
-    volumes = [one for one in volumes if one]  # godo once named them by name, which says nothing here
+def _facts(asked: DropletCreateRequest, vpc_uuid: str, keys: Sequence[int]) -> dict[str, Any]:
+    """What is only kept: for the machine, and for replies."""
     return {
-        "ipv6": bool(asked.ipv6), "monitoring": bool(asked.monitoring), "ssh_keys": list(keys), "volumes": volumes,
-        "user_data": asked.user_data, "with_droplet_agent": bool(asked.with_droplet_agent),
-        "vpc_uuid": asked.vpc_uuid or str(uuid.uuid5(_VPCS, f"{account_id}/{region}")),
+        "ipv6": bool(asked.ipv6), "monitoring": bool(asked.monitoring), "ssh_keys": list(keys),
+        "user_data": asked.user_data, "with_droplet_agent": bool(asked.with_droplet_agent), "vpc_uuid": vpc_uuid,
     }  # fmt: skip
 
 

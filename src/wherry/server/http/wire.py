@@ -83,7 +83,6 @@ class Wire:
             image=image(_as_known_to(record, token), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
-            volume_ids=list(record.facts.get("volumes", [])),
             networks=m.Networks() if is_new else networks(record.id, ipv6=record.facts.get("ipv6", False)),
             tags=list(record.tags) if token.may("tag:read") else [], disk_info=_disk_info(size, disk_gib),
             vpc_uuid=record.facts.get("vpc_uuid", msgspec.UNSET), gpu_info=size.gpu_info,
@@ -289,4 +288,6 @@ def _second(moment: datetime) -> datetime:
 
 
 def _size_gigabytes(record: ImageRecord) -> float:
-    return round((record.data_bytes or 0) / _GIB, 2)
+    """What an image takes, to two places; something is never 0, however small it is."""
+    size = round((record.data_bytes or 0) / _GIB, 2)
+    return max(size, 0.01) if record.status in {"available", "retired"} else size
