@@ -14,7 +14,7 @@ from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from wherry.models import Region, Size
+    from wherry.models import DropletCreateRequest, Region, Size
     from wherry.server.catalog.records import AccountRecord, ActionRecord, DropletRecord, ImageRecord
 
 BUSY = {"image": "Image already has a pending event.", "droplet": "Droplet already has a pending event."}
@@ -260,10 +260,12 @@ def check_volumes(volumes: Sequence[object] | None) -> None:
         raise Unprocessable("volumes: wherry has no volumes; leave the field out or empty")
 
 
-def check_networks(vpc_uuid: str | None, default: str) -> None:
+def check_networks(request: DropletCreateRequest, default: str) -> None:
     """Check that a Droplet is to be in the network of its account and region, the only one. Raises Unprocessable."""
-    if vpc_uuid and vpc_uuid.lower() != default:
-        raise Unprocessable(f"vpc_uuid is {vpc_uuid[:40]!r}; wherry has no VPCs but the default {default}")
+    if request.vpc_uuid and request.vpc_uuid.lower() != default:
+        raise Unprocessable(f"vpc_uuid is {request.vpc_uuid[:40]!r}; wherry has no VPCs but the default {default}")
+    if request.ipv6 and request.public_networking is False:
+        raise Unprocessable("ipv6 is true and public_networking is false; every IPv6 address is public")
 
 
 def check_size(slug: str | None, sizes: Mapping[str, Size], purpose: str = "creation") -> Size:

@@ -353,6 +353,16 @@ def test_the_network_that_a_droplet_is_in_may_be_asked_for(api: Api) -> None:
     assert api.create(name="b", vpc_uuid=vpc_uuid).json()["droplet"]["vpc_uuid"] == vpc_uuid
 
 
+def test_a_droplet_without_public_networking_has_no_public_address(api: Api) -> None:
+    """``public_networking: false`` leaves the private address alone; an IPv6 address, which is public, can't be had."""
+    private, usual = (api.droplet(**body)["networks"]["v4"] for body in ({"public_networking": False}, {}))
+
+    assert [address["type"] for address in private] == ["private"]
+    assert [address["type"] for address in usual] == ["public", "private"]
+    status, text = refusal(api.create(public_networking=False, ipv6=True))
+    assert (status, "public_networking" in text) == (422, True)
+
+
 def test_of_a_key_that_comes_twice_the_last_one_counts(api: Api) -> None:
     """A body may hold a key twice, and fields that nobody knows."""
     body = b'{"name": "a", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "name": "b", "colour": {"red": [1]}}'

@@ -354,3 +354,13 @@ def test_deleting_a_snapshot_deletes_the_image(api: Api) -> None:
 
     assert api.delete(f"/v2/snapshots/{image['id']}").status_code == 204
     assert api.get(f"/v2/images/{image['id']}").status_code == 404
+
+
+def test_an_image_is_never_of_no_size(api: Api) -> None:
+    """However small a disk is, its image takes something, and needs a disk of 1 GiB."""
+    image_id = api.make(content=b"x")["id"]
+    image = api.get(f"/v2/images/{image_id}").json()["image"]
+    snapshot = api.get(f"/v2/snapshots/{image_id}").json()["snapshot"]
+
+    assert (image["size_gigabytes"], image["min_disk_size"]) == (0.01, 1)
+    assert (snapshot["size_gigabytes"], snapshot["min_disk_size"]) == (0.01, 1)

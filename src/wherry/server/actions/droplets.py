@@ -95,7 +95,7 @@ class Droplets:
         if policy is not None:
             lifecycle.check_backups_offered(self._regions.get(region))
         vpc_uuid = str(uuid.uuid5(_VPCS, f"{account_id}/{region}"))
-        lifecycle.check_networks(asked.vpc_uuid, vpc_uuid)
+        lifecycle.check_networks(asked, vpc_uuid)
         lifecycle.check_volumes(asked.volumes)
         facts = _facts(asked, vpc_uuid, _key_ids(tx, account_id, asked.ssh_keys or []))
         replica = tx.replica(image.id, region)
@@ -205,6 +205,7 @@ def _facts(asked: DropletCreateRequest, vpc_uuid: str, keys: Sequence[int]) -> d
     return {
         "ipv6": bool(asked.ipv6), "monitoring": bool(asked.monitoring), "ssh_keys": list(keys),
         "user_data": asked.user_data, "with_droplet_agent": bool(asked.with_droplet_agent), "vpc_uuid": vpc_uuid,
+        "public_networking": asked.public_networking is not False,
     }  # fmt: skip
 
 

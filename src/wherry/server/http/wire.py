@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -83,7 +83,7 @@ class Wire:
             image=image(_as_known_to(record, token), token), size=size, size_slug=record.size, region=region,
             features=_features(record), backup_ids=list(record.backup_ids) if reads_images else [],
             snapshot_ids=list(record.snapshot_ids) if reads_images else [], next_backup_window=_window(record),
-            networks=m.Networks() if is_new else networks(record.id, ipv6=record.facts.get("ipv6", False)),
+            networks=m.Networks() if is_new else networks(record.id, record.facts),
             tags=list(record.tags) if token.may("tag:read") else [], disk_info=_disk_info(size, disk_gib),
             vpc_uuid=record.facts.get("vpc_uuid", msgspec.UNSET), gpu_info=size.gpu_info,
         )  # fmt: skip
@@ -220,18 +220,19 @@ def policy_record(record: DropletRecord) -> m.BackupPolicyRecord:
     )
 
 
-def networks(droplet_id: int, *, ipv6: bool) -> m.Networks:
+def networks(droplet_id: int, facts: Mapping[str, Any]) -> m.Networks:
     """A Droplet's addresses, made of its id. They are from ranges that lead nowhere (RFC 2544, 1918 and 3849)."""
     number = droplet_id % ((1 << 17) - 2) + 1
     public, private = IPv4Address("198.18.0.0") + number, IPv4Address("10.64.0.0") + number
     v4 = [
-        m.NetworkV4(ip_address=str(public), netmask="255.254.0.0", gateway="198.18.0.1", type="public"),
         m.NetworkV4(ip_address=str(private), netmask="255.254.0.0", gateway="nil", type="private"),
     ]
+    if facts.get("public_networking", True):
+        v4.insert(0, m.NetworkV4(ip_address=str(public), netmask="255.254.0.0", gateway="198.18.0.1", type="public"))
     v6 = m.NetworkV6(
         ip_address=str(IPv6Address("2001:db8::1:0:0") + number), netmask=64, gateway="2001:db8::1", type="public"
     )
-    return m.Networks(v4=v4, v6=[v6] if ipv6 else [])
+    return m.Networks(v4=v4, v6=[v6] if facts.get("ipv6") else [])
 
 
 def _as_known_to(droplet: DropletRecord, token: TokenRecord) -> ImageRecord:
