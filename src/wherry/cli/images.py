@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -45,23 +45,47 @@ def get_image(session: Session, image: str) -> int:
 @click.option("--image-distribution", "distribution", help="Its distribution.")
 @click.option("--image-description", "description", help="What it is.")
 @click.option("--tag-names", default="", help="Its tags, separated by commas.")
+@click.option(
+    "--header-file",
+    type=click.File(encoding="ascii"),
+    help="Headers to send to the URL's host, one 'Name: value' a line; - for standard input.",
+)
+@click.option("--sha256", help="The file's SHA-256; another file is refused.")
 @wait_option
 @asks
 def create_image(
     session: Session, *, name: str, image_url: str, region: str, distribution: str | None, description: str | None,
-    tag_names: str, wait: bool,
+    tag_names: str, header_file: TextIO | None, sha256: str | None, wait: bool,
 ) -> int:  # fmt: skip
     """Import an image from a URL."""
     images = session.client.gpu_droplets.images
     created = images.create(
         name=name, url=image_url, region=region, distribution=distribution, description=description,
-        tags=[tag for tag in tag_names.split(",") if tag] or None,
+        tags=[tag for tag in tag_names.split(",") if tag] or None, sha256=sha256,
+        headers=None if header_file is None else _read_headers(header_file),
     )  # fmt: skip
     if wait:
         if status := session.watch(images.actions.list(created.id).all()[-1]):
             return status
         created = images.retrieve(created.id)
     return session.show(m.Image, created)
+
+
+def _read_headers(file: TextIO) -> dict[str, str]:
+    """The headers in a file. The message for a line that is wrong never repeats it: it may be a secret."""
+    headers: dict[str, str] = {}
+    try:
+        for number, line in enumerate(file, 1):
+            name, colon, value = line.strip().partition(":")
+            if not name and not colon:
+                continue
+            if not colon or name in headers:
+                wrong = "has no colon" if not colon else "has a header that is there already"
+                raise click.UsageError(f"line {number} of the header file {wrong}; 'Name: value' is wanted")
+            headers[name] = value.strip()
+    except UnicodeDecodeError:
+        raise click.UsageError("the header file has bytes other than ASCII") from None
+    return headers
 
 
 @image.command("update")

@@ -11,7 +11,7 @@ from wherry.client import operations as ops
 from wherry.client._async.resource import AsyncPages, AsyncResource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wherry.client._async.transport import AsyncTransport
     from wherry.client.transport import RequestOptions
@@ -114,12 +114,16 @@ class Images(AsyncResource):
 
     async def create(
         self, *, name: str, url: str, region: str, distribution: str | None = None, description: str | None = None,
-        tags: Sequence[str] | None = None, idempotency_key: str | None = None, options: RequestOptions | None = None,
+        tags: Sequence[str] | None = None, headers: Mapping[str, str] | None = None, sha256: str | None = None,
+        idempotency_key: str | None = None, options: RequestOptions | None = None,
     ) -> m.Image:  # fmt: skip
-        """Import a custom image from a URL; ``actions.list(image.id)`` has the import's action."""
+        """Import a custom image from a URL; ``actions.list(image.id)`` has the import's action.
+
+        wherry only: ``headers`` are sent to the URL's host and kept secret, ``sha256`` is compared with the file's.
+        """
         request = m.ImageCreateRequest(
             name=name, url=url, region=region, distribution=distribution, description=description,
-            tags=None if tags is None else [*tags],
+            tags=None if tags is None else [*tags], headers=None if headers is None else {**headers}, sha256=sha256,
         )  # fmt: skip
         return await self._transport.send(ops.create_image(request, idempotency_key), options)
 
