@@ -126,11 +126,11 @@ def test_a_tag_counts_what_has_it_and_names_the_last(catalog: Catalog) -> None:
         first, second = add_image(tx), add_image(tx)
         tag_id = tx.add_tag(OWNER, "web")
         for kind, resource_id in (("image", second), ("droplet", 7), ("image", first), ("image", second)):
-            tx.assign_tag(tag_id, kind, resource_id)  # type: ignore[arg-type]  # mypy sees any str
+            tx.assign_tag(tag_id, kind, [resource_id])  # type: ignore[arg-type]  # mypy sees any str
         tag = tx.tag(OWNER, "web")
         assert (tag.counts, list(tag.last.items())) == ({"image": 2, "droplet": 1}, [("droplet", 7), ("image", first)])
-        tx.unassign_tag(tag_id, "image", first)
-        tx.unassign_tag(tag_id, "image", first)
+        tx.unassign_tag(tag_id, "image", [first])
+        tx.unassign_tag(tag_id, "image", [first])
         assert list(tx.tag(OWNER, "web").last.items()) == [("image", second), ("droplet", 7)]
         tx.forget_image(second)
         assert tx.tag(OWNER, "web").counts == {"droplet": 1}
@@ -150,8 +150,7 @@ def test_a_tag_may_be_on_more_resources_than_a_statement_has_room_for(catalog: C
     with catalog.begin() as tx:
         image_id = add_image(tx)
         tag_id = tx.add_tag(OWNER, "web")
-        for number in range(40_000):
-            tx.assign_tag(tag_id, "image", image_id + number)
+        tx.assign_tag(tag_id, "image", range(image_id, image_id + 40_000))
         assert tx.images(OWNER, tag="web")[1] == 1
         assert tx.droplets(OWNER, tag="web")[1] == 0
 

@@ -210,15 +210,10 @@ def _facts(asked: DropletCreateRequest, vpc_uuid: str, keys: Sequence[int]) -> d
 
 
 def _key_ids(tx: Writer, account_id: int, words: Sequence[int | str]) -> list[int]:
-    found, unknown = [], []
-    for word in words:
-        try:
-            found.append(tx.ssh_key(account_id, word).id)
-        except NotFound:
-            unknown.append(str(word))
-    if unknown:
+    named = tx.ssh_key_ids(account_id, words) if words else {}
+    if unknown := [str(word) for word in words if str(word) not in named]:
         raise Unprocessable(f"{', '.join(unknown)[:200]} are invalid key identifiers for Droplet creation.")
-    return found
+    return [named[str(word)] for word in words]
 
 
 def _is_gpu(size: Size) -> bool:

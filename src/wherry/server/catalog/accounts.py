@@ -10,11 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import LARGEST_ID, Asker, Changer, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import AccountRecord, SshKeyRecord, TokenRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Row
 
@@ -63,6 +63,20 @@ class AccountReader(Asker):
     def ssh_key(self, account_id: int, word: int | str) -> SshKeyRecord:
         """The account's key with this id or fingerprint. Raises NotFound."""
         return _ssh_key(self._one(select(t.ssh_keys).where(t.ssh_keys.c.account_id == account_id, _named(word))))
+
+    def ssh_key_ids(self, account_id: int, words: Sequence[int | str]) -> dict[str, int]:
+        """The account's keys by the words that name them, each an id or a fingerprint; what names none is left out."""
+        k = t.ssh_keys.c
+        rows = [
+            row
+            for batch in batches(list(words))
+            for row in self.connection.execute(
+                select(k.id, k.fingerprint).where(k.account_id == account_id, or_(*map(_named, batch)))
+            )
+        ]
+        ids = {name: row.id for row in rows for name in (str(row.id), row.fingerprint)}
+        named = {str(word): ids.get(_plain(str(word))) for word in words}
+        return {word: key_id for word, key_id in named.items() if key_id is not None}
 
     def ssh_keys(self, account_id: int, *, limit: int, offset: int) -> tuple[list[SshKeyRecord], int]:
         """A page of the account's keys, newest first, and how many there are in all."""
@@ -121,6 +135,10 @@ def _named(word: int | str) -> ColumnElement[bool]:
     if text.isascii() and text.isdigit():
         return t.ssh_keys.c.id == min(int(text[:20]), LARGEST_ID)
     return t.ssh_keys.c.fingerprint == text.lower()
+
+
+def _plain(word: str) -> str:
+    return str(int(word)) if word.isascii() and word.isdigit() and len(word) <= 20 else word.lower()  # noqa: PLR2004  digits of 2^64
 
 
 def _account(row: Row[Any]) -> AccountRecord:

@@ -87,6 +87,11 @@ class Changer(Asker):
         assert key is not None
         return int(key[0])
 
+    def _insert_together(self, table: Any, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert rows by one statement for each batch, which a driver can't take apart; ``_insert_all`` costs more."""
+        for batch in batches(rows):
+            self.connection.execute(insert(table).values(list(batch)))
+
     def _insert_all(self, table: Any, rows: list[dict[str, Any]]) -> None:
         if rows:
             self.connection.execute(insert(table), rows)

@@ -136,6 +136,19 @@ class DropletWriter(ImageWriter, DropletReader):
             self.connection.execute(_LOCK_DROPLET, {"id": droplet_id})
         return self.droplet(droplet_id, account_id)
 
+    def lock_droplets(self, droplet_ids: Sequence[int], account_id: int) -> list[DropletRecord]:
+        """Do what ``lock_droplet`` does for many, by a number of statements that does not grow with theirs."""
+        ids = sorted(set(droplet_ids))
+        if ids and ids[-1] > LARGEST_ID:
+            raise NotFound(GONE)
+        d = t.droplets.c
+        query = select(t.droplets).where(d.deleted_at.is_(None), d.account_id == account_id).order_by(d.id)
+        locking = query.with_for_update()
+        rows = [row for batch in batches(ids) for row in self.connection.execute(locking.where(d.id.in_(batch)))]
+        if len(rows) < len(ids):
+            raise NotFound(GONE)
+        return self._whole(rows)
+
     def update_droplet(self, droplet_id: int, **values: Any) -> None:
         """Change columns of a Droplet. The disk that it had, if it gets another one, is loose if nobody needs it."""
         query = select(t.droplets.c.manifest_id).where(t.droplets.c.id == droplet_id)

@@ -224,6 +224,19 @@ class ImageWriter(TagWriter, ImageReader):
             self.connection.execute(_LOCK_IMAGE, {"id": image_id})
         return self.image(image_id, account_id)
 
+    def lock_images(self, image_ids: Sequence[int], account_id: int) -> list[ImageRecord]:
+        """Do what ``lock_image`` does for many, by a number of statements that does not grow with theirs."""
+        ids = sorted(set(image_ids))
+        if ids and ids[-1] > LARGEST_ID:
+            raise NotFound(GONE)
+        i = t.images.c
+        seen = (i.deleted_at.is_(None), or_(i.account_id == account_id, i.public))
+        query = select(t.images).where(*seen).order_by(i.id).with_for_update()
+        rows = [row for batch in batches(ids) for row in self.connection.execute(query.where(i.id.in_(batch)))]
+        if len(rows) < len(ids):
+            raise NotFound(GONE)
+        return self._with_places(rows)
+
     def update_image(self, image_id: int, **values: Any) -> None:
         """Change columns of an image."""
         self.connection.execute(update(t.images).where(t.images.c.id == image_id).values(**values))

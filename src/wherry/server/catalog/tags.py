@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import Asker, Changer
+from wherry.server.catalog.asking import Asker, Changer, batches
 from wherry.server.catalog.records import TagRecord
 
 if TYPE_CHECKING:
@@ -76,20 +76,53 @@ class TagWriter(Changer, TagReader):
         self.connection.execute(delete(t.taggings).where(t.taggings.c.tag_id == tag_id))
         self.connection.execute(delete(t.tags).where(t.tags.c.id == tag_id))
 
-    def assign_tag(self, tag_id: int, kind: ResourceKind, resource_id: int) -> None:
-        """Tag a resource; a second time does nothing."""
-        this = (t.taggings.c.tag_id == tag_id, *_of(kind, resource_id))
-        if not self._exists(*this):
-            self._insert(t.taggings, tag_id=tag_id, resource_type=kind, resource_id=resource_id)
+    def assign_tag(self, tag_id: int, kind: ResourceKind, resource_ids: Sequence[int]) -> None:
+        """Tag resources of one kind; a second time does nothing."""
+        g = t.taggings.c
+        ids = list(dict.fromkeys(resource_ids))
+        this = (g.tag_id == tag_id, g.resource_type == kind)
+        have: set[int] = set()
+        for batch in batches(ids):
+            have.update(self.connection.scalars(select(g.resource_id).where(*this, g.resource_id.in_(batch))))
+        self._tag((tag_id, kind, each) for each in ids if each not in have)
 
-    def unassign_tag(self, tag_id: int, kind: ResourceKind, resource_id: int) -> None:
-        """Take a tag from a resource; one that it does not have is fine."""
-        self.connection.execute(delete(t.taggings).where(t.taggings.c.tag_id == tag_id, *_of(kind, resource_id)))
+    def unassign_tag(self, tag_id: int, kind: ResourceKind, resource_ids: Sequence[int]) -> None:
+        """Take a tag from resources of one kind; one that does not have it is fine."""
+        g = t.taggings.c
+        for batch in batches(resource_ids):
+            these = (g.tag_id == tag_id, g.resource_type == kind, g.resource_id.in_(batch))
+            self.connection.execute(delete(t.taggings).where(*these))
 
     def tag_resource(self, account_id: int, kind: ResourceKind, resource_id: int, names: Iterable[str]) -> None:
         """Give a resource all these tags; those that there are not yet are made."""
+        spelled: dict[str, str] = {}
         for name in names:
-            self.assign_tag(self.add_tag(account_id, name), kind, resource_id)
+            spelled.setdefault(name.lower(), name)
+        if not spelled:
+            return
+        known = self._ids_by_folded(account_id, list(spelled))
+        missing = [
+            {"account_id": account_id, "name": name, "folded": folded}
+            for folded, name in spelled.items()
+            if folded not in known
+        ]
+        if missing:
+            self._insert_together(t.tags, missing)
+            known = self._ids_by_folded(account_id, list(spelled))
+        has = set(self.connection.scalars(select(t.taggings.c.tag_id).where(*_of(kind, resource_id))))
+        self._tag((known[folded], kind, resource_id) for folded in spelled if known[folded] not in has)
+
+    def _ids_by_folded(self, account_id: int, folded: Sequence[str]) -> dict[str, int]:
+        own = select(t.tags.c.folded, t.tags.c.id).where(t.tags.c.account_id == account_id)
+        return {
+            row.folded: row.id
+            for batch in batches(folded)
+            for row in self.connection.execute(own.where(t.tags.c.folded.in_(batch)))
+        }
+
+    def _tag(self, taggings: Iterable[tuple[int, ResourceKind, int]]) -> None:
+        names = ("tag_id", "resource_type", "resource_id")
+        self._insert_together(t.taggings, [dict(zip(names, each, strict=True)) for each in taggings])
 
     def untag(self, kind: ResourceKind, resource_id: int) -> None:
         """Take all tags from a resource."""

@@ -11,6 +11,8 @@ from wherry.server.catalog import GONE
 from wherry.server.http import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wherry.server.catalog import Writer
     from wherry.server.catalog.records import ResourceKind
     from wherry.server.http.edge import Exchange
@@ -53,8 +55,8 @@ def assign_tag(service: Service, x: Exchange) -> None:
     resources = _resources(x)
     with service.catalog.begin() as tx:
         tag = tx.tag(x.account_id, x.text("tag"))
-        for one in resources:
-            tx.assign_tag(tag.id, *_found(tx, x.account_id, one))
+        for kind, ids in _targets(tx, x.account_id, resources).items():
+            tx.assign_tag(tag.id, kind, ids)
 
 
 def unassign_tag(service: Service, x: Exchange) -> None:
@@ -62,8 +64,8 @@ def unassign_tag(service: Service, x: Exchange) -> None:
     resources = _resources(x)
     with service.catalog.begin() as tx:
         tag = tx.tag(x.account_id, x.text("tag"))
-        for one in resources:
-            tx.unassign_tag(tag.id, *_found(tx, x.account_id, one))
+        for kind, ids in _targets(tx, x.account_id, resources).items():
+            tx.unassign_tag(tag.id, kind, ids)
 
 
 def _resources(x: Exchange) -> list[m.TagResource]:
@@ -78,13 +80,16 @@ def _resources(x: Exchange) -> list[m.TagResource]:
     return resources
 
 
-def _found(tx: Writer, account_id: int, resource: m.TagResource) -> tuple[ResourceKind, int]:
-    """The kind and id of a resource that the account may tag. Raises NotFound or Forbidden."""
-    text = str(resource.resource_id)
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004  digits of 2^64
-    if resource.resource_type == "image":
-        lifecycle.check_tagging(tx.lock_image(number, account_id))
-        return "image", number
-    if resource.resource_type == "droplet":
-        return "droplet", tx.lock_droplet(number, account_id).id
-    raise NotFound(GONE)
+def _targets(tx: Writer, account_id: int, resources: Sequence[m.TagResource]) -> dict[ResourceKind, list[int]]:
+    """The ids of resources that the account may tag, by their kind. Raises NotFound or Forbidden."""
+    ids: dict[ResourceKind, list[int]] = {"image": [], "droplet": []}
+    for resource in resources:
+        text = str(resource.resource_id)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004  digits of 2^64
+        if resource.resource_type not in ids:
+            raise NotFound(GONE)
+        ids["image" if resource.resource_type == "image" else "droplet"].append(number)
+    for image in tx.lock_images(ids["image"], account_id):
+        lifecycle.check_tagging(image)
+    tx.lock_droplets(ids["droplet"], account_id)
+    return ids
