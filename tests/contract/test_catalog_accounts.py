@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import NotFound, Unprocessable
+from wherry.server.catalog import tables as t
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +151,8 @@ def test_a_tag_may_be_on_more_resources_than_a_statement_has_room_for(catalog: C
     with catalog.begin() as tx:
         image_id = add_image(tx)
         tag_id = tx.add_tag(OWNER, "web")
-        tx.assign_tag(tag_id, "image", range(image_id, image_id + 40_000))
+        ids = range(image_id, image_id + 40_000)
+        tx._insert_all(t.taggings, [{"tag_id": tag_id, "resource_type": "image", "resource_id": each} for each in ids])
         assert tx.images(OWNER, tag="web")[1] == 1
         assert tx.droplets(OWNER, tag="web")[1] == 0
 
