@@ -36,6 +36,8 @@ from wherry.testing.service import TOKEN, ServiceProcess
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from disks import MIB, change_disk, make_disk
 
+os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = "1"  # some of the disks here are random bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

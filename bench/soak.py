@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from sqlalchemy import create_engine, make_url, text
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest
 from wherry.testing.cluster import Cluster
 from wherry.testing.postgres import PostgresServer
+
+os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = "1"  # some of the disks here are random bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,6 +12,10 @@ from tests.support.buckets import Buckets
 from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
 
+os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = (
+    "1"  # the disks of most tests are random bytes; formats have tests of their own
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 TransferType = Literal["transfer"]
 ConvertType = Literal["convert"]
 ExportFormat = Literal["raw", "qcow2"]
+ImportFormat = Literal["raw"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -52,7 +53,7 @@ class Progress(Model, frozen=True, kw_only=True):
     ``stage`` is the step in work; ``percent`` counts the whole action from 0 to 100 and is None while the size is not
     known; ``rate_bytes_per_s`` and ``eta_s`` are None until there is something to reckon with; ``waiting_for`` says
     what an action that stands still waits for. ``bytes_freed`` is what left a store or may leave it now, and
-    ``bytes_left`` what an action with a budget leaves for the next one.
+    ``bytes_left`` what an action with a budget leaves for the next one. ``format`` is what an imported disk came as.
     """
 
     stage: str
@@ -69,6 +70,7 @@ class Progress(Model, frozen=True, kw_only=True):
     eta_s: float | None = None
     heartbeat_at: Time | None = None
     waiting_for: str | None = None
+    format: str | None = None
 
 
 class Action(Model, frozen=True, kw_only=True):
@@ -467,7 +469,7 @@ class ImageCreateRequest(Model, frozen=True, kw_only=True):
     distribution: str | None = None
     description: str | None = None
     tags: list[str] | None = None
-    format: Literal["raw"] | None = None
+    format: ImportFormat | None = None
 
 
 class ImageUpdateRequest(Model, frozen=True, kw_only=True):
@@ -491,7 +493,7 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
     distribution: str | None = None
     description: str | None = None
     tags: list[str] | None = None
-    format: Literal["raw"] | None = None
+    format: ImportFormat | None = None
     slug: str | None = None
     droplet_id: int | None = None
 

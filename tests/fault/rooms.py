@@ -377,7 +377,7 @@ class Site:
             catalog, engine, regions, Sources(self.folder, ()),  # type: ignore[arg-type]  # the same door
             open_secrets(self.folder / "secrets.key", None), spool=spool, sizes=load_sizes(),
             driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
-            scrub_days=scrub_days,
+            accept_unknown_raw=True, scrub_days=scrub_days,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

@@ -11,7 +11,17 @@ import click
 from wherry import models as m
 from wherry.cli.exits import EXIT_OK
 from wherry.cli.files import fetch, send
-from wherry.cli.session import Session, asks, confirm, force_option, id_or_word, policy_options, wait_option, words
+from wherry.cli.session import (
+    Session,
+    asks,
+    confirm,
+    force_option,
+    id_or_word,
+    image_format_option,
+    policy_options,
+    wait_option,
+    words,
+)
 
 if TYPE_CHECKING:
     from wherry.client.operations import DropletOptions
@@ -201,11 +211,20 @@ def export_disk(session: Session, droplet_id: int, file: Path, kind: Any, *, for
 @disk.command("import")
 @click.argument("droplet_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@image_format_option
 @click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
 @wait_option
 @asks
-def import_disk(session: Session, droplet_id: int, file: Path, resume: str | None, *, wait: bool) -> int:
+def import_disk(
+    session: Session,
+    droplet_id: int,
+    file: Path,
+    image_format: m.ImportFormat | None,
+    resume: str | None,
+    *,
+    wait: bool,
+) -> int:
     """Replace a Droplet's disk by the disk image in FILE."""
-    upload = partial(session.client.gpu_droplets.disks.import_, droplet_id, file, resume=resume)
+    upload = partial(session.client.gpu_droplets.disks.import_, droplet_id, file, format=image_format, resume=resume)
     action = send(upload, resume, f"wherry compute droplet disk import {droplet_id} {file}")
     return session.finish(action, wait=wait)

@@ -12,7 +12,7 @@ from wherry import models as m
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.cli.files import fetch, send
 from wherry.cli.output import health
-from wherry.cli.session import Session, asks, confirm, force_option, wait_option
+from wherry.cli.session import Session, asks, confirm, force_option, image_format_option, wait_option
 
 
 @click.group()
@@ -51,17 +51,19 @@ def get_image(session: Session, image: str) -> int:
     help="Headers to send to the URL's host, one 'Name: value' a line; - for standard input.",
 )
 @click.option("--sha256", help="The file's SHA-256; another file is refused.")
+@image_format_option
 @wait_option
 @asks
 def create_image(
     session: Session, *, name: str, image_url: str, region: str, distribution: str | None, description: str | None,
-    tag_names: str, header_file: TextIO | None, sha256: str | None, wait: bool,
+    tag_names: str, header_file: TextIO | None, sha256: str | None, image_format: m.ImportFormat | None,
+    wait: bool,
 ) -> int:  # fmt: skip
     """Import an image from a URL."""
     images = session.client.gpu_droplets.images
     created = images.create(
         name=name, url=image_url, region=region, distribution=distribution, description=description,
-        tags=[tag for tag in tag_names.split(",") if tag] or None, sha256=sha256,
+        tags=[tag for tag in tag_names.split(",") if tag] or None, sha256=sha256, format=image_format,
         headers=None if header_file is None else _read_headers(header_file),
     )  # fmt: skip
     if wait:
@@ -171,16 +173,17 @@ def export_image(session: Session, image_id: int, file: Path, kind: Any, *, forc
 @click.option("--image-distribution", "distribution", help="Its distribution.")
 @click.option("--image-description", "description", help="What it is.")
 @click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@image_format_option
 @wait_option
 @asks
 def upload_image(
     session: Session, *, file: Path, name: str | None, region: str, distribution: str | None, description: str | None,
-    resume: str | None, wait: bool,
+    image_format: m.ImportFormat | None, resume: str | None, wait: bool,
 ) -> int:  # fmt: skip
     """Import an image from FILE on this machine."""
     upload = partial(
         session.client.gpu_droplets.images.upload, file, name=name or file.name, region=region,
-        distribution=distribution, description=description, resume=resume,
+        distribution=distribution, description=description, format=image_format, resume=resume,
     )  # fmt: skip
     action = send(upload, resume, f"wherry compute image upload {file} --region {region}")
     return session.finish(action, wait=wait)

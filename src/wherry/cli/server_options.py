@@ -98,6 +98,9 @@ _WORK = (
                  metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
     click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
                  help="A network of private addresses that imports may read."),
+    click.option("--accept-unknown-raw", is_flag=True, envvar="WHERRY_ACCEPT_UNKNOWN_RAW",
+                 help="Take a file that is of no known format, and has no partition table or file system that we know, "
+                 "for a raw disk. Default: it is refused, but for requests that say format=raw."),
     click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
 )  # fmt: skip
 _HOSTS = (
@@ -115,7 +118,7 @@ _LOG = (
 
 _GIVEN = (
     "slots", "lease_s", "patience_s", "import_patience_s", "import_floor", "grace_s", "compact_bytes", "scrub_days",
-    "stall_s", "import_from", "allow_hosts",
+    "stall_s", "import_from", "allow_hosts", "accept_unknown_raw",
 )  # fmt: skip
 
 

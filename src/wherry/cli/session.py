@@ -102,6 +102,8 @@ def asks(command: Callable[..., int]) -> Callable[..., int]:
         *, token: str | None, url: str | None, ca_file: Path | None, output: str, columns: str, no_header: bool,
         retries: int, **rest: Any,
     ) -> int:  # fmt: skip
+        if columns == "raw" and "image_format" in rest:  # no column is called so
+            columns, rest["image_format"] = "", "raw"
         connect = functools.partial(Client, token, url, ca_file=ca_file, retries=retries)
         return command(Session(connect, output, columns, no_header=no_header), **rest)
 
@@ -125,6 +127,10 @@ class ByteSize(click.ParamType[int]):
         return int(found[1]) << 10 * ("", "KiB", "MiB", "GiB", "TiB").index(found[2])
 
 
+image_format_option = click.option(
+    "--image-format", "image_format", type=click.Choice(["raw"]),
+    help="Say that the disk is raw, whatever it looks like; --format raw says the same.",
+)  # fmt: skip
 wait_option = click.option("--wait", is_flag=True, help="Show progress until it ends.")
 force_option = click.option("--force", "-f", is_flag=True, help="Do not ask.")
 

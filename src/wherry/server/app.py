@@ -283,7 +283,7 @@ def _assemble(
     actions = Actions(
         catalog, engine, regions, sources, secrets, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,
-        scrub_days=settings.scrub_days,
+        scrub_days=settings.scrub_days, accept_unknown_raw=settings.accept_unknown_raw,
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)

@@ -119,6 +119,7 @@ class SeedDisk:
     """The disk of a public image: 1 GiB, of which three blocks are not zeros. It may be read more than once."""
 
     virtual_size = _DISK_SECTORS * _SECTOR
+    format = "made by wherry"
 
     def __init__(self, image: PublicImage) -> None:
         self._image = image

@@ -64,6 +64,8 @@ class Settings:
     start; without one, the first start makes its own. ``tls`` is None where only http is served. ``public_images`` lets
     the first start make public images.
 
+    ``accept_unknown_raw`` takes files without a sign of any format for raw disks.
+
     ``database`` is the URL of a PostgreSQL database; without one, the catalog is a SQLite file in ``data``, and one
     process has it for itself. ``slots`` is how many actions this process runs at a time, 0 for a web face alone; one
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
@@ -89,6 +91,7 @@ class Settings:
     rate_limit: int = 0
     import_from: tuple[Network, ...] = ()
     largest_image_bytes: int = 100 << 30
+    accept_unknown_raw: bool = False
     bootstrap_token: str | None = None
     public_images: bool = True
     database: str | None = None

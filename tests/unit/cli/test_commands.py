@@ -426,3 +426,11 @@ def test_columns_have_names_of_their_own(kind: type) -> None:
     """No two columns of a table are asked for by the same word."""
     words = [title.replace(" ", "").lower() for title, _ in COLUMNS[kind]]
     assert len(set(words)) == len(words)
+
+
+@pytest.mark.parametrize("word", ["--image-format", "--format"])
+def test_a_disk_is_said_to_be_raw(run: Callable[..., str], service: Service, tmp_path: Path, word: str) -> None:
+    """The word goes into the request, and is not taken for a column to print."""
+    (tmp_path / "d.img").write_bytes(b"disk")
+    run("compute droplet disk import 5", tmp_path / "d.img", "--wait", word, "raw")
+    assert any(body and body.get("format") == "raw" for body in service.bodies)

@@ -94,15 +94,18 @@ class Disks(AsyncResource):
         )
 
     async def import_(
-        self, droplet_id: int, path: str | Path, *, resume: str | None = None,
+        self, droplet_id: int, path: str | Path, *, format: m.ImportFormat | None = None,  # noqa: A002  the wire's word
+        resume: str | None = None,
         on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
     ) -> m.Action:  # fmt: skip
         """Send a disk image's bytes and begin to replace a Droplet's disk by it; what was on the disk is gone then.
 
+        ``format="raw"`` says that the disk is raw, whatever it looks like.
+
         ``resume`` is the id of an upload that broke off, which ``on_begin`` was told. ``on_progress`` hears the bytes
         that are safely kept and the bytes in all. Raises RequestError, ConnectionFailed.
         """
-        request = m.UploadCreateRequest(droplet_id=droplet_id)
+        request = m.UploadCreateRequest(droplet_id=droplet_id, format=format)
         upload = await self._send_file(Path(path), request, resume, on_begin, on_progress)
         return await self._transport.send(ops.import_disk(droplet_id, upload.id))
 

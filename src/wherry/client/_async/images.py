@@ -115,15 +115,18 @@ class Images(AsyncResource):
     async def create(
         self, *, name: str, url: str, region: str, distribution: str | None = None, description: str | None = None,
         tags: Sequence[str] | None = None, headers: Mapping[str, str] | None = None, sha256: str | None = None,
+        format: m.ImportFormat | None = None,  # noqa: A002  the wire's word
         idempotency_key: str | None = None, options: RequestOptions | None = None,
     ) -> m.Image:  # fmt: skip
         """Import a custom image from a URL; ``actions.list(image.id)`` has the import's action.
 
-        wherry only: ``headers`` are sent to the URL's host and kept secret, ``sha256`` is compared with the file's.
+        wherry only: ``headers`` are sent to the URL's host and kept secret, ``sha256`` is compared with the file's, and
+        ``format="raw"`` says that the disk is raw, whatever it looks like.
         """
         request = m.ImageCreateRequest(
             name=name, url=url, region=region, distribution=distribution, description=description,
             tags=None if tags is None else [*tags], headers=None if headers is None else {**headers}, sha256=sha256,
+            format=format,
         )  # fmt: skip
         return await self._transport.send(ops.create_image(request, idempotency_key), options)
 
@@ -164,19 +167,21 @@ class Images(AsyncResource):
 
     async def upload(
         self, path: str | Path, *, name: str, region: str, slug: str | None = None, distribution: str | None = None,
-        description: str | None = None, tags: Sequence[str] | None = None, resume: str | None = None,
+        description: str | None = None, tags: Sequence[str] | None = None,
+        format: m.ImportFormat | None = None, resume: str | None = None,  # noqa: A002  the wire's word
         on_begin: Callable[[str], object] | None = None, on_progress: Callable[[int, int], object] | None = None,
     ) -> m.Action:  # fmt: skip
         """Send a disk image's bytes and begin its import (wherry only); the action's ``resource_id`` is the image.
 
         It becomes a custom image of the account in that region or, with ``slug``, a public image for all accounts,
-        which is brought to all other regions as well, and which the operator's account alone may publish. ``resume`` is
-        the id of an upload that broke off, which ``on_begin`` was told. ``on_progress`` hears the bytes that are safely
-        kept and the bytes in all. Raises RequestError, ConnectionFailed.
+        which is brought to all other regions as well, and which the operator's account alone may publish.
+        ``format="raw"`` says that the disk is raw, whatever it looks like. ``resume`` is the id of an upload that broke
+        off, which ``on_begin`` was told. ``on_progress`` hears the bytes that are safely kept and the bytes in all.
+        Raises RequestError, ConnectionFailed.
         """
         request = m.UploadCreateRequest(
             name=name, region=region, slug=slug, distribution=distribution, description=description,
-            tags=None if tags is None else [*tags],
+            tags=None if tags is None else [*tags], format=format,
         )  # fmt: skip
         upload = await self._send_file(Path(path), request, resume, on_begin, on_progress)
         created = await self._transport.send(ops.finish_upload(upload.id))

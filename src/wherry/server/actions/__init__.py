@@ -112,12 +112,16 @@ class Actions:
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, secrets: Secrets, *, spool: Spool,
         sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
+        accept_unknown_raw: bool,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
-        self._disks = Disks(catalog, regions, sources, spool, largest_bytes, engine=engine, secrets=secrets)
+        self._disks = Disks(
+            catalog, regions, sources, spool, largest_bytes, engine=engine, secrets=secrets,
+            accept_unknown_raw=accept_unknown_raw,
+        )  # fmt: skip
         self.reads = Reads(catalog, lambda: engine.process_id, is_shared=not catalog.is_local)
         self._collect = Collect(catalog, regions, self.reads)
         pacing = Pacing(engine.rules)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.engine import Engine
-    from wherry.server.formats import Source
+    from wherry.server.formats import OpenDisk, Source
     from wherry.server.secrets import Secrets
     from wherry.server.sources import Sources
-    from wherry.server.storage import DiskBlocks
+
+
+log = logging.getLogger(__name__)
 
 
 class Disks:
@@ -35,7 +38,7 @@ class Disks:
 
     def __init__(
         self, catalog: Catalog, regions: Regions, sources: Sources, spool: Spool, largest_bytes: int, *, engine: Engine,
-        secrets: Secrets,
+        secrets: Secrets, accept_unknown_raw: bool,
     ) -> None:  # fmt: skip
         self._engine = engine
         self._secrets = secrets
@@ -44,6 +47,7 @@ class Disks:
         self._sources = sources
         self._spool = spool
         self._largest_bytes = largest_bytes
+        self._accept_unknown_raw = accept_unknown_raw
 
     def check_source(self, request: ImageCreateRequest) -> dict[str, Any]:
         """The details of an action that imports from the URL of a request, with the secrets in it sealed.
@@ -74,18 +78,23 @@ class Disks:
         held.look_ahead(account_id)
         holder = ActionHolder(self._catalog, action, action.region)
         largest = min(self._largest_bytes, largest_bytes or self._largest_bytes)
-        with self._open(action, largest) as (disk, position):
+        with self._open(action, account_id, largest) as (disk, position):
             meter = ProgressMeter(self._catalog, action, "store", position=position)
+            meter.describe(disk.format)
             counted = Counted(meter, action.region, "imported")
             first = max(held.own_numbers, default=-1) + 1
             manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=counted)
+            meter.describe(disk.format)  # that it is a VHD of fixed size shows at its end
             meter.write()
+            log.info("import.format action_id=%s format=%r", action.id, disk.format)
         if not manifest.virtual_size:
             raise FormatError("The disk image is empty.")
         store.write_manifest(manifest, holder)
 
     @contextmanager
-    def _open(self, action: ActionRecord, largest: int) -> Iterator[tuple[DiskBlocks, Callable[[], float | None]]]:
+    def _open(
+        self, action: ActionRecord, account_id: int, largest: int
+    ) -> Iterator[tuple[OpenDisk | SeedDisk, Callable[[], float | None]]]:
         """The disk, and which fraction of its source was read."""
         where = action.detail["source"]
         if (slug := where.get("seed")) is not None:
@@ -99,9 +108,15 @@ class Disks:
                     lambda: files.enter_context(self._sources.spool()),
                     largest,
                     is_raw=where.get("format") == "raw",
-                    unknown_is_raw=True,
+                    unknown_is_raw=self._accept_unknown_raw,
                 )
+                if upload_id is not None and self._is_packed(upload_id, account_id):
+                    disk.format = disk.format.removesuffix(" in zstd")  # our own, of the spool
                 yield disk, source.position
+
+    def _is_packed(self, upload_id: str, account_id: int) -> bool:
+        with self._catalog.read() as reader:
+            return reader.upload(upload_id, account_id).packed
 
     def _open_url(self, action: ActionRecord) -> AbstractContextManager[Source]:
         """An action that an earlier version began has all of it in the URL."""

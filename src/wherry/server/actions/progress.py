@@ -56,6 +56,11 @@ class ProgressMeter:
         with self._lock:
             return self._measured()
 
+    def describe(self, format: str) -> None:  # noqa: A002  the wire's word
+        """Say which format a disk came in."""
+        with self._lock:
+            self._now = msgspec.structs.replace(self._now, format=format)
+
     def advance(
         self, *, sent: int = 0, sent_bytes: int = 0, reused: int = 0, reused_bytes: int = 0, freed_bytes: int = 0
     ) -> None:

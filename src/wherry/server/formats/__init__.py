@@ -13,6 +13,7 @@ from wherry.server.formats import qcow2, vdi, vhd, vhdx, vmdk
 from wherry.server.formats.compression import Decompressed, compression_of
 from wherry.server.formats.export import Extent, Layout, lay_out
 from wherry.server.formats.kinds import HEAD, is_text, refuse_known, sign_of
+from wherry.server.formats.mapped import MappedDisk
 from wherry.server.formats.ova import WindowSource, disk_of, is_ova
 from wherry.server.formats.raw import RawDisk
 from wherry.server.formats.stream import AnywhereFile, ByteStream, LocalFile, Replayed, Source, fill
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from wherry.server.formats.mapped import MappedDisk
 
-    OpenDisk = RawDisk | qcow2.Qcow2Disk | MappedDisk
+OpenDisk = RawDisk | qcow2.Qcow2Disk | MappedDisk
+"""A disk that is read forwards; ``format`` says what it came as."""
 
 __all__ = [
     "AnywhereFile",
@@ -31,6 +32,7 @@ __all__ = [
     "Extent",
     "Layout",
     "LocalFile",
+    "OpenDisk",
     "Source",
     "is_packed",
     "lay_out",

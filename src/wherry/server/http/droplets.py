@@ -165,9 +165,16 @@ async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) ->
     return reply(HTTPStatus.CREATED, body, headers)
 
 
+def _import_format(x: Exchange) -> m.ImportFormat | None:
+    value = x.query("format")
+    if value not in {None, "raw"}:
+        raise Unprocessable(f"format is {value!r}; raw is the only one that can be said")
+    return "raw" if value else None
+
+
 async def _upload(service: Service, x: Exchange) -> m.ActionReply:
     """Take the bytes of the body; where no import comes of them, nothing stays of them."""
-    asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"))
+    asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"), format=_import_format(x))
     uploads = service.actions.uploads
     may_repeat = x.idempotency_key is not None
     begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)

@@ -6,6 +6,7 @@ import lzma
 import random
 import tempfile
 import tracemalloc
+from pathlib import Path
 from struct import pack
 from typing import TYPE_CHECKING
 
@@ -269,3 +270,11 @@ def test_a_raw_disk_above_the_cap_is_refused() -> None:
     """More bytes than are allowed end the import."""
     with pytest.raises(ImageTooLarge, match=str(MIB)):
         read_disk(Stream(DISK), cap=MIB)
+
+
+def test_the_guide_lists_what_is_refused() -> None:
+    """The guide's table of refused files is the one that the code goes by."""
+    rows = dict.fromkeys(f"| {name} | {advice} |" for _, _, name, advice in REFUSED)
+    table = "\n".join(["| what it is | what to do |", "|---|---|", *rows])
+    guide = (Path(__file__).parents[4] / "docs/guide/formats.md").read_text(encoding="utf-8")
+    assert table in guide
