@@ -133,7 +133,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health,
             hosts=_hosts(settings), largest_body_bytes=settings.limits.body_bytes,
         )  # fmt: skip
-        run_servers(faces, app)
+        run_servers(faces, app, settings.limits)
         _leave(service.actions, settings)
 
 
@@ -157,7 +157,7 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     service.actions.scheduler.start(loops)
     announce()
     if face is not None:
-        run_servers([face], make_health_app(health, _hosts(settings)))
+        run_servers([face], make_health_app(health, _hosts(settings)), settings.limits)
     else:
         _wait_for_signal()
     _leave(service.actions, settings)

@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from wherry.errors import Unavailable
+from wherry.server.connections import Connections, Listener, closing_early, raise_descriptor_limit
 from wherry.server.tls import Certificate, ensure_certificate, own_certificate
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from wherry.server.settings import Settings, Tls
+    from wherry.server.settings import Limits, Settings, Tls
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,36 @@ class Face:
     url: str
     certificate: Certificate | None = None
 
-    def config(self, app: Any) -> uvicorn.Config:
+    def config(self, app: Any, limits: Limits) -> uvicorn.Config:
         """How the web server shows an app here."""
         shown = self.certificate
         return uvicorn.Config(
             app, http="httptools", lifespan="off", access_log=False, log_config=None, server_header=False,
-            timeout_graceful_shutdown=2, timeout_keep_alive=75, proxy_headers=False, ws="none",
+            timeout_graceful_shutdown=2, timeout_keep_alive=int(limits.idle_s), proxy_headers=False, ws="none",
             ssl_certfile=shown.cert_file if shown else None, ssl_keyfile=shown.key_file if shown else None,
         )  # fmt: skip
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to ``_run``: each one would take them from the other."""
+    """A server that leaves the signals to ``_run``, for each would take them from the other, and accepts by limits."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, connections: Connections) -> None:
+        super().__init__(config)
+        self.listener = listener
+        self._connections = connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections; uvicorn's own way has no limits."""
+        del sockets
+        self.lifespan = self.config.lifespan_class(self.config)
+        self.servers = [Listener(self.listener, self.config, self.server_state, self._connections)]  # type: ignore[list-item]  # what it uses of an asyncio.Server
+        self.started = True
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator's more narrow type
         return nullcontext()
 
 
-async def _run(servers: list[_Server], listeners: list[socket.socket]) -> None:
+async def _run(servers: list[_Server], connections: Connections) -> None:
     """Serve one app at several addresses until a signal stops all of them."""
 
     def stop(number: int) -> None:
@@ -57,9 +70,9 @@ async def _run(servers: list[_Server], listeners: list[socket.socket]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    await asyncio.gather(
-        *(server.serve(sockets=[listener]) for server, listener in zip(servers, listeners, strict=True))
-    )
+    watch = asyncio.create_task(connections.watch())
+    await asyncio.gather(*(server.serve(sockets=[server.listener]) for server in servers))
+    watch.cancel()
 
 
 def take_addresses(settings: Settings) -> list[Face]:
@@ -76,11 +89,13 @@ def take_address(host: str, port: int) -> Face:
     return Face(listener, _url("http", *listener.getsockname()[:2]))
 
 
-def run_servers(faces: Sequence[Face], app: Any) -> None:
+def run_servers(faces: Sequence[Face], app: Any, limits: Limits) -> None:
     """Serve an app at all addresses until a signal stops it."""
-    servers = [_Server(face.config(app)) for face in faces]
+    connections = Connections(limits, raise_descriptor_limit())
+    app = closing_early(app)
+    servers = [_Server(face.config(app, limits), face.listener, connections) for face in faces]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(servers, [face.listener for face in faces]))
+        runner.run(_run(servers, connections))
 
 
 def _faces(settings: Settings) -> Iterator[Face]:
