@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import wraps
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,7 +15,7 @@ import click
 from wherry.cli.session import ByteSize
 from wherry.server.app import Settings
 from wherry.server.logs import set_up_logging
-from wherry.server.settings import Network
+from wherry.server.settings import Limits, Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +108,28 @@ _HOSTS = (
                  help="A host name that requests may be sent to, besides IP addresses, localhost and the names of "
                  "--listen, --tls-listen and --tls-name; may be repeated, '*' is any."),
 )  # fmt: skip
+_LIMITS = (
+    click.option("--max-connections", "connections", default=Limits.connections, show_default=True,
+                 type=click.IntRange(1, 1 << 20), help="How many connections are open at a time."),
+    click.option("--max-connections-per-address", "address_connections", default=Limits.address_connections,
+                 show_default=True, type=click.IntRange(0, 1 << 20),
+                 help="How many of them from one address that is not loopback; 0 for no limit."),
+    click.option("--header-timeout", "header_s", default=Limits.header_s, show_default=True,
+                 type=click.FloatRange(0.1, 3600), help="Seconds in which a request's headers, or a TLS handshake, "
+                 "must be complete."),
+    click.option("--idle-timeout", "idle_s", default=Limits.idle_s, show_default=True, type=click.IntRange(1, 3600),
+                 help="Seconds for which a connection stays open without a request, or with a reply that is not read."),
+    click.option("--min-body-rate", "body_rate", default="1KiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="How much of a body must come a second, on average over --idle-timeout; 0 for any."),
+    click.option("--max-url", "url_bytes", default="16KiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="The longest path and query of a request."),
+    click.option("--max-headers", "header_bytes", default="64KiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="The largest headers of a request, together."),
+    click.option("--max-header-fields", "header_fields", default=Limits.header_fields, show_default=True,
+                 type=click.IntRange(1, 10_000), help="How many headers a request may have."),
+    click.option("--max-body", "body_bytes", default="1MiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="The largest JSON body of a request; uploads are limited by --max-image-gb."),
+)  # fmt: skip
 _LOG = (
     click.option("--log-level", default="info", show_default=True, help="What is logged on stderr.",
                  type=click.Choice(["debug", "info", "warning", "error"])),
@@ -153,9 +175,10 @@ def as_worker(command: Command) -> Command:
     def run(where: Settings, max_image_gb: int, log_level: str, log_format: Any, **others: Any) -> Any:
         set_up_logging(log_level, log_format)
         given = {name: others.pop(name) for name in _GIVEN}
-        return command(where=replace(where, largest_image_bytes=max_image_gb << 30, **given), **others)
+        limits = Limits(**{field.name: others.pop(field.name) for field in fields(Limits)})
+        return command(where=replace(where, largest_image_bytes=max_image_gb << 30, limits=limits, **given), **others)
 
-    return _with(_WORK + _HOSTS + _LOG, run)
+    return _with(_WORK + _HOSTS + _LIMITS + _LOG, run)
 
 
 def _refuse_empty_variables() -> None:

@@ -1,8 +1,11 @@
-"""Connections of the web face, most of them of callers that nobody knows yet: how many, how long, and how large.
+"""Connections of the web face, most of them of unknown callers: how many, for how long, and of what size.
 
-uvicorn's protocol does HTTP and its keep-alive; what it has no limit for is here. A connection is turned away when it
-is too slow or too large, and, where there are too many, when it has waited longest without a whole request: so idle ones
-make room, and a caller with a request is served, however many strangers keep theirs unfinished.
+uvicorn's protocol does HTTP and its keep-alive; what it has no limit for is here. A connection is closed when it is too
+slow or too large. Where there are too many, those that have waited longest without a whole request make room: a caller
+with a request is served, however many strangers leave theirs unfinished.
+
+Connections are accepted here and not by asyncio's server, because only that counts TLS handshakes too, and lets one of
+them make room.
 """
 
 from __future__ import annotations
@@ -39,11 +42,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("wherry.http")
 
 _TURN_S = 1.0  # how often connections are looked at
-_WINDOW_S = 20.0  # the time over which the rate of a body counts
 _STALLED_S = 5.0  # a caller that took no byte of its reply for so long may make room for others
 _LINGER_S, _LINGER_BYTES = 5.0, 8 << 20  # how much is still read, so that a caller gets to see why it is turned away
 _DRAINED_BYTES = 64 << 10  # an unread body up to this is passed over, and the connection goes on
-_MOST_PIPELINED = 32
+_MOST_PIPELINED = 128
 _ACCEPTED_AT_ONCE = 64
 _WITHOUT_DESCRIPTORS_S = 0.1
 _RESERVED_DESCRIPTORS = 256
@@ -51,7 +53,7 @@ _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errn
 
 
 class _RefusedError(Exception):
-    """The request was refused amid the parser's work."""
+    """A callback of the parser refused the request."""
 
 
 class Connections:
@@ -129,8 +131,8 @@ class Connection(HttpToolsProtocol):
         self._limits = connections.limits
         self._accepted: socket.socket | None = accepted
         self._has_served = False
-        self._head_bytes = 0
-        self.header_bytes = 0
+        self._pending_bytes = 0
+        self._header_bytes = 0
         self._is_in_head = False
         self._refusal: tuple[TurnedAway, e.RequestError] | None = None
         self._lingering: asyncio.TimerHandle | None = None
@@ -174,11 +176,11 @@ class Connection(HttpToolsProtocol):
     def _check_body(self, now: float) -> None:
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:  # it is the service that waits
             self._body_bytes, self._window_began = 0, now
-        elif (passed := now - self._window_began) >= _WINDOW_S:
+        elif (passed := now - self._window_began) >= self._limits.idle_s:
             if self._body_bytes < self._limits.body_rate * passed:
                 slow = e.RequestTimeout(
                     f"The body came at {self._body_bytes / passed:.0f} bytes a second; "
-                    f"at least {self._limits.body_rate} are wanted."
+                    f"at least {self._limits.body_rate} are expected."
                 )
                 self._turn_away("slow_body", slow)
             self._body_bytes, self._window_began = 0, now
@@ -205,10 +207,8 @@ class Connection(HttpToolsProtocol):
             if self._dropped_bytes > _LINGER_BYTES:
                 self.abort()
             return
-        self._unset_keepalive_if_required()
-        if not self._is_in_head and (self.cycle is None or not self.cycle.more_body):
-            self._is_in_head, self._head_bytes, self.since = True, 0, time.monotonic()
         self._body_bytes += len(data)
+        self._pending_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -217,14 +217,14 @@ class Connection(HttpToolsProtocol):
             reason, error = self._refusal or ("malformed", e.BadRequest("The request is not HTTP/1.1 as in RFC 9112."))
             self._turn_away(reason, error)
             return
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.header_bytes + self._limits.url_bytes:
-                self._turn_away("header_size", self._headers_too_large())
+        # A header, a trailer or the extension of a chunk that does not end: the parser hands on whole ones only.
+        if self._pending_bytes > self._limits.header_bytes:
+            self._turn_away("header_size", self._headers_too_large())
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's path and query."""
         super().on_url(url)
+        self._pending_bytes = 0
         if len(self.url) > self._limits.url_bytes:
             long = e.UrlTooLong(f"The request's path and query are longer than {self._limits.url_bytes} bytes.")
             self._refuse("url_size", long)
@@ -232,14 +232,18 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
         super().on_header(name, value)
-        self.header_bytes += len(name) + len(value) + 4
-        if self.header_bytes > self._limits.header_bytes or len(self.headers) > self._limits.header_fields:
+        self._pending_bytes = 0
+        if name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
+            self._refuse("malformed", e.BadRequest("Transfer-Encoding may be chunked, and nothing else."))
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._limits.header_bytes or len(self.headers) > self._limits.header_fields:
             self._refuse("header_size", self._headers_too_large())
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self.header_bytes = 0
+        self._unset_keepalive_if_required()  # here and not at any byte: empty lines may come between requests
+        self._is_in_head, self._pending_bytes, self._header_bytes, self.since = True, 0, 0, time.monotonic()
         if len(self.pipeline) >= _MOST_PIPELINED:
             many = e.BadRequest(f"More than {_MOST_PIPELINED} requests were sent without waiting for a reply.")
             self._refuse("malformed", many)
@@ -251,15 +255,21 @@ class Connection(HttpToolsProtocol):
         self._body_bytes, self._window_began = 0, time.monotonic()
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport, self._linger))
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the request's body."""
+        super().on_body(body)
+        self._pending_bytes = 0
+
     def on_response_complete(self) -> None:
         """Wait for the next request."""
-        self.since = time.monotonic()
-        super().on_response_complete()
+        if self._lingering is None:
+            self.since = time.monotonic()
+            super().on_response_complete()
 
     # ------------------------------------------------------------------------------------------------ turning it away
 
     def abort(self) -> None:
-        """End it at once, also amid a TLS handshake."""
+        """End it at once, during a TLS handshake too."""
         if self.transport is not None:
             self.transport.abort()
         elif self._accepted is not None:
@@ -276,7 +286,7 @@ class Connection(HttpToolsProtocol):
         )
 
     def _turn_away(self, reason: TurnedAway, error: e.RequestError) -> None:
-        """Say why, if nothing was said yet and something was asked, and close."""
+        """Send the reason, if a request began and no reply did, and close."""
         metrics.turned_away(reason)
         is_free = self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
         if not is_free or self.pipeline:

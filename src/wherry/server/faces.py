@@ -37,7 +37,7 @@ class Face:
         shown = self.certificate
         return uvicorn.Config(
             app, http="httptools", lifespan="off", access_log=False, log_config=None, server_header=False,
-            timeout_graceful_shutdown=2, timeout_keep_alive=int(limits.idle_s), proxy_headers=False, ws="none",
+            timeout_graceful_shutdown=2, timeout_keep_alive=limits.idle_s, proxy_headers=False, ws="none",
             ssl_certfile=shown.cert_file if shown else None, ssl_keyfile=shown.key_file if shown else None,
         )  # fmt: skip
 
@@ -53,7 +53,6 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections; uvicorn's own way has no limits."""
         del sockets
-        self.lifespan = self.config.lifespan_class(self.config)
         self.servers = [Listener(self.listener, self.config, self.server_state, self._connections)]  # type: ignore[list-item]  # what it uses of an asyncio.Server
         self.started = True
 

@@ -39,14 +39,14 @@ class Limits:
 
     ``connections`` are open at a time, ``address_connections`` of them from one address that is not loopback (0: any
     number). A request's headers may come for ``header_s``; an idle connection stays for ``idle_s``, and so long may a
-    caller take no byte of its reply; of a body ``body_rate`` bytes a second must come. ``url_bytes``, ``header_bytes``
-    and ``header_fields`` are of one request, ``body_bytes`` is the largest body of JSON.
+    caller take no byte of its reply; in that time, a body must come at ``body_rate`` bytes a second. ``url_bytes``,
+    ``header_bytes`` and ``header_fields`` are of one request, ``body_bytes`` is the largest body of JSON.
     """
 
     connections: int = 10_000
     address_connections: int = 512
     header_s: float = 10.0
-    idle_s: float = 60.0
+    idle_s: int = 60
     body_rate: int = 1 << 10
     url_bytes: int = 16 << 10
     header_bytes: int = 64 << 10
