@@ -5,7 +5,7 @@
         BadRequest (TagRefused) · Unauthorized · Forbidden · NotFound · MethodNotAllowed · Conflict
         BodyTooLarge · UrlTooLong · HeadersTooLarge · RequestTimeout (retryable)
         RangeNotSatisfiable · Unprocessable (MutuallyExclusive) · RateLimited · NotServed
-        Unavailable (retryable) · ServerFault
+        Unavailable (retryable) · ServerFault · InsufficientStorage
       StorageError                 the bytes are wrong or out of reach
         BlockMissing · BlockCorrupt · ManifestMissing · ManifestCorrupt · KeyMissing · StoreFull · StoreRefused
         StoreUnavailable (retryable)
@@ -165,6 +165,13 @@ class Unavailable(RequestError):
 
     id = "service_unavailable"
     retryable = True
+
+
+class InsufficientStorage(RequestError):
+    """The service has no room for what the request would store; it takes it once something was deleted."""
+
+    id = "insufficient_storage"
+    hint = "Delete images and wait for the collect, or enlarge the disk; then send the request again."
 
 
 class ServerFault(RequestError):

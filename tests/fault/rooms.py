@@ -19,6 +19,7 @@ from wherry.server.actions import spool as spool_module
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.disk_space import Disk
 from wherry.server.dispatch import Rules
 from wherry.server.droplets import Driver, NoMachine
 from wherry.server.engine import as_action, as_step
@@ -371,7 +372,7 @@ class Site:
         spool = (
             StoreSpool(catalog, regions, lambda: engine.process_id)
             if self.is_shared
-            else FolderSpool(catalog, self.folder)
+            else FolderSpool(catalog, self.folder, Disk(self.folder))
         )
         actions = Actions(
             catalog, engine, regions, Sources(self.folder, ()),  # type: ignore[arg-type]  # the same door

@@ -96,6 +96,9 @@ _WORK = (
                  help="In how many days every stored object is checked once; 0 for never."),
     click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
                  metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
+    click.option("--reserve", "reserve_bytes", default="64MiB", show_default=True, type=ByteSize(), metavar="SIZE",
+                 help="How much of the data folder's disk is kept for the catalog, so that deletes work when the disk "
+                 "is full; 0: nothing."),
     click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
                  help="A network of private addresses that imports may read."),
     click.option("--accept-unknown-raw", is_flag=True, envvar="WHERRY_ACCEPT_UNKNOWN_RAW",
@@ -140,7 +143,7 @@ _LOG = (
 
 _GIVEN = (
     "slots", "lease_s", "patience_s", "import_patience_s", "import_floor", "grace_s", "compact_bytes", "scrub_days",
-    "stall_s", "import_from", "allow_hosts", "accept_unknown_raw",
+    "stall_s", "import_from", "allow_hosts", "accept_unknown_raw", "reserve_bytes",
 )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ _CLASSES: dict[int, type[e.RequestError]] = {
     431: e.HeadersTooLarge,
     501: e.NotServed,
     503: e.Unavailable,
+    507: e.InsufficientStorage,
 }
 FIRST_ERROR, _FIRST_SERVER_ERROR = 400, 500
 _SAFE_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})

@@ -11,12 +11,13 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wherry.errors import BadRequest, Unavailable
+from wherry.errors import BadRequest, StorageError, Unavailable
 from wherry.server import metrics, tracing
 from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
 from wherry.server.admin import (
@@ -32,6 +33,7 @@ from wherry.server.catalog.census import CensusTaker
 from wherry.server.catalog.recovery import Recovery
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.disk_space import Disk
 from wherry.server.dispatch import Rules
 from wherry.server.droplets import NoMachine
 from wherry.server.engine import Engine, Pool
@@ -41,7 +43,7 @@ from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.loops import Loops
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
-from wherry.server.regions_file import open_region, served_regions
+from wherry.server.regions_file import open_region, served_regions, store_folder
 from wherry.server.secrets import SECRET_KEYS, open_secrets
 from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Pace, Sources
@@ -107,14 +109,14 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
     opened.
     """
     check_bootstrap_token(settings.bootstrap_token, test_mode=settings.test_mode)
-    with _owned(settings):
+    with _owned(settings) as disk:
         _prepare_process("serve", settings)
         # Before the first token is made: a start that fails would never show it.
         faces = take_addresses(settings)
         served = served_regions(settings)
-        regions = _regions(served)
+        regions = _regions(served, disk)
         clock = Clock()
-        catalog = _open_catalog(settings, clock)
+        catalog = _open_catalog(settings, clock, disk)
         check_stores(catalog, regions)
         warnings = tuple(_revoke_weak_tokens(catalog, settings))
         secret = first_token(catalog, settings.bootstrap_token)
@@ -215,7 +217,7 @@ def rebuild_catalog(
     if settings.regions_file is None and not (settings.data / "regions").is_dir():
         raise BadRequest(f"There are no stores in {settings.data}; where they lie elsewhere, give --regions-file.")
     regions = _regions(served_regions(settings))
-    with _locked(settings.data) if settings.is_embedded else nullcontext(), _to_fill(settings, dry_run) as catalog:
+    with _owned(settings), _to_fill(settings, dry_run) as catalog:
         with catalog.begin() as tx:
             account, secret = first_account(tx)
             found = rebuild(tx, regions, account.id, told)
@@ -262,8 +264,11 @@ def open_accounts(settings: Settings) -> Iterator[Accounts]:
 def _assemble(
     settings: Settings, catalog: Catalog, clock: Clock, regions: Regions, served: ServedRegions, *, loops: Loops
 ) -> tuple[Service, Checks]:
-    for store in regions.stores.values():
-        store.backend.sweep_unfinished()
+    for slug, store in regions.stores.items():
+        try:
+            store.backend.sweep_unfinished()
+        except StorageError as error:  # its disk is read-only: it can still be read
+            log.warning("stores.not_swept region=%s %s", slug, error.message)
     folder = settings.data / "spool"
     folder.mkdir(exist_ok=True)
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
@@ -276,8 +281,8 @@ def _assemble(
     secrets = open_secrets(settings.data / "secrets.key", os.environ.get(SECRET_KEYS))
     sizes = load_sizes()
     spool = (
-        FolderSpool(catalog, folder)
-        if settings.is_embedded
+        FolderSpool(catalog, folder, regions.home)
+        if regions.home is not None
         else StoreSpool(catalog, regions, lambda: engine.process_id)
     )
     actions = Actions(
@@ -287,16 +292,20 @@ def _assemble(
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)
+    checks = {
+        "catalog": lambda: _ask(catalog),
+        "changes": Proof(lambda: _change(catalog)).check,
+        "process": engine.check,
+        "loops": loops.check,
+    }
+    if regions.home is not None:
+        checks["disk"] = regions.home.check_changes
     health = Checks(
-        {
-            "catalog": lambda: _ask(catalog),
-            "changes": Proof(lambda: _change(catalog)).check,
-            "process": engine.check,
-            "loops": loops.check,
-        },
+        checks,
         census.take,
         alive=lambda: _check_turns(catalog, settings.stall_s),
         loops=loops.ages,
+        writing=regions.check_home,
     )
     exports = Exports(ExportLimits(settings.most_exports, settings.slowest_export))
     return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes), exports), health
@@ -317,15 +326,29 @@ def _check_turns(catalog: Catalog, stall_s: float) -> None:
         raise Unavailable(f"Changes of the catalog have been waiting for {stalled_s:.0f} s, and none had its turn.")
 
 
-def _regions(served: ServedRegions) -> Regions:
-    stores = {slug: Store(open_region(slug, one)) for slug, one in served.regions.items()}
-    return Regions({slug: one.region for slug, one in served.regions.items()}, stores)
+def _regions(served: ServedRegions, home: Disk | None = None) -> Regions:
+    """The regions with their stores. ``home`` is the catalog's disk, on which stores may lie as well."""
+    by_device = {} if home is None else {home.device: home}
+    disks: dict[str, Disk] = {}
+    for slug, one in served.regions.items():
+        if (folder := store_folder(one)) is not None:
+            disk = Disk(folder)
+            disks[slug] = by_device.setdefault(disk.device, disk)
+    stores = {
+        slug: Store(open_region(slug, one, partial(disks[slug].check_bytes, slug) if slug in disks else _no_check))
+        for slug, one in served.regions.items()
+    }
+    return Regions({slug: one.region for slug, one in served.regions.items()}, stores, disks, home)
 
 
-def _open_catalog(settings: Settings, clock: Clock) -> Catalog:
+def _no_check() -> None:
+    """A bucket says by itself that it is full."""
+
+
+def _open_catalog(settings: Settings, clock: Clock, disk: Disk | None = None) -> Catalog:
     if settings.database is not None:
         return open_postgres(settings.database, clock)
-    return open_sqlite(settings.data / "catalog.db", clock)
+    return open_sqlite(settings.data / "catalog.db", clock, disk)
 
 
 @contextmanager
@@ -343,10 +366,10 @@ def _check_found(settings: Settings) -> None:
         )
 
 
-def _owned(settings: Settings) -> AbstractContextManager[None]:
+def _owned(settings: Settings) -> AbstractContextManager[Disk | None]:
     """Embedded, the data folder is one process's; with a database, it only has what a process may lose."""
     if settings.is_embedded:
-        return _locked(settings.data)
+        return _locked(settings.data, settings.reserve_bytes)
     settings.data.mkdir(parents=True, exist_ok=True)
     return nullcontext()
 
@@ -368,10 +391,10 @@ def _ready(faces: list[Face], secret: str | None, warnings: tuple[str, ...]) -> 
 
 
 @contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Use a data folder alone. The lock goes with the process, however that ends."""
+def _locked(data: Path, reserve_bytes: int) -> Iterator[Disk]:
+    """Use a data folder alone; its disk is looked at first. The lock goes with the process, however that ends."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise Unavailable(f"The data folder {data} can't be used: {error.strerror}.") from error
@@ -382,10 +405,12 @@ def _locked(data: Path) -> Iterator[None]:
             lock.seek(0)
             owner = json.loads(lock.read() or "{}").get("pid", "unknown")
             raise Unavailable(f"Another wherry (process {owner}) uses the data folder {data}.") from None
-        lock.truncate(0)
-        lock.write(json.dumps({"pid": os.getpid()}))
-        lock.flush()
-        yield
+        disk = Disk(data, reserve_bytes)
+        with suppress(OSError):  # the disk is full, and nothing is left of its reserve
+            lock.truncate(0)
+            lock.write(json.dumps({"pid": os.getpid()}))
+            lock.flush()
+        yield disk
 
 
 def _prepare_process(role: str, settings: Settings) -> None:

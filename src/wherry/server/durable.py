@@ -19,8 +19,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; each new name is durable before something lies below it. Raises OSError."""
+    """Make a folder and those above it, for this user alone. Raises OSError.
+
+    Each new name is durable before something lies below it.
+    """
     if not folder.exists():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)

@@ -23,7 +23,7 @@ from wherry.server.settings import load_regions
 from wherry.server.storage import Measured, Sealed, StoreOptions, load_keyring, open_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from wherry.models import Region
     from wherry.server.settings import Settings
@@ -74,12 +74,18 @@ def served_regions(settings: Settings) -> ServedRegions:
     return ServedRegions({slug: RegionSettings(region, (folder / slug).as_uri()) for slug, region in known.items()})
 
 
-def open_region(slug: str, settings: RegionSettings) -> Backend:
+def store_folder(settings: RegionSettings) -> Path | None:
+    """The folder that a region's store is, None for a bucket."""
+    parts = urlsplit(settings.store_url)
+    return None if parts.scheme in _BUCKETS else Path(unquote(parts.path))
+
+
+def open_region(slug: str, settings: RegionSettings, check_room: Callable[[], None] = lambda: None) -> Backend:
     """Where a region's objects lie: measured closest to the driver, sealed where the region has keys.
 
     Raises BadRequest for keys that can't be used, and what ``open_backend`` raises.
     """
-    backend: Backend = Measured(open_backend(settings.store_url, settings.options), slug)
+    backend: Backend = Measured(open_backend(settings.store_url, settings.options, check_room), slug)
     if (encryption := settings.encryption) is not None:
         env = None if encryption.key_env is None else os.environ.get(encryption.key_env)
         if encryption.key_env is not None and not env:

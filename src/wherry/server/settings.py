@@ -73,6 +73,8 @@ class Settings:
     less than ``import_floor`` bytes a second, and a process that stops gives its actions ``grace_s`` to end. ``health``
     is where a worker answers whoever watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by
     itself; with 0, none begins by itself. Every stored object is checked once in ``scrub_days``; 0 is never.
+    ``reserve_bytes`` of the data folder's disk are kept for the catalog, so that it can change when the disk is full; 0
+    for none.
     A process is not alive once changes of the catalog have waited for ``stall_s`` while none had its turn.
 
     ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
@@ -110,6 +112,7 @@ class Settings:
     limits: Limits = Limits()
     most_exports: int = 32
     slowest_export: int = 1024
+    reserve_bytes: int = 64 << 20
 
     @property
     def is_embedded(self) -> bool:

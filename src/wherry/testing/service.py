@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN = "dop_v1_" + "0" * 64  # what the service is told to accept, so that a test needs not fetch one
+_RESERVE_BYTES = 1 << 20  # many services of a test run are on one disk; arguments may give another
 _READY = re.compile(r"wherry is ready on (\S+)\n")
 _TLS_READY = re.compile(_READY.pattern + r"and, with TLS, on (\S+)\n")
 
@@ -46,7 +47,7 @@ class ServiceProcess(Process):
 
     def start(self, environment: Mapping[str, str] | None = None) -> Self:
         """Start the service and wait until it is ready; ``environment`` is for this start only."""
-        command = ["serve", "--data", str(self.data), "--listen", _again(self.url)]
+        command = ["serve", "--data", str(self.data), "--listen", _again(self.url), "--reserve", str(_RESERVE_BYTES)]
         if self._tls:
             command += ["--tls", "--tls-listen", _again(self.tls_url)]
         self.url, *rest = self.launch([*command, *self._arguments], environment)

@@ -23,6 +23,7 @@ from wherry.errors import (
     AttemptsExhausted,
     BlockMissing,
     ClaimLost,
+    InsufficientStorage,
     ManifestMissing,
     Unavailable,
     Unprocessable,
@@ -289,11 +290,16 @@ class Actions:
 
         Waits, if told to, until that is done or has errored. A slug that an image has already stays that image's.
         """
+        home = next(iter(self._regions.by_slug))
+        try:
+            self._regions.check_room(home)
+        except (InsufficientStorage, Unavailable) as error:
+            log.warning("public_images.not_made %s They are made at a start that has room.", error.message)
+            return
         with self._catalog.begin() as tx:
             operator = tx.first_account()
             if operator is not None and not tx.fact(_PUBLISHED):
                 tx.set_fact(_PUBLISHED, value=True)
-                home = next(iter(self._regions.by_slug))
                 for number, one in enumerate(PUBLIC_IMAGES):
                     if tx.image_with_slug(one.slug) is not None:
                         continue

@@ -42,6 +42,7 @@ class ImportDisk:
     def accept(self, tx: Writer, account_id: int, droplet_id: int, source: Mapping[str, Any]) -> ActionRecord:
         """Begin to replace a Droplet's disk; the old one counts until the new one is whole."""
         droplet = tx.lock_droplet(droplet_id, account_id)
+        self._regions.check_room(droplet.region)
         return tx.add_action(
             "disk_import", account_id=account_id, droplet_id=droplet_id, region=droplet.region,
             detail={"source": dict(source)},

@@ -64,6 +64,7 @@ class ImportImage:
         lifecycle.check_tags(request.tags or [])
         if slug is not None:
             lifecycle.check_slug(slug, None if everywhere else tx.image_with_slug(slug))
+        self._regions.check_room(region)
         image = tx.add_image(
             account_id, name, kind, status="NEW", distribution=lifecycle.distribution(request.distribution),
             description=request.description, tags=request.tags or (), image_id=image_id,

@@ -10,8 +10,9 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from wherry.errors import StoreFull, UploadLost
+from wherry.errors import StoreFull, StoreUnavailable, UploadLost
 from wherry.server.crashpoint import crash_point
+from wherry.server.disk_space import FULL
 from wherry.server.formats import LocalFile
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from wherry.server.catalog import Catalog, Writer
     from wherry.server.catalog.records import UploadRecord
+    from wherry.server.disk_space import Disk
     from wherry.server.formats import Source
 
 LOST = "What was uploaded is no longer there."
@@ -76,20 +78,27 @@ class FolderSpool:
     What a crash left behind the bytes that count is cut off by the next piece.
     """
 
-    def __init__(self, catalog: Catalog, folder: Path) -> None:
+    def __init__(self, catalog: Catalog, folder: Path, disk: Disk) -> None:
         self._catalog = catalog
         self._folder = folder
+        self._disk = disk
 
     @contextmanager
     def appending(self, upload: UploadRecord) -> Iterator[Sink]:
         """Begin to take in what comes next."""
+        with self._errors(), self._path(upload.id).open("ab") as file:
+            file.truncate(upload.spooled_bytes)  # what a crash left behind does not count
+            file.seek(0, os.SEEK_END)
+            yield _FileSink(self._catalog, file, self._disk)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with self._path(upload.id).open("ab") as file:
-                file.truncate(upload.spooled_bytes)  # what a crash left behind does not count
-                file.seek(0, os.SEEK_END)
-                yield _FileSink(self._catalog, file)
+            yield
         except OSError as error:
-            raise StoreFull(f"The upload can't be kept: {error.strerror}") from error
+            self._disk.failed(full=error.errno in FULL)
+            kind = StoreFull if error.errno in FULL else StoreUnavailable
+            raise kind(f"the upload can't be kept: {error.strerror}") from error
 
     @contextmanager
     def open(self, upload_id: str) -> Iterator[Source]:
@@ -129,9 +138,10 @@ class _FileSink:
 
     is_full = False
 
-    def __init__(self, catalog: Catalog, file: BinaryIO) -> None:
+    def __init__(self, catalog: Catalog, file: BinaryIO, disk: Disk) -> None:
         self._catalog = catalog
         self._file = file
+        self._disk = disk
 
     @property
     def spooled_bytes(self) -> int:
@@ -140,6 +150,7 @@ class _FileSink:
 
     def write(self, data: bytes | memoryview) -> int:
         """Take bytes in."""
+        self._disk.check_bytes("the uploads")
         return self._file.write(data)
 
     def keep(self, count: Callable[[Writer], None]) -> None:

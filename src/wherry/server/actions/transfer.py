@@ -63,6 +63,7 @@ class Transfer:
         if running := tx.running_transfer(image_id, region):
             return running
         target = lifecycle.check_transfer(image, region, self._regions.by_slug)
+        self._regions.check_room(target.slug)
         return self._begin(tx, account_id, image, target.slug)
 
     def spread(self, tx: Writer, image: ImageRecord) -> list[ActionRecord]:

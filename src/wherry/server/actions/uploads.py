@@ -68,11 +68,12 @@ class Uploads:
                 request = UploadCreateRequest(
                     name=droplet.name, region=droplet.region, droplet_id=droplet.id, format=request.format
                 )
-            lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
+            _, region = lifecycle.check_new_image(request.name, request.region, self._regions.by_slug)
             lifecycle.check_tags(request.tags or [])
             if request.slug is not None:
                 lifecycle.check_slug(request.slug, None)
                 lifecycle.check_operator(account_id, tx.first_account())
+            self._regions.check_room(region)
             asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go, "process_id": self._process_id()}
             return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
@@ -85,6 +86,7 @@ class Uploads:
         with self.alone(upload_id):
             with self._catalog.read() as reader:
                 upload = _open_upload(reader, account_id, upload_id)
+            self._regions.check_room(upload.request["region"])
             if offset != upload.received_bytes:
                 raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
             with self._spool.appending(upload) as sink:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from wherry.server.catalog.records import ActionRecord
+    from wherry.server.disk_space import Disk
 
 __all__ = [
     "FIRST_ACTION_ID",
@@ -80,11 +81,16 @@ class _Group:
 class Catalog:
     """The catalog in one database. ``clock`` gives the time that changes are stamped with.
 
-    ``is_local`` says that a read costs no more than a look into a file of this machine.
+    ``is_local`` says that a read costs no more than a look into a file of this machine. ``disk`` is the one that such
+    a file lies on: before each change it is looked at, so that its reserve is given up in time.
     """
 
-    def __init__(self, readers: Engine, writer: Engine, clock: Callable[[], datetime], *, is_local: bool) -> None:
+    def __init__(
+        self, readers: Engine, writer: Engine, clock: Callable[[], datetime], *, is_local: bool,
+        disk: Disk | None = None,
+    ) -> None:  # fmt: skip
         self.is_local = is_local
+        self._disk = disk
         self._readers = readers
         self._writer = writer
         self._clock = clock
@@ -128,6 +134,7 @@ class Catalog:
                             writer.check_claim(by)
                         yield writer
                 except (DBAPIError, InvalidRequestError) as error:
+                    self._note_failure(error)
                     raise _unavailable(_NOT_CHANGED, error) from error
                 group.size += 1
             group.committed.wait()
@@ -169,14 +176,18 @@ class Catalog:
                     self._commit(group)
 
     def _open_group(self) -> _Group:
+        if self._disk is not None:
+            self._disk.check_changes()
         try:
             connection = self._writer.connect()
             try:
                 connection.begin()
             except BaseException:
+                connection.invalidate()  # SQLite keeps to reading where it was opened on a read-only disk
                 connection.close()
                 raise
         except DBAPIError as error:
+            self._note_failure(error)
             raise _unavailable(_NOT_CHANGED, error) from error
         self._group = _Group(connection)
         return self._group
@@ -185,6 +196,12 @@ class Catalog:
         self._group = None
         with suppress(DBAPIError):  # the error that is on its way says more
             group.connection.close()
+
+    def _note_failure(self, error: Exception) -> None:
+        """Have the disk looked at more closely where SQLite could not write, or had no room."""
+        word = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+        if self._disk is not None and word.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")):
+            self._disk.failed(full=word == "SQLITE_FULL")
 
     def _commit(self, group: _Group) -> None:
         """End the group's transaction and tell its members how that went. No error leaves here but through them."""
@@ -197,6 +214,7 @@ class Catalog:
             metrics.committed(time.perf_counter() - began, group.size)
         except Exception as error:  # noqa: BLE001  whatever it was, each member must hear of it
             metrics.commit_failed()
+            self._note_failure(error)
             log.warning("catalog.unavailable at commit: %s", _cause(error))
             group.error = error
         finally:
@@ -206,11 +224,13 @@ class Catalog:
             group.committed.set()
 
 
-def open_sqlite(path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:
+def open_sqlite(
+    path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC), disk: Disk | None = None
+) -> Catalog:
     """Open the catalog in a SQLite file, made or migrated as needed. Raises Unavailable for a newer program's file."""
     readers, writer = sqlite_engines(path)
     migrate_sqlite(path, writer)
-    return Catalog(readers, writer, clock, is_local=True)
+    return Catalog(readers, writer, clock, is_local=True, disk=disk)
 
 
 def open_postgres(url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:

@@ -50,6 +50,8 @@ STATUS: dict[type[e.WherryError], int] = {
     e.ServerFault: 500,
     e.NotServed: 501,
     e.Unavailable: 503,
+    e.InsufficientStorage: 507,
+    e.StoreFull: 507,
     e.StorageError: 503,
     e.FormatError: 422,
 }
@@ -344,7 +346,7 @@ def error_reply(error: Exception, headers: dict[str, str]) -> Response:
         extra["retry-after"] = str(error.retry_after_s)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra["retry-after"] = str(_RETRY_AFTER_S)
-    fallback = {503: e.Unavailable.id, 422: e.Unprocessable.id}.get(status, error.id)
+    fallback = {503: e.Unavailable.id, 507: e.InsufficientStorage.id, 422: e.Unprocessable.id}.get(status, error.id)
     error_id = error.id if isinstance(error, e.RequestError) else fallback
     body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
     if isinstance(error, e.TagRefused):

@@ -51,6 +51,9 @@ class Health(Protocol):
     def loops(self) -> Mapping[str, float]:
         """The process's loops, each with how many seconds ago its last turn succeeded."""
 
+    def writing(self) -> str | None:
+        """Why no images can be stored now though all else is served, or None."""
+
     def census(self) -> Census | None:
         """What the service as a whole has; None if the catalog can't say."""
 
@@ -69,6 +72,10 @@ class Well:
         """There are none."""
         return {}
 
+    def writing(self) -> str | None:
+        """Nothing is known to stand in the way."""
+        return None
+
     def census(self) -> Census | None:
         """Nothing is known."""
         return metrics.Census()
@@ -77,17 +84,20 @@ class Well:
 class Checks:
     """Health by a check for each thing that serving needs, which raises where that is not well.
 
-    ``alive`` is such a check for what only a restart mends; it takes no lock and asks no database.
+    ``alive`` is such a check for what only a restart mends; it takes no lock and asks no database. ``writing`` raises
+    where no images can be stored.
     """
 
     def __init__(
         self, checks: Mapping[str, Callable[[], object]], census: Callable[[], Census], *,
         alive: Callable[[], object] = lambda: None, loops: Callable[[], Mapping[str, float]] = dict,
+        writing: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
         self._checks = checks
         self._census = census
         self._alive = alive
         self._loops = loops
+        self._writing = writing
 
     def alive(self) -> str | None:
         """Run the check for that."""
@@ -100,6 +110,10 @@ class Checks:
     def loops(self) -> Mapping[str, float]:
         """Ask the supervisor."""
         return self._loops()
+
+    def writing(self) -> str | None:
+        """Run its check."""
+        return _wrong(self._writing)
 
     def census(self) -> Census | None:
         """Ask the catalog."""
@@ -197,13 +211,16 @@ class _Asked:
         return _json(HTTPStatus.OK, {"status": "alive"})
 
     async def ready(self, _request: Request) -> Response:
+        """Whether requests should be sent here. A full disk is no reason against it: only requests make room."""
         late: Mapping[str, str | None] = {"answer": f"no answer within {_PATIENCE_S:.0f} s"}
         parts = await self._ask(self._health.ready, late)
         is_ready = not any(parts.values())
-        shown = {name: wrong or "ok" for name, wrong in parts.items()}
+        writing = await self._ask(self._health.writing, None)
+        shown = {name: wrong or "ok" for name, wrong in parts.items()} | ({"writing": writing} if writing else {})
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         loops = {name: round(age_s, 3) for name, age_s in self._health.loops().items()}
-        return _json(status, {"status": "ready" if is_ready else "not ready", "parts": shown, "loops": loops})
+        word = "not ready" if not is_ready else "not ready for writing" if writing else "ready"
+        return _json(status, {"status": word, "parts": shown, "loops": loops})
 
     async def metrics(self, _request: Request) -> Response:
         census = await self._ask(self._health.census, None)

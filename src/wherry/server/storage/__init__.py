@@ -8,6 +8,7 @@ before it, and that what was published survives power loss. It asks that whoever
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from wherry.errors import StorageError
@@ -29,6 +30,9 @@ from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STORE_ID_KEY = "store.id"
 """The object that tells a store from others; the only one that no row of the catalog stands for."""
@@ -82,20 +86,23 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
     return Store(open_backend(url, options))
 
 
-def open_backend(url: str, options: StoreOptions | None = None) -> Backend:
+def open_backend(
+    url: str, options: StoreOptions | None = None, check_room: Callable[[], None] = lambda: None
+) -> Backend:
     """Open where the keys of a store lie.
 
     ``file:///folder`` or ``/folder``; ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, for
-    which alone the options are; ``memory://name``, which lives as long as the process.
+    which alone the options are; ``memory://name``, which lives as long as the process. A folder calls ``check_room``
+    before it writes bytes.
 
-    Raises StorageError for a URL of any other kind, StoreUnavailable or StoreFull if the folder can't be made,
-    StoreRefused for a bucket whose URL or credentials can't be used. A bucket is not asked anything yet.
+    Raises StorageError for a URL of any other kind, StoreRefused for a bucket whose URL or credentials can't be used.
+    Nothing is written, and a bucket is not asked anything yet.
     """
     parts = urlsplit(url)
     if url.startswith("/"):
-        return LocalBackend(Path(url))
+        return LocalBackend(Path(url), check_room)
     if parts.scheme == "file":
-        return LocalBackend(Path(unquote(parts.path)))
+        return LocalBackend(Path(unquote(parts.path)), check_room)
     if parts.scheme == "memory":
         return _memories.setdefault(parts.netloc, MemoryBackend())
     if parts.scheme in OBJECT_SCHEMES:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailable
 from wherry.server.crashpoint import crash_point
+from wherry.server.disk_space import FULL
 from wherry.server.durable import make_folder, sync_folder
 from wherry.server.storage.backends import check_same_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _UNFINISHED = "unfinished"
 _BEHIND = 8  # writes after which written pages are dropped; see LocalUpload.write
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNREADABLE = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})  # on reading: a bad sector, or a bad checksum there
 
 
@@ -30,7 +30,7 @@ def _storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = StoreFull if error.errno in _FULL else StoreUnavailable
+        kind = StoreFull if error.errno in FULL else StoreUnavailable
         raise kind(f"{what}: {error.strerror}") from error
 
 
@@ -47,14 +47,15 @@ def _reading_errors(what: str) -> Iterator[None]:
 
 
 class LocalBackend:
-    """Objects below one folder, which is made if it is missing. Its file system must know hard links."""
+    """Objects below one folder, which is made when the first one is. Its file system must know hard links.
 
-    def __init__(self, root: Path) -> None:
+    ``check_room`` is called before bytes are written, and raises StoreFull or StoreUnavailable where they may not be.
+    """
+
+    def __init__(self, root: Path, check_room: Callable[[], None] = lambda: None) -> None:
         self._root = root.absolute()
+        self._check_room = check_room
         self._settled: set[Path] = set()
-        with _storage_errors(f"the folder {root} can't be made"):
-            make_folder(self._root)
-            (self._root / _UNFINISHED).mkdir(exist_ok=True)
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on."""
@@ -75,13 +76,16 @@ class LocalBackend:
     @contextmanager
     def create(self) -> Iterator[LocalUpload]:
         """Begin an object; leaving the context without publishing discards it."""
+        self._check_room()
         path = self._root / _UNFINISHED / os.urandom(16).hex()
         with _storage_errors(f"{path} can't be made"):
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+            make_folder(self._root)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process: what is locked is in the making
         crash_point("local.after_create")
         try:
-            yield LocalUpload(self, path, descriptor)
+            yield LocalUpload(self, path, descriptor, self._check_room)
         finally:
             with suppress(OSError):  # what can't be removed now is swept at the next start
                 os.close(descriptor)
@@ -91,7 +95,7 @@ class LocalBackend:
         """Every published object whose key begins so, with its size."""
         with _storage_errors(f"{self._root} can't be listed"):
             for folder, folders, names in os.walk(self._root / prefix.rpartition("/")[0]):
-                if folder == str(self._root):
+                if folder == str(self._root) and _UNFINISHED in folders:
                     folders.remove(_UNFINISHED)
                 inside = os.path.relpath(folder, self._root)
                 keys = (os.path.normpath(f"{inside}/{name}") for name in names)
@@ -107,8 +111,9 @@ class LocalBackend:
 
     def sweep_unfinished(self) -> None:
         """Remove what uploads of dead processes left behind; what a living one writes is locked."""
+        folder = self._root / _UNFINISHED
         with _storage_errors("unfinished objects can't be removed"):
-            for path in (self._root / _UNFINISHED).iterdir():
+            for path in folder.iterdir() if folder.exists() else ():
                 with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
@@ -134,7 +139,7 @@ class LocalBackend:
         if folder in self._settled or folder == self._root:
             return
         self._settle(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         crash_point("local.after_mkdir")
         sync_folder(folder.parent)
         self._settled.add(folder)
@@ -160,10 +165,11 @@ class LocalBackend:
 class LocalUpload:
     """A temporary file that becomes an object."""
 
-    def __init__(self, backend: LocalBackend, path: Path, descriptor: int) -> None:
+    def __init__(self, backend: LocalBackend, path: Path, descriptor: int, check_room: Callable[[], None]) -> None:
         self._backend = backend
         self._path = path
         self._descriptor = descriptor
+        self._check_room = check_room
         self._size = 0
         self._recent: deque[tuple[int, int]] = deque()
 
@@ -173,6 +179,7 @@ class LocalUpload:
         Fresh pages cost more than the bytes: asking for writeback of what was just written, and again of what was
         written eight calls ago, lets the kernel use the same few pages over and over (architecture.md, section 5).
         """
+        self._check_room()
         written = self._size, sum(map(len, parts))
         with _storage_errors("an object can't be written"):
             done = os.writev(self._descriptor, parts)

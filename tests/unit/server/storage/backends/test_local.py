@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wherry.errors import BlockCorrupt, StoreFull, StoreUnavailable
+from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailable
 from wherry.server.storage import LocalBackend
 
 KEY = "packs/ab/abcd"
@@ -69,9 +69,20 @@ def test_publishing_what_is_there_syncs_its_folder(tmp_path: Path, calls: list[s
 
 
 def test_new_root_is_durable(tmp_path: Path, calls: list[str]) -> None:
-    """Each folder that is made on the way to the root is synced in the one above it."""
-    LocalBackend(tmp_path / "one" / "two")
-    assert calls == ["fsync .", "fsync one"]
+    """Each folder that is made on the way to the root, with the first object, is synced in the one above it."""
+    put(LocalBackend(tmp_path / "one" / "two"), KEY, b"data")
+    assert calls[:2] == ["fsync .", "fsync one"]
+
+
+def test_reading_makes_no_folder(tmp_path: Path) -> None:
+    """A store that is not there is empty, and looking at it does not make it."""
+    backend = LocalBackend(tmp_path / "store")
+    assert list(backend.list("")) == []
+    assert backend.size(KEY) is None
+    backend.sweep_unfinished()
+    with pytest.raises(BlockMissing):
+        backend.read(KEY, 0, memoryview(bytearray(1)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_delete_syncs_the_folder(tmp_path: Path, calls: list[str]) -> None:
@@ -156,6 +167,7 @@ def test_page_cache_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_sweep_removes_what_a_dead_process_left(tmp_path: Path) -> None:
     """Temporary files of dead processes are never listed, and go with a sweep."""
     backend = LocalBackend(tmp_path)
+    (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "left").write_bytes(b"half a pack")
     assert list(backend.list("")) == []
     backend.sweep_unfinished()
