@@ -98,7 +98,7 @@ def test_an_import_that_meets_a_full_disk_ends_as_store_full(
     disk: SmallDisk, service: ServiceProcess, content: bytes
 ) -> None:
     """What runs when the disk fills up ends with the reason, which names no path."""
-    upload = _post(service, "/v2/uploads", {"name": "disk", "region": "nyc3"}).json()["upload"]["id"]
+    upload = _post(service, "/v2/uploads", {"name": "disk", "region": "nyc3", "format": "raw"}).json()["upload"]["id"]
     headers = {"authorization": f"Bearer {TOKEN}", "upload-offset": "0"}
     assert httpx.patch(f"{service.url}/v2/uploads/{upload}", content=content, headers=headers).is_success
     disk.leave(RESERVE // 8 + 6 * MIB)  # so that it begins, and can't end

@@ -13,12 +13,13 @@ import errno
 import logging
 import os
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from wherry.errors import InsufficientStorage, StoreFull, StoreUnavailable, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 log = logging.getLogger("wherry.disk")
@@ -188,3 +189,13 @@ def _allocate(path: Path, size: int) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def as_store_errors(what: str) -> Iterator[None]:
+    """Raise StoreFull or StoreUnavailable for an error of the system, which names a path."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in FULL else StoreUnavailable
+        raise kind(f"{what} can't be kept: {error.strerror}") from error

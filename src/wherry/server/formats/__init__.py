@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError, ImageTooLarge
+from wherry.server.disk_space import as_store_errors
 from wherry.server.formats import qcow2, vdi, vhd, vhdx, vmdk
 from wherry.server.formats.compression import Decompressed, compression_of
 from wherry.server.formats.export import Extent, Layout, lay_out
@@ -49,6 +50,9 @@ _READERS: tuple[tuple[int, bytes, str, Callable[[AnywhereFile, int], OpenDisk]],
     (vdi.MAGIC_AT, vdi.MAGIC, "vdi", vdi.VdiDisk),
 )
 """The formats that are read here and there in a file: where their magic lies, it, their name and their reader."""
+
+
+_DOWNLOAD = "what must be read here and there"
 
 
 def open_image(
@@ -146,6 +150,8 @@ def _spooled(stream: ByteStream, spool: BinaryIO, name: str, largest_bytes: int)
             64 << 20
         ):  # a whole disk, and the tables that say where it is
             raise ImageTooLarge(f"The {name} file is larger than {largest_bytes} bytes.")
-        spool.write(buffer[:count])
-    spool.flush()
+        with as_store_errors(_DOWNLOAD):
+            spool.write(buffer[:count])
+    with as_store_errors(_DOWNLOAD):
+        spool.flush()
     return LocalFile(spool)

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from wherry.errors import Unprocessable
+from wherry.server.disk_space import as_store_errors
 from wherry.server.outside import shown
 from wherry.server.sources.download import Decoded, Download, Waiter
 from wherry.server.sources.network import Pace
@@ -75,8 +76,9 @@ class Sources:
         return target
 
     def spool(self) -> BinaryIO:
-        """A temporary file that is gone when it is closed, or when the process dies."""
-        return tempfile.TemporaryFile(dir=self._folder)
+        """A temporary file that is gone when it is closed, or when the process dies. Raises StorageError."""
+        with as_store_errors("a temporary file"):
+            return tempfile.TemporaryFile(dir=self._folder)
 
     @contextmanager
     def open(
