@@ -27,5 +27,5 @@ class _Stream:
 def test_a_full_disk_under_the_temporary_file_is_a_full_store() -> None:
     """The error says what happened, and names no path."""
     with Path("/dev/full").open("r+b", buffering=0) as full, pytest.raises(StoreFull, match="No space left") as caught:
-        open_image(_Stream(b"QFI\xfb" + bytes(100_000)), lambda: full, 1 << 20)  # type: ignore[arg-type, return-value]
+        open_image(_Stream(b"QFI\xfb" + bytes(100_000)), lambda: full, 1 << 20)
     assert "/dev" not in caught.value.message
