@@ -24,10 +24,14 @@ No class knows HTTP: ``server/http/edge.py`` turns a class into a status, ``clie
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from wherry.models import Action
+
+_PLACE = re.compile(r"(?:\b\w+://|(?<![\w./])/)[^\s,;)]*[^\s,;.:)]")
+_KEY = re.compile(r"\b(?:packs|manifests|spool)/[^\s,;)]*[^\s,;.:)]")
 
 
 class WherryError(Exception):
@@ -45,6 +49,11 @@ class WherryError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    @property
+    def public_message(self) -> str:
+        """What the service tells its callers; ``message`` itself is for its log and its operator."""
+        return self.message
 
 
 class RequestError(WherryError):
@@ -185,6 +194,13 @@ class StorageError(WherryError):
     """The bytes in a store are wrong or out of reach."""
 
     id = "storage_error"
+    loss: ClassVar[str] = ""
+    """What is lost, as a sentence; where there is none, the message says what is wrong."""
+
+    @property
+    def public_message(self) -> str:
+        """What is wrong, without the names of objects and of places where they lie."""
+        return self.loss or _KEY.sub("an object", _PLACE.sub("the store", self.message))
 
 
 class BlockMissing(StorageError):
@@ -205,6 +221,9 @@ class ManifestMissing(StorageError):
     """The manifest the catalog names is not in the store."""
 
     id = "manifest_missing"
+    loss = (
+        "The list of the disk's blocks is missing from the store of its region, so that the disk can't be read there."
+    )
     hint = "'wherry check' lists what is missing."
 
 
@@ -212,6 +231,7 @@ class ManifestCorrupt(StorageError):
     """A manifest or a pack's index can't be read, or does not match its name."""
 
     id = "manifest_corrupt"
+    loss = "A list of blocks is damaged in the store of its region, so that what it lists can't be read there."
     hint = "'wherry check' lists what is damaged."
 
 

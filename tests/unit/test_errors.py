@@ -44,3 +44,23 @@ def test_what_was_not_foreseen_is_not_told() -> None:
     assert reply.status_code == 500
     assert b"Unexpected server-side error" in reply.body
     assert b"secret" not in reply.body
+
+
+def test_what_callers_are_told_names_no_object_and_no_place() -> None:
+    """Keys and folders are for the log; the rest of the message stays."""
+    for told, public in (
+        ("packs/ab/abcd is not in /srv/wherry", "an object is not in the store"),
+        ("packs/ab/abcd is not in s3://bucket/prefix", "an object is not in the store"),
+        ("the disk of nyc3 is full", "the disk of nyc3 is full"),
+        ("3 of 4 objects can't be read/written", "3 of 4 objects can't be read/written"),
+    ):
+        assert errors.StorageError(told).public_message == public
+
+
+@pytest.mark.parametrize("kind", [errors.ManifestMissing, errors.ManifestCorrupt])
+def test_a_lost_manifest_is_nothing_to_try_again(kind: type[errors.StorageError]) -> None:
+    """The caller is told what is lost, and neither to repeat the request nor where the manifest lay."""
+    reply = error_reply(kind("manifests/ab/abcd is not in its store"), HEADERS)
+    assert (reply.status_code, reply.headers["x-should-retry"]) == (422, "false")
+    assert b"list of" in reply.body
+    assert b"manifests/" not in reply.body

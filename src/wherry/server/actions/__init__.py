@@ -466,12 +466,12 @@ class Actions:
     def _end(self, tx: Writer, kind: Kind, action: ActionRecord, error: WherryError) -> None:
         reason = ActionError(
             code=error.id,
-            message=_sentence(error.message),
+            message=_sentence(error.public_message),
             stage=action.progress.stage if action.progress else None,
             retryable=error.retryable,
             hint=error.hint,
         )
-        log.warning("action.errored action_id=%s code=%s message=%s", action.id, reason.code, reason.message)
+        log.warning("action.errored action_id=%s code=%s message=%s", action.id, reason.code, error.message)
         tx.end_action(action.id, reason)
         tx.drop_holds(action.id)
         kind.failed(tx, action, reason.message)

@@ -53,6 +53,8 @@ STATUS: dict[type[e.WherryError], int] = {
     e.InsufficientStorage: 507,
     e.StoreFull: 507,
     e.StorageError: 503,
+    e.ManifestMissing: 422,
+    e.ManifestCorrupt: 422,
     e.FormatError: 422,
 }
 """Which status an error answers with; an error's base class speaks for it where it is not named."""
@@ -348,7 +350,7 @@ def error_reply(error: Exception, headers: dict[str, str]) -> Response:
         extra["retry-after"] = str(_RETRY_AFTER_S)
     fallback = {503: e.Unavailable.id, 507: e.InsufficientStorage.id, 422: e.Unprocessable.id}.get(status, error.id)
     error_id = error.id if isinstance(error, e.RequestError) else fallback
-    body = m.ErrorReply(id=error_id, message=error.message, request_id=headers["x-request-id"])
+    body = m.ErrorReply(id=error_id, message=error.public_message, request_id=headers["x-request-id"])
     if isinstance(error, e.TagRefused):
         body = m.TagErrorReply(**msgspec.structs.asdict(body), error=error.message, root_causes=[error.message])
     return reply(status, body, {**headers, **extra})
