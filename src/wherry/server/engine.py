@@ -270,7 +270,7 @@ class Engine:
                     is_over, longest = time.monotonic() + wait - began > patience, _LONGEST_WAIT_S
                 if not error.retryable or is_over:
                     raise
-                self.wait(action, wait, error.message)
+                self.wait(action, wait, error.public_message)
                 waited += wait
                 wait = min(2 * wait, longest)
             else:
