@@ -99,7 +99,7 @@ def test_a_catalog_is_saved_and_rebuilt_as_shown(tmp_path: Path, disk: bytes) ->
         with service.client() as client:
             client.actions.wait(client.gpu_droplets.images.upload(tmp_path / "disk.img", name="disk", region="nyc3"))
         shell.run(backup)
-    assert shell.run(restore) == "clean\n"
+    assert shell.run(restore).endswith("clean\n")
     assert "1 images would be recorded" in shell.run(look)
     assert shell.run(rebuild).endswith("clean\n")
 

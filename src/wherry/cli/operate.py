@@ -9,12 +9,13 @@ import click
 
 from wherry.cli.server_options import file_path, in_catalog, located
 from wherry.server.app import (
-    adopt_region,
+    adopt_regions,
     back_up,
     check_data,
     open_accounts,
     open_tokens,
     rebuild_catalog,
+    restore_catalog,
     schema_of,
     upgrade_postgres,
 )
@@ -65,14 +66,15 @@ def check_stores(where: Settings, slugs: tuple[str, ...], *, quick: bool) -> Non
 
 @regions.command("adopt")
 @located
-@click.argument("slug")
-def adopt(where: Settings, slug: str) -> None:
+@click.argument("slugs", nargs=-1, required=True, metavar="SLUG...")
+def adopt(where: Settings, slugs: tuple[str, ...]) -> None:
     """Say that a region's store was replaced on purpose; what it lacks is healed from other regions.
 
     Then scrub the region, so that what is missing is found at once.
     """
-    adopt_region(where, slug)
-    click.echo(f"the store of {slug} is the one that is there now; check it: wherry scrub --region {slug} --wait")
+    adopt_regions(where, slugs)
+    for slug in slugs:
+        click.echo(f"the store of {slug} is the one that is there now; check it: wherry scrub --region {slug} --wait")
 
 
 @regions.command("keys")
@@ -196,6 +198,22 @@ def back_up_db(where: Settings, file: Path) -> None:
     if where.database is not None:
         raise click.UsageError("a PostgreSQL database is backed up by its own tools, such as pg_dump")
     back_up(where, file)
+
+
+@db.command("restore")
+@in_catalog
+@click.argument("file", type=file_path)
+def restore_db(where: Settings, file: Path) -> None:
+    """Put a FILE that 'wherry db backup' made into a data folder that has no catalog.
+
+    The file is checked and stays as it is. No service may be running.
+    """
+    if where.database is not None:
+        raise click.UsageError(
+            "a PostgreSQL database is restored by its own tools, such as pg_restore, into an empty database"
+        )
+    restore_catalog(where, file)
+    click.echo("the catalog is restored; before you start the service, compare it with the stores: wherry check")
 
 
 @db.command("rebuild")

@@ -28,7 +28,15 @@ from wherry.server.admin import (
     first_token,
     revoke_weak_tokens,
 )
-from wherry.server.catalog import Catalog, copy_sqlite, open_postgres, open_sqlite, schema_of, upgrade_postgres
+from wherry.server.catalog import (
+    Catalog,
+    check_sqlite,
+    copy_sqlite,
+    open_postgres,
+    open_sqlite,
+    schema_of,
+    upgrade_postgres,
+)
 from wherry.server.catalog.census import CensusTaker
 from wherry.server.catalog.recovery import Recovery
 from wherry.server.check import Finding, check
@@ -49,10 +57,10 @@ from wherry.server.settings import Settings, Tls, load_sizes
 from wherry.server.sources import Pace, Sources
 from wherry.server.stopping import end_by_deadline
 from wherry.server.storage import Store
-from wherry.server.store_ids import adopt_store, check_stores
+from wherry.server.store_ids import adopt_store, check_stores, known_ids, refuse_used_stores, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from wherry.server.regions_file import ServedRegions
@@ -63,12 +71,13 @@ __all__ = [
     "Rebuilt",
     "Settings",
     "Tls",
-    "adopt_region",
+    "adopt_regions",
     "back_up",
     "check_data",
     "open_accounts",
     "open_tokens",
     "rebuild_catalog",
+    "restore_catalog",
     "schema_of",
     "serve",
     "upgrade_postgres",
@@ -115,6 +124,8 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         faces = take_addresses(settings)
         served = served_regions(settings)
         regions = _regions(served, disk)
+        if not _has_catalog(settings):
+            refuse_used_stores(regions)  # before any file is made: a new catalog would be this service's from then on
         clock = Clock()
         catalog = _open_catalog(settings, clock, disk)
         check_stores(catalog, regions)
@@ -204,6 +215,22 @@ def back_up(settings: Settings, target: Path) -> None:
     copy_sqlite(settings.data / "catalog.db", target)
 
 
+def restore_catalog(settings: Settings, source: Path) -> None:
+    """Copy a backup of a catalog into a data folder that has none. No service may run there.
+
+    Raises BadRequest if the folder has a catalog, or the file is no whole catalog; Unavailable if a newer wherry wrote
+    it, a service runs or the copy can't be made. Nothing is written then.
+    """
+    check_sqlite(source)
+    with _locked(settings.data):
+        if there := sorted(file.name for file in settings.data.glob("catalog.db*") if file.suffix != ".lock"):
+            raise BadRequest(
+                f"{settings.data} has a catalog already ({', '.join(there)}); a restore never replaces one: move these "
+                "files away first, all of them."
+            )
+        copy_sqlite(source, settings.data / "catalog.db")
+
+
 def rebuild_catalog(
     settings: Settings, told: Callable[[str], None], *, dry_run: bool = False
 ) -> tuple[Rebuilt, str | None]:
@@ -221,6 +248,7 @@ def rebuild_catalog(
         with catalog.begin() as tx:
             account, secret = first_account(tx)
             found = rebuild(tx, regions, account.id, told)
+            remember(tx, known_ids(regions))
         return found, None if dry_run else secret
 
 
@@ -231,7 +259,7 @@ def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: F
         with closing(_open_catalog(settings, Clock())) as catalog:
             yield catalog
         return
-    if not settings.is_embedded or (settings.data / "catalog.db").exists():
+    if _has_catalog(settings):
         with _opened(settings) as there, there.begin() as tx:
             check_possible(Recovery(tx))
     with (
@@ -241,10 +269,21 @@ def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: F
         yield catalog
 
 
-def adopt_region(settings: Settings, slug: str) -> None:
-    """Let a region's store be the one that is there now. Raises BadRequest for one that is not served."""
-    with _opened(settings) as catalog:
-        adopt_store(catalog, _regions(served_regions(settings)), slug)
+def adopt_regions(settings: Settings, slugs: Sequence[str]) -> None:
+    """Let the stores of these regions be the ones that are there now. A service may be running.
+
+    A data folder without a catalog gets a new one: its first start would refuse stores that are in use. Raises
+    BadRequest for a region that is not served.
+    """
+    regions = _regions(served_regions(settings))
+    if not _has_catalog(settings) and not settings.data.is_dir():
+        _check_found(settings)
+    with (
+        nullcontext() if _has_catalog(settings) else _locked(settings.data),
+        closing(_open_catalog(settings, Clock())) as catalog,
+    ):
+        for slug in slugs:
+            adopt_store(catalog, regions, slug)
 
 
 @contextmanager
@@ -358,8 +397,13 @@ def _opened(settings: Settings) -> Iterator[Catalog]:
         yield catalog
 
 
+def _has_catalog(settings: Settings) -> bool:
+    """Return whether there is a catalog: a database that was given counts as one, though it may be empty."""
+    return not settings.is_embedded or (settings.data / "catalog.db").exists()
+
+
 def _check_found(settings: Settings) -> None:
-    if settings.is_embedded and not (settings.data / "catalog.db").exists():
+    if not _has_catalog(settings):
         raise BadRequest(
             f"There is no wherry data in {settings.data}: start the service there once "
             f"(wherry serve --data {settings.data})."

@@ -23,6 +23,7 @@ from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     UPGRADE_S,
     check_current,
+    check_sqlite,
     copy_sqlite,
     may_pass,
     migrate_sqlite,
@@ -54,6 +55,7 @@ __all__ = [
     "Catalog",
     "Reader",
     "Writer",
+    "check_sqlite",
     "copy_sqlite",
     "micros",
     "open_postgres",

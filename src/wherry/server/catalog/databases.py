@@ -151,6 +151,26 @@ def migrate_sqlite(path: Path, writer: Engine) -> None:
         upgrade(writer)
 
 
+def check_sqlite(file: Path) -> None:
+    """Raise BadRequest unless a file is a whole catalog, Unavailable if a newer program wrote it. Changes nothing."""
+    if not file.is_file():
+        raise BadRequest(f"There is no file {file}.")
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as there:
+            (verdict,) = there.execute("PRAGMA integrity_check(1)").fetchone()
+            revision, accounts = None, 0
+            if verdict == "ok":
+                ((revision,),) = there.execute("SELECT version_num FROM alembic_version").fetchall()
+                ((accounts,),) = there.execute("SELECT count(*) FROM accounts").fetchall()
+    except (sqlite3.Error, ValueError) as error:
+        raise BadRequest(f"{file} is no whole catalog of wherry: {error}.") from error
+    if verdict != "ok":
+        raise BadRequest(f"The catalog in {file} is damaged: {verdict}.")
+    _check_known(revision)
+    if not accounts:
+        raise BadRequest(f"The catalog in {file} is empty: it has no account.")
+
+
 def copy_sqlite(source: Path, target: Path) -> None:
     """Copy a SQLite file, as it is at one moment, into a new file; others may go on writing.
 
