@@ -115,7 +115,7 @@ def test_stores_of_before_ids_are_known_by_their_objects(tmp_path: Path) -> None
     data = tmp_path / "data"
     (tmp_path / "disk.img").write_bytes(b"a small disk")
     with ServiceProcess(data, arguments=REGIONS) as service, service.client() as client:
-        action = client.gpu_droplets.images.upload(tmp_path / "disk.img", name="disk", region="ams3")
+        action = client.gpu_droplets.images.upload(tmp_path / "disk.img", name="disk", region="ams3", format="raw")
         client.actions.wait(action)
     for file in (data / "regions").glob(f"*/{STORE_ID_KEY}"):
         file.unlink()

@@ -222,7 +222,7 @@ def restore_catalog(settings: Settings, source: Path) -> None:
     it, a service runs or the copy can't be made. Nothing is written then.
     """
     check_sqlite(source)
-    with _locked(settings.data):
+    with _locked(settings.data, settings.reserve_bytes):
         if there := sorted(file.name for file in settings.data.glob("catalog.db*") if file.suffix != ".lock"):
             raise BadRequest(
                 f"{settings.data} has a catalog already ({', '.join(there)}); a restore never replaces one: move these "
@@ -279,7 +279,7 @@ def adopt_regions(settings: Settings, slugs: Sequence[str]) -> None:
     if not _has_catalog(settings) and not settings.data.is_dir():
         _check_found(settings)
     with (
-        nullcontext() if _has_catalog(settings) else _locked(settings.data),
+        nullcontext() if _has_catalog(settings) else _locked(settings.data, settings.reserve_bytes),
         closing(_open_catalog(settings, Clock())) as catalog,
     ):
         for slug in slugs:
