@@ -12,9 +12,8 @@ from tests.support.buckets import Buckets
 from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
 
-os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = (
-    "1"  # the disks of most tests are random bytes; formats have tests of their own
-)
+ACCEPTED = "WHERRY_ACCEPT_UNKNOWN_RAW"
+os.environ[ACCEPTED] = "1"  # the disks of most tests are random bytes; formats have tests of their own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,5 +72,5 @@ def buckets() -> Iterator[Buckets]:
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the tokens and URLs of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith(("WHERRY_", "DIGITALOCEAN_", "GRADIENT_")) and name != "WHERRY_CONTRACT":
+        if name.startswith(("WHERRY_", "DIGITALOCEAN_", "GRADIENT_")) and name not in {"WHERRY_CONTRACT", ACCEPTED}:
             monkeypatch.delenv(name)

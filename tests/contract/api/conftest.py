@@ -210,13 +210,14 @@ def connect() -> Iterator[Callable[[str], Api]]:
 
 
 @pytest.fixture
-def occupy(api: Api, shelf: Shelf) -> Callable[[], None]:
+def occupy(api: Api, other: Api, shelf: Shelf) -> Callable[[], None]:
     """Gives all workers an import that stands still: what is begun afterwards stays in progress till the release."""
 
     def occupy() -> None:
-        for _ in range(Settings().slots):
-            begun = api.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
-            api.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
+        for number in range(Settings().slots):
+            account = api if number else other  # one account may not have all of them
+            begun = account.import_from(shelf.url("/slow.raw")).json()["image"]["id"]
+            account.waited(f"/v2/images/{begun}", lambda found: found["image"]["status"] == "pending")
 
     return occupy
 

@@ -177,7 +177,7 @@ def test_a_distribution_that_is_not_known_is_kept_as_unknown(api: Api, shelf: Sh
         ({"url": ""}, "Url can't be blank"),
         ({"url": "ftp://images.example/x"}, "Url is invalid: an http or https URL is wanted"),
         ({"url": "file:///etc/passwd"}, "Url is invalid: an http or https URL is wanted"),
-        ({"url": "http://[x"}, "Url is invalid: an http or https URL is wanted"),
+        ({"url": "http://[x"}, "Url is invalid: Invalid IPv6 URL"),
         ({"url": "no url"}, "Url is invalid: an http or https URL is wanted"),
         ({"region": None}, "Region can't be blank"),
         ({"region": ""}, "Region can't be blank"),
