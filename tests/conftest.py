@@ -7,10 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from tests.support.buckets import Buckets
 
 from wherry.testing.postgres import PostgresServer
 from wherry.testing.service import TOKEN, ServiceProcess
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is slow, and no test asserts a time
+settings.load_profile("untimed")
 
 ACCEPTED = "WHERRY_ACCEPT_UNKNOWN_RAW"
 os.environ[ACCEPTED] = "1"  # the disks of most tests are random bytes; formats have tests of their own
