@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.fault.rooms import Rooms
 
 
-SECRET = "a secret"
+SECRET = "a-secret"
 FROM_OUTSIDE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

@@ -136,9 +136,8 @@ def test_a_lost_catalog_is_made_anew(place: Place, tmp_path: Path) -> None:
     with place.service() as service, service.client(token[0]) as client:
         assert exported(client, tmp_path) == lived
         assert {one.name.partition("-")[0] for one in client.gpu_droplets.images.list()} == {"recovered"}
-        assert [(one.region, one.objects) for one in client.store.plan_collect()] == [("ams3", 1)]
-        client.actions.wait(client.store.collect())
-        assert len(objects - stored(place)) == 1
+        client.actions.wait(client.store.collect())  # the service may have begun one by itself by now
+        assert [path.partition("/")[0] for path in objects - stored(place)] == ["ams3"]
         assert exported(client, tmp_path) == lived
         upload(client, tmp_path, noise(1, 2, 6))
     checked = place.run("check", "--read-data")

@@ -54,7 +54,7 @@ def status(service: ServiceProcess, path: str) -> int:
 def test_a_service_in_which_nothing_changes_is_alive(stalling: ServiceProcess) -> None:
     """Idleness is no sickness; and /readyz tells of each loop and has proved that the catalog can be changed."""
     shown = httpx.get(f"{stalling.url}/readyz").json()
-    assert shown["parts"] == {"catalog": "ok", "changes": "ok", "process": "ok", "loops": "ok"}
+    assert shown["parts"] == {"catalog": "ok", "changes": "ok", "process": "ok", "loops": "ok", "disk": "ok"}
     assert shown["loops"].keys() == {"claim", "scheduler"}
     assert status(stalling, "/healthz") == 200
 
