@@ -131,7 +131,8 @@ class TestControls:
         """The account with the long queue gets it all."""
 
         def oldest(
-            waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int
+            waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int,
+            shares: object = None,
         ) -> list[int]:  # fmt: skip
             chosen: list[int] = []
             for one, lane in sorted((one, lane) for lane, ids in waiting.items() for one in ids):

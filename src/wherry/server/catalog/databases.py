@@ -163,7 +163,7 @@ def check_sqlite(file: Path) -> None:
                 ((revision,),) = there.execute("SELECT version_num FROM alembic_version").fetchall()
                 ((accounts,),) = there.execute("SELECT count(*) FROM accounts").fetchall()
     except (sqlite3.Error, ValueError) as error:
-        raise BadRequest(f"{file} is no whole catalog of wherry: {error}.") from error
+        raise BadRequest(f"{file} is no whole catalog of wherry: {shown(error)}.") from error
     if verdict != "ok":
         raise BadRequest(f"The catalog in {file} is damaged: {verdict}.")
     _check_known(revision)

@@ -87,9 +87,15 @@ class Ledger:
             row.lane for one, row in self.rows.items()
             if one in waited and row.process_id is None and not row.lane.is_background
         }  # fmt: skip
+        claimers = {row.process_id for one, row in self.rows.items() if one in waited and row.process_id is not None}
+        of_claimers = Counter(
+            (row.process_id, row.lane.account_id) for row in self.rows.values() if row.process_id in claimers
+        )
         for lane in left_out:
             if self._over([*running, lane]) is not None:
                 continue
+            if all(of_claimers[process, lane.account_id] >= self._slots - 1 for process in claimers):
+                continue  # it has its share of each process that claimed: one slot is left for other accounts
             if any(one.is_background for one in chosen):
                 raise Broken(f"background work was chosen before an action of account {lane.account_id}")
             for one in chosen:
