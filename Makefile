@@ -71,7 +71,7 @@ fault: $(READY) ## kill the service at every crash point
 SECONDS := 300
 .PHONY: soak
 soak: $(READY) ## kill one of three workers every second, for SECONDS=300, under load
-	@$(BIN)/python bench/soak.py --seconds $(SECONDS)
+	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
 
 .PHONY: bench
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json
@@ -79,7 +79,7 @@ bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results
 
 .PHONY: simulate
 simulate: $(READY) ## run many workers on a fake clock, with all that can go wrong (SEED=1)
-	@$(BIN)/python bench/simulate.py --seed $(or $(SEED),1)
+	@$(BIN)/python -m bench.simulate --seed $(or $(SEED),1)
 
 .PHONY: check
 check: lint types test ## check format, rules, types and tests

@@ -30,8 +30,8 @@ from rich.table import Table
 from load import rate, request
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.formats import lay_out
+from wherry.testing import TOKEN, ServiceProcess
 from wherry.testing.postgres import PostgresServer
-from wherry.testing.service import TOKEN, ServiceProcess
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "demo"))
 from disks import MIB, change_disk, make_disk

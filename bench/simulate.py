@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 from rich.table import Table
-
-from wherry.testing.simulation import Broken, Scenario, Troubles, World
+from tests.support.simulation import Broken, Scenario, Troubles, World
 
 if TYPE_CHECKING:
-    from wherry.testing.simulation import Report
+    from tests.support.simulation import Report
 
 IN_MEMORY = Path("/dev/shm")  # where a commit costs no sync: nothing of this is to be kept
 LARGE = Scenario(

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url, text
+from tests.support.cluster import Cluster
 
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest
-from wherry.testing.cluster import Cluster
 from wherry.testing.postgres import PostgresServer
 
 os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = "1"  # some of the disks here are random bytes
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
+    from tests.support.cluster import WorkerProcess
 
     from wherry import Client
-    from wherry.testing.cluster import WorkerProcess
 
 REGIONS = ("nyc3", "ams3", "sgp1")
 WORKERS = 3

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from disks import MIB, change_disk, make_disk
 from wherry import Client, Unprocessable
-from wherry.testing.service import TOKEN, ServiceProcess
+from wherry.testing import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 from tests.support.buckets import Buckets
 
+from wherry.testing import TOKEN, ServiceProcess
 from wherry.testing.postgres import PostgresServer
-from wherry.testing.service import TOKEN, ServiceProcess
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is slow, and no test asserts a time
 settings.load_profile("untimed")

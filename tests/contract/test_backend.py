@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from obstore.store import MemoryStore
+from tests.support.faults import Flaky, Full, Slow, Torn, Wrapped
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
 from wherry.server.storage import (
@@ -21,7 +22,6 @@ from wherry.server.storage import (
     Sealed,
 )
 from wherry.server.storage.keyring import Key, Keyring
-from wherry.testing.faults import Flaky, Full, Slow, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

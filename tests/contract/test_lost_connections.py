@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from tests.contract.conftest import copy_of
+from tests.support.proxy import TcpProxy
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.catalog import Catalog, databases, open_postgres, schema_of, upgrade_postgres
-from wherry.testing.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

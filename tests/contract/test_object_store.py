@@ -15,6 +15,7 @@ import pytest
 from obstore.store import MemoryStore
 from tests.contract.test_backend import get, put
 from tests.support.buckets import ENVIRON, Buckets, Meddler
+from tests.support.faults import Torn, Wrapped
 from tests.unit.server.storage.test_store import Caller, import_disk, noise, read_disk, transfer
 
 from wherry.errors import (
@@ -37,7 +38,6 @@ from wherry.server.storage import (
 )
 from wherry.server.storage.backends import check_same_size
 from wherry.server.storage.backends.object_store import open_bucket
-from wherry.testing.faults import Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
+from tests.support.faults import Flaky
 
 from wherry.errors import BadRequest, StoreUnavailable
 from wherry.fingerprint import BLOCK_SIZE
@@ -20,7 +21,6 @@ from wherry.server.rebuild import RegionFound, rebuild
 from wherry.server.settings import load_regions
 from wherry.server.storage import Keyring, MemoryBackend, Sealed, Store
 from wherry.server.storage.keyring import Key
-from wherry.testing.faults import Flaky
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

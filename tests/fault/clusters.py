@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from wherry.testing.cluster import Cluster
+    from tests.support.cluster import Cluster
+
     from wherry.testing.process import Process
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from wherry.testing.faults import Wrapped
+from tests.support.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

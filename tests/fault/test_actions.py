@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from tests.fault.rooms import MIB, SLUGS, Death, Killed, Rooms, Site, fingerprint
+from tests.support.faults import Full
 
 from wherry.errors import StoreFull, StoreUnavailable
 from wherry.models import BackupPolicyRequest, DropletCreateRequest
@@ -23,7 +24,6 @@ from wherry.server.actions import snapshot
 from wherry.server.actions.replica import end
 from wherry.server.catalog import objects as objects_module
 from wherry.server.storage.backends.memory import MemoryBackend
-from wherry.testing.faults import Full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

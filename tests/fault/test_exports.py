@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from tests.fault.rooms import assert_known
+from tests.support.faults import Wrapped
 
 from wherry.errors import NotFound, StoreUnavailable, Unavailable
 from wherry.server.actions import delete
@@ -21,7 +22,6 @@ from wherry.server.http.edge import token_digest
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.settings import load_sizes
 from wherry.server.storage import MemoryBackend, Store
-from wherry.testing.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 from tests.fault.rooms import MIB, SLUGS, Rooms, Site
+from tests.support.faults import Wrapped
 
 from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
 from wherry.server.actions.copies import Copies
@@ -28,7 +29,6 @@ from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.sealed import SEGMENT, SUFFIX
 from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import RECORD_SIZE
-from wherry.testing.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,10 +21,10 @@ import httpx
 import pytest
 from tests.fault.clusters import write_regions
 from tests.support.buckets import ENVIRON
+from tests.support.cluster import Cluster
 
 from wherry import Client, ConnectionFailed, NotFound, Unprocessable
 from wherry.server.app import Settings, check_data, open_accounts
-from wherry.testing.cluster import Cluster
 from wherry.testing.service import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ import pytest
 from sqlalchemy import make_url
 from tests.fault.clusters import says, state, write_regions
 from tests.support.buckets import ENVIRON
-
-from wherry.testing.cluster import Cluster, wait_until
-from wherry.testing.proxy import TcpProxy
+from tests.support.cluster import Cluster, wait_until
+from tests.support.proxy import TcpProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fault.clusters import UNFENCED, says, state
+from tests.support.cluster import Cluster, wait_until
 
 from wherry.server.catalog import open_postgres
-from wherry.testing.cluster import Cluster, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.support.cluster import WorkerProcess
+
     from wherry import Client
-    from wherry.testing.cluster import WorkerProcess
     from wherry.testing.postgres import PostgresServer
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import and_, exists, or_
 from tests.fault.rooms import MIB, SLUGS, Death, Rooms, Site, assert_known, fingerprint
+from tests.support.faults import Full
 
 from wherry.errors import RequestError
 from wherry.models import BackupPolicyRequest, FaultRequest
@@ -30,7 +31,6 @@ from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.check import check
 from wherry.server.storage.backends.memory import MemoryBackend
-from wherry.testing.faults import Full
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.faults import Flaky, Full, Torn, Wrapped
 
 from wherry.errors import StoreUnavailable
 from wherry.models import UploadCreateRequest
@@ -15,7 +16,6 @@ from wherry.server.actions.held import ActionHolder
 from wherry.server.storage import plan_copy
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
-from wherry.testing.faults import Flaky, Full, Torn, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

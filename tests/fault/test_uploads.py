@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fault.rooms import MIB, Death, Killed, Rooms, Site
+from tests.support.faults import Flaky, Slow
 
 from wherry.errors import NotFound, StoreUnavailable, Unavailable, Unprocessable
 from wherry.fingerprint import ZEROS
@@ -20,7 +21,6 @@ from wherry.server.catalog.uploads import UploadWriter
 from wherry.server.formats import lay_out
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
-from wherry.testing.faults import Flaky, Slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fault.clusters import variant
-
-from wherry.testing.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wherry.testing.service import TOKEN, ServiceProcess
+from wherry.testing import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

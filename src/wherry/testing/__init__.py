@@ -1,1 +1,7 @@
-"""For tests of programs that use wherry, and for wherry's own: a real service, and backends that fail on purpose."""
+"""For tests of programs that use wherry: `ServiceProcess`, a real service on a free port."""
+
+from __future__ import annotations
+
+from wherry.testing.service import TOKEN, ServiceProcess
+
+__all__ = ["TOKEN", "ServiceProcess"]

@@ -18,7 +18,7 @@ from tests.support.wire_types import check_types
 from wherry.calls import CALLS
 from wherry.server.app import open_tokens
 from wherry.server.settings import Settings
-from wherry.testing.service import TOKEN, ServiceProcess
+from wherry.testing import TOKEN, ServiceProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support.faults import Flaky
 
 from wherry.errors import BlockMissing, StoreFull
 from wherry.server import metrics
@@ -16,7 +17,6 @@ from wherry.server.actions.pacing import Pacing
 from wherry.server.dispatch import Lane, Limits, Rules
 from wherry.server.metrics import METRICS, ActionCount, Census, Moves, RegionState, RoleState, exposition
 from wherry.server.storage import Counted, Measured, MemoryBackend
-from wherry.testing.faults import Flaky
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.faults import Flaky, Wrapped
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
 from wherry.fingerprint import BLOCK_SIZE, block_digest
@@ -18,7 +19,6 @@ from wherry.server.storage import scrub as module
 from wherry.server.storage.block import encode
 from wherry.server.storage.manifest import manifest_key
 from wherry.server.storage.pack import RECORD_SIZE, PackWriter
-from wherry.testing.faults import Flaky, Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 from blake3 import blake3
+from tests.support.faults import Flaky, Full, Slow, Torn
 
 from wherry.errors import (
     BlockCorrupt,
@@ -36,7 +37,6 @@ from wherry.server.storage.block import PLAIN, ZSTD
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import PACK_SIZE
-from wherry.testing.faults import Flaky, Full, Slow, Torn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

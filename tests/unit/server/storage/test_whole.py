@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.support.buckets import Meddler
 from tests.support.copying import CopyingBackend
+from tests.support.faults import Flaky, Slow
 from tests.unit.server.storage.test_store import Caller, import_disk, moved, noise, read_disk
 
 from wherry.errors import BlockCorrupt, ManifestCorrupt, StoreUnavailable
@@ -23,7 +24,6 @@ from wherry.server.storage import (
     plan_copy,
 )
 from wherry.server.storage.keyring import Key
-from wherry.testing.faults import Flaky, Slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

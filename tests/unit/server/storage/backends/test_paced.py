@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.faults import Wrapped
 
 from wherry.errors import ActionCancelled, BadRequest
 from wherry.server.storage import MemoryBackend, Pace, Paced
-from wherry.testing.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,13 +11,13 @@ import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.faults import Wrapped
 
 from wherry.errors import BlockCorrupt, BlockMissing, KeyMissing, ManifestCorrupt, StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.storage import Keyring, LocalBackend, MemoryBackend, Sealed, Store
 from wherry.server.storage.backends import sealed as module
 from wherry.server.storage.keyring import Key
-from wherry.testing.faults import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,18 +6,20 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.support.simulation.ledger import Broken
+
 from wherry.errors import ClaimLost, Unavailable
 from wherry.models import ActionError, Progress
 from wherry.server.engine import Engine, Pool
-from wherry.testing.simulation.ledger import Broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.simulation.scenario import Trouble
+    from tests.support.simulation.world import World
+
     from wherry.server.catalog import Reader, Writer
     from wherry.server.catalog.records import ActionRecord
-    from wherry.testing.simulation.scenario import Trouble
-    from wherry.testing.simulation.world import World
 
 _RETRY_S = 1.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0  # between attempts, as the engine's

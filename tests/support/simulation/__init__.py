@@ -6,9 +6,9 @@ and fences. What is made up: time, machines, stores, and the work itself, which 
 
 from __future__ import annotations
 
-from wherry.testing.simulation.ledger import Broken
-from wherry.testing.simulation.report import Report
-from wherry.testing.simulation.scenario import Scenario, Troubles
-from wherry.testing.simulation.world import World
+from tests.support.simulation.ledger import Broken
+from tests.support.simulation.report import Report
+from tests.support.simulation.scenario import Scenario, Troubles
+from tests.support.simulation.world import World
 
 __all__ = ["Broken", "Report", "Scenario", "Troubles", "World"]

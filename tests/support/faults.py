@@ -79,7 +79,7 @@ class Wrapped:
 
 def _inside(backend: Backend) -> Backend:
     """A driver copies from others of its kind, and not from what stands around them."""
-    return _inside(backend._inner) if isinstance(backend, Wrapped) else backend  # noqa: SLF001  one of its kind
+    return _inside(backend._inner) if isinstance(backend, Wrapped) else backend
 
 
 class WrappedUpload:

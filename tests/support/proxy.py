@@ -109,7 +109,7 @@ class TcpProxy:
                 self._hold_back(len(data))
                 if left is not None and (left := left - len(data)) < 0:
                     self.lost += 1
-                    raise OSError("lost")  # noqa: TRY301  what follows is the same as for a connection that broke
+                    raise OSError("lost")
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:

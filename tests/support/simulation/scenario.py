@@ -78,7 +78,7 @@ def rules(scenario: Scenario) -> Rules:
     """The limits: of each region, and of some pairs."""
     if not scenario.has_limits:
         return Rules()
-    random = Random(f"rules {scenario.seed}")  # noqa: S311  a simulation is to be repeated
+    random = Random(f"rules {scenario.seed}")
     regions = slugs(scenario)
     pairs = {tuple(random.sample(regions, 2)): Limits(transfers=random.randint(1, 2)) for _ in regions}
     return Rules(
@@ -89,7 +89,7 @@ def rules(scenario: Scenario) -> Rules:
 
 def orders(scenario: Scenario) -> list[Order]:
     """What is begun, in its order. A few accounts begin most of it; the first one begins the burst."""
-    random = Random(f"orders {scenario.seed}")  # noqa: S311  as above
+    random = Random(f"orders {scenario.seed}")
     regions = slugs(scenario)
     weights = [1 / (1 + number) for number in range(scenario.accounts)]
 
@@ -113,7 +113,7 @@ def orders(scenario: Scenario) -> list[Order]:
 
 def troubles(scenario: Scenario) -> list[Trouble]:
     """What goes wrong. Pauses and outages are shorter than a lease or longer, as it comes."""
-    random = Random(f"troubles {scenario.seed}")  # noqa: S311  as above
+    random = Random(f"troubles {scenario.seed}")
     lease, many = scenario.lease_s, scenario.troubles
     kinds = (
         ("kill", many.kills, scenario.processes, (0.5 * lease, 3 * lease)),

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.simulation import Broken, Scenario, Troubles, World
+from tests.support.simulation.machine import Machine
 
 from wherry.server import engine as engine_module
 from wherry.server.catalog.work import WorkReader, WorkWriter
 from wherry.server.engine import Engine, Pool, Watch
-from wherry.testing.simulation import Broken, Scenario, Troubles, World
-from wherry.testing.simulation.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from tests.support.simulation import Report
+
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.dispatch import Lane, Load
-    from wherry.testing.simulation import Report
 
 _IN_MEMORY = Path("/dev/shm")
 

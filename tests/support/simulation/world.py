@@ -10,22 +10,23 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
+from tests.support.simulation.ledger import Broken, Ledger
+from tests.support.simulation.machine import Machine
+from tests.support.simulation.report import Report, Wait
+from tests.support.simulation.scenario import orders, rules, slugs, troubles
 
 from wherry.errors import Unavailable
 from wherry.server.catalog import open_sqlite
 from wherry.server.catalog import tables as t
-from wherry.testing.simulation.ledger import Broken, Ledger
-from wherry.testing.simulation.machine import Machine
-from wherry.testing.simulation.report import Report, Wait
-from wherry.testing.simulation.scenario import orders, rules, slugs, troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.support.simulation.scenario import Order, Scenario, Trouble
+
     from wherry.server.catalog import Reader, Writer
     from wherry.server.catalog.records import ActionRecord
-    from wherry.testing.simulation.scenario import Order, Scenario, Trouble
 
 _BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 _POLL_S = 0.05
@@ -39,7 +40,7 @@ class World:
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.scenario = scenario
         self.rules = rules(scenario)
-        self.random = Random(f"world {scenario.seed}")  # noqa: S311  a simulation is to be repeated
+        self.random = Random(f"world {scenario.seed}")
         self.now = 0.0
         self.catalog = open_sqlite(folder / "catalog.db", lambda: _BEGINNING + timedelta(seconds=self.now))
         self.ledger = Ledger(self.catalog, self.rules, scenario.slots)
