@@ -19,6 +19,7 @@ from tests.support.faults import Full
 
 from wherry.errors import StoreFull, StoreUnavailable
 from wherry.models import BackupPolicyRequest, DropletCreateRequest
+from wherry.server import lifecycle
 from wherry.server.actions import droplets as droplets_module
 from wherry.server.actions import snapshot
 from wherry.server.actions.replica import end
@@ -514,17 +515,27 @@ def test_a_fault_of_the_service_is_told_without_its_text(stage: Stage) -> None:
     assert ended.error.message == ("Wherry met a fault of its own (RuntimeError); details are in the service's log.")
 
 
-def test_a_driver_that_fails_changes_no_fact(stage: Stage) -> None:
-    """Whatever is asked of a Droplet: it stays as it was when the driver can't do it."""
-    scene = stage.open(_Failing(StoreUnavailable("the machine is away")))
-    weekly = BackupPolicyRequest(plan="weekly")
-    before = scene.rooms.droplet(scene.droplet)
-    for kind in sorted(droplets_module._REQUESTED):
+@pytest.mark.parametrize("kind", sorted(droplets_module._REQUESTED))
+def test_a_driver_that_fails_changes_no_fact(stage: Stage, kind: str) -> None:
+    """A Droplet in any status that takes the action stays as it was if the driver can't do it."""
+    driver = _Failing(StoreUnavailable("the machine is away"))
+    scene = stage.open(driver)
+    refused = lifecycle.POWER.get(kind, {})
+    for status, change in [("active", None), ("off", "power_off")]:
+        if status in refused:
+            continue
+        if change is not None:
+            driver.mend()
+            assert scene.rooms.ended(scene.rooms.act(scene.droplet, change)).status == "completed"
+            driver.fail(StoreUnavailable("the machine is away"))
+        before = scene.rooms.droplet(scene.droplet)
+        assert before.status == status
         action = scene.rooms.act(
-            scene.droplet, kind, name="other", size="s-1vcpu-2gb", image=scene.backups[0], backup_policy=weekly
-        )
-        assert scene.rooms.ended(action).status == "errored", kind
-        assert scene.rooms.droplet(scene.droplet) == before, kind
+            scene.droplet, kind, name="other", size="s-1vcpu-2gb", image=scene.backups[0],
+            backup_policy=BackupPolicyRequest(plan="weekly"),
+        )  # fmt: skip
+        assert scene.rooms.ended(action).status == "errored"
+        assert scene.rooms.droplet(scene.droplet) == before
     scene.assert_whole()
 
 
@@ -533,6 +544,9 @@ class _Failing:
 
     def __init__(self, error: Exception) -> None:
         self._error: Exception | None = error
+
+    def fail(self, error: Exception) -> None:
+        self._error = error
 
     def mend(self) -> None:
         self._error = None

@@ -175,7 +175,7 @@ def test_an_action_waits_for_a_store_that_is_cut_off(
         worker = cluster.add_worker(regions_file=file)
         proxy.cut()
         action_id = transfer(client, image)
-        wait_until(lambda: says_it_waits(client, action_id, "s3://images/"), cluster.tell)
+        wait_until(lambda: says_it_waits(client, action_id, "in the store"), cluster.tell)
         wait_until(lambda: worker.said().count("action.waits") > 1, cluster.tell)
         proxy.mend()
         done = cluster.wait(client, action_id)
