@@ -68,10 +68,13 @@ clients: $(READY) ## install DigitalOcean's clients and others, and run them aga
 fault: $(READY) ## kill the service at every crash point
 	@WHERRY_FAULTS=all $(BIN)/python -m pytest -m "slow or not slow" tests/fault
 
-SECONDS := 300
 .PHONY: soak
 soak: $(READY) ## kill one of three workers every second, for SECONDS=300, under load
-	@$(BIN)/python -m bench.soak --seconds $(SECONDS)
+	@$(BIN)/python -m bench.soak --seconds $(or $(SECONDS),300)
+
+.PHONY: siege
+siege: $(READY) ## attack a service in every way at once for SECONDS=60, beside a well-behaved client
+	@$(BIN)/python bench/siege.py --seconds $(or $(SECONDS),60)
 
 .PHONY: bench
 bench: $(READY) ## measure, against cp, rclone and moto, and write bench/results.json

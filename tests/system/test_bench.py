@@ -30,3 +30,16 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     assert wanted <= results["ratios"].keys()
     assert all(results["runs"][name] for name in wanted)
     assert all(value > 0 for value in results["ratios"].values())
+
+
+@pytest.mark.slow
+def test_a_service_stands_a_siege(tmp_path: Path) -> None:
+    """Every attack comes to what it should, and no request of a well-behaved client fails meanwhile."""
+    output = tmp_path / "siege.jsonl"
+    done = subprocess.run(
+        [sys.executable, BENCH.with_name("siege.py"), "--seconds", "15", "--output", output],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    figures = json.loads(output.read_text())
+    # The machine that runs tests is busy with others, so that the times of requests say nothing here.
+    assert [fault for fault in figures["faults"] if "the p99 of GETs" not in fault] == [], done.stderr[-3000:]
