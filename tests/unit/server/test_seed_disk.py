@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from struct import unpack, unpack_from
 from typing import TYPE_CHECKING, Self
 
@@ -14,8 +16,6 @@ from wherry.server.lifecycle import DISTRIBUTIONS
 from wherry.server.seed_disk import PUBLIC_IMAGES, PublicImage, SeedDisk
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wherry.server.storage import DiskBlocks
 
 GIB = 1 << 30
@@ -272,3 +272,10 @@ def test_a_machine_that_boots_it_says_what_it_is(start: int, tmp_path: Path) -> 
             assert any(SAYS in line for line in machine.stdout)  # waits for it; the test's own timeout is the deadline
         finally:
             machine.kill()
+
+
+def test_the_disks_are_what_the_script_makes() -> None:
+    """The disks in the package are those that the script in the repository makes."""
+    script = Path(__file__).parents[3] / "scripts" / "make_public_images.py"
+    checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
