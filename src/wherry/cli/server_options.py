@@ -15,6 +15,7 @@ import click
 from wherry.cli.session import ByteSize
 from wherry.server.app import Settings
 from wherry.server.logs import set_up_logging
+from wherry.server.private_files import keep_private
 from wherry.server.settings import Limits, Network
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def in_catalog(command: Command) -> Command:
     @wraps(command)
     def run(data: Path, database: str | None, **others: Any) -> Any:
         _refuse_empty_variables()
+        keep_private()  # here, since whatever writes below a data folder is such a command
         return command(where=Settings(data=data, database=database), **others)
 
     return _with(_CATALOG, run)

@@ -50,6 +50,7 @@ from wherry.server.http import Hosts, Service, Wire, make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.loops import Loops
+from wherry.server.private_files import tighten
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import open_region, served_regions, store_folder
 from wherry.server.secrets import SECRET_KEYS, open_secrets
@@ -158,7 +159,8 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     if settings.is_embedded:
         raise BadRequest("A worker needs a database that it shares with others: --database postgresql://...")
     _prepare_process("worker", settings)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _tighten(settings.data)
     face = take_address(*settings.health) if settings.health else None
     served = served_regions(settings)
     clock = Clock()
@@ -414,8 +416,22 @@ def _owned(settings: Settings) -> AbstractContextManager[Disk | None]:
     """Embedded, the data folder is one process's; with a database, it only has what a process may lose."""
     if settings.is_embedded:
         return _locked(settings.data, settings.reserve_bytes)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _tighten(settings.data)
     return nullcontext()
+
+
+def _tighten(data: Path) -> None:
+    """Close a data folder to other users: an older version, and a copy by hand, follow the umask."""
+    try:
+        changed = tighten(data)
+    except OSError as error:  # it belongs to another user, as a volume may that is mounted there
+        log.warning("data.open %s may be read by other users, and this one can't change that: %s", data, error)
+    else:
+        if changed:
+            log.warning(
+                "data.tightened %s: other users had access to %d files and folders, and have none now", data, changed
+            )
 
 
 def _revoke_weak_tokens(catalog: Catalog, settings: Settings) -> Iterator[str]:
@@ -449,6 +465,7 @@ def _locked(data: Path, reserve_bytes: int) -> Iterator[Disk]:
             lock.seek(0)
             owner = json.loads(lock.read() or "{}").get("pid", "unknown")
             raise Unavailable(f"Another wherry (process {owner}) uses the data folder {data}.") from None
+        _tighten(data)
         disk = Disk(data, reserve_bytes)
         with suppress(OSError):  # the disk is full, and nothing is left of its reserve
             lock.truncate(0)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import logging
+import os
+import re
 import ssl
 import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -43,6 +47,12 @@ def own(tmp_path: Path, not_after: datetime | None = None) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
+def lives(file: Path, *, since: datetime) -> timedelta:
+    """For how long a certificate is valid, to the day."""
+    ends = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+    return timedelta(days=round((ends - since) / timedelta(days=1)))
+
+
 def shake_hands(certificate: Certificate, name: str) -> None:
     """Let a client that trusts the CA, and checks by the book, meet a server with the certificate."""
     of_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -74,12 +84,16 @@ def test_the_first_call_makes_a_ca_and_a_certificate(folder: Path) -> None:
 
 
 def test_keys_are_for_the_service_alone(folder: Path) -> None:
-    """Nobody else may read a key; the CA's certificate is for all."""
-    ensure_certificate(folder, [])
+    """No other user may read a file, whatever the umask."""
+    before = os.umask(0)
+    try:
+        ensure_certificate(folder, [])
+    finally:
+        os.umask(before)
 
-    modes = {file.name: stat.S_IMODE(file.stat().st_mode) & 0o077 for file in folder.iterdir()}
-    assert modes.keys() == {"ca.pem", "ca-key.pem", "server.pem", "server-key.pem"}
-    assert modes["ca-key.pem"] == modes["server-key.pem"] == 0
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (folder, *folder.iterdir())}
+    files = ("ca.pem", "ca-key.pem", "server.pem", "server-key.pem")
+    assert modes == {"tls": 0o700, **dict.fromkeys(files, 0o600)}
 
 
 def test_later_calls_change_nothing(folder: Path) -> None:
@@ -113,17 +127,83 @@ def test_an_address_for_all_addresses_is_no_name(folder: Path) -> None:
 
 
 def test_a_certificate_is_issued_anew_before_it_ends(folder: Path) -> None:
-    """A service that starts now can run for a year."""
-    ensure_certificate(folder, [], now=datetime.now(UTC) - timedelta(days=450))
+    """It lives for a year; a start in its last 30 days has another one, which the same CA signs for a year."""
+    now = datetime.now(UTC)
+    assert lives(ensure_certificate(folder, [], now=now).cert_file, since=now) == timedelta(days=365)
     before = contents(folder)
-    ensure_certificate(folder, [])
+    ensure_certificate(folder, [], now=now + timedelta(days=334))
     assert contents(folder) == before
 
-    later = datetime.now(UTC) + timedelta(days=30)
+    later = now + timedelta(days=336)
     certificate = ensure_certificate(folder, [], now=later)
 
-    cert = x509.load_pem_x509_certificate(certificate.cert_file.read_bytes())
-    assert cert.not_valid_after_utc > later + timedelta(days=365)
+    assert lives(certificate.cert_file, since=later) == timedelta(days=365)
+    assert contents(folder)["ca.pem"] == before["ca.pem"]
+
+
+def test_a_ca_lives_for_ten_years(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No certificate outlives it, its last year is announced, and after that a start says what to do."""
+    caplog.set_level(logging.INFO, "wherry")
+    now = datetime.now(UTC)
+    certificate = ensure_certificate(folder, [], now=now)
+    assert certificate.ca_file is not None
+    assert lives(certificate.ca_file, since=now) == timedelta(days=3652)
+    assert "tls.ca_ends" not in caplog.text
+
+    certificate = ensure_certificate(folder, [], now=now + timedelta(days=3552))
+    assert lives(certificate.cert_file, since=now + timedelta(days=3552)) == timedelta(days=100)
+    assert "tls.ca_ends" in caplog.text
+
+    with pytest.raises(BadRequest, match=r"The CA in .*ca.pem ended on .*; remove .*tls: a new CA is made then"):
+        ensure_certificate(folder, [], now=now + timedelta(days=3653))
+
+
+def test_a_ca_signs_for_private_use_and_for_what_it_was_made_for(folder: Path) -> None:
+    """For anything else, a start says so, and clients that trust the CA do not believe a certificate by it."""
+    ensure_certificate(folder, ["images.example.net", "192.0.2.7", "*.lab.example.org"])
+    more = ["deep.images.example.net", "x.lab.example.org", "nas.home.arpa", "10.1.2.3", "fd00::7", "wherry.internal"]
+    certificate = ensure_certificate(folder, more)
+    for name in more:
+        shake_hands(certificate, name)
+
+    before = contents(folder)
+    for name in ("example.net", "notimages.example.net", "192.0.2.8", "2001:db8::1", "*.example.org"):
+        with pytest.raises(BadRequest, match="not for " + re.escape(name)):
+            ensure_certificate(folder, [name])
+    assert contents(folder) == before
+
+
+def test_clients_do_not_believe_what_a_thief_of_the_key_signs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is in the CA's certificate: it holds where wherry's own check does not."""
+    ensure_certificate(folder, [])
+    monkeypatch.setattr(tls, "_is_permitted", lambda _ca, _name: True)
+
+    with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
+        shake_hands(ensure_certificate(folder, ["bank.example.com"]), "bank.example.com")
+    with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
+        shake_hands(ensure_certificate(folder, ["192.0.2.7"]), "192.0.2.7")
+
+
+def test_a_ca_of_an_earlier_version_signs_on(folder: Path) -> None:
+    """It has no limits; clients were told to trust it."""
+    folder.mkdir()
+    ca = trustme.CA(path_length=0)
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    ca.private_key_pem.write_to_path(folder / "ca-key.pem")
+
+    shake_hands(ensure_certificate(folder, ["images.example.net"]), "images.example.net")
+
+    assert (folder / "ca.pem").read_bytes() == ca.cert_pem.bytes()
+
+
+def test_openssl_finds_nothing_wrong(folder: Path) -> None:
+    """Neither with the chain, by its strict rules, nor with the purpose."""
+    certificate = ensure_certificate(folder, ["images.test"])
+
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(certificate.ca_file)]
+    done = subprocess.run([*command, str(certificate.cert_file)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["server.pem", "server-key.pem"])
