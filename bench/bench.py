@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3
-import httpx
+import httpx2
 from rich.console import Console
 from rich.table import Table
 
@@ -197,7 +197,7 @@ class Machines:
             _file_server(folder) as url,
             ServiceProcess(folder / "machines", arguments=arguments) as service,
             service.client() as client,
-            httpx.Client(base_url=service.url, headers=HEADERS, timeout=600) as http,
+            httpx2.Client(base_url=service.url, headers=HEADERS, timeout=600) as http,
         ):
             small = _make_image(service, "small", _small(0))
             large = _import(client, f"{url}/{self._image.name}")
@@ -206,7 +206,7 @@ class Machines:
                 print(f"machines {number + 1} of {self._scale.rounds} done", file=sys.stderr)
             self._list(client, http, small)
 
-    def _round(self, client: Client, http: httpx.Client, small: int, large: int) -> None:
+    def _round(self, client: Client, http: httpx2.Client, small: int, large: int) -> None:
         _change_one_percent(self._image, self._new_disk)
         subprocess.run(["sync"], check=True)
         cp, _ = _seconds(lambda: _copy(self._image, self._folder / "out.img"))
@@ -225,7 +225,7 @@ class Machines:
         for droplet_id in (of_small, of_large):
             http.delete(f"/v2/droplets/{droplet_id}").raise_for_status()
 
-    def _list(self, client: Client, http: httpx.Client, image_id: int) -> None:
+    def _list(self, client: Client, http: httpx2.Client, image_id: int) -> None:
         names = [f"web-{number}" for number in range(self._scale.droplets)]
         for start in range(0, len(names), 10):
             asked = {"names": names[start : start + 10], "size": "s-1vcpu-1gb", "image": image_id, "region": "nyc3"}
@@ -282,7 +282,7 @@ class Rates:
         for name, disk in (("convert_ms_1mib", _small(0)), ("convert_ms_1tib", _sparse_tebibyte())):
             for number in range(5):
                 image_id = _make_image(service, f"{name}-{number}", disk, "backup")
-                with httpx.Client(base_url=service.url, headers=HEADERS) as http:
+                with httpx2.Client(base_url=service.url, headers=HEADERS) as http:
                     http.get("/v2/account")  # the connection is no part of it
                     began = time.perf_counter()
                     http.post(f"/v2/images/{image_id}/actions", content=b'{"type":"convert"}').raise_for_status()
@@ -312,7 +312,7 @@ class Buckets:
         with _moto() as moto, _file_server(self._folder) as url:
             endpoint = f"http://127.0.0.1:{moto.port}"
             for bucket in ("one", "two"):
-                httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+                httpx2.put(f"{endpoint}/{bucket}").raise_for_status()
             places = {"nyc3": "one", "sgp1": "one", "ams3": "two"}
             regions.write_text("".join(
                 f'[regions.{slug}]\nstore = "s3://{bucket}/{slug}"\nendpoint = "{endpoint}"\n'
@@ -412,7 +412,7 @@ def _transfers(images: list[int], targets: list[str]) -> list[bytes]:
 
 def _wait_for_replicas(service: ServiceProcess, wanted: int) -> None:
     """Wait until the images, 200 at the most, are in so many regions altogether."""
-    with httpx.Client(base_url=service.url, headers=HEADERS, timeout=60) as http:
+    with httpx2.Client(base_url=service.url, headers=HEADERS, timeout=60) as http:
         while sum(len(one["regions"]) for one in http.get("/v2/images?per_page=200").json()["images"]) < wanted:
             time.sleep(POLL_S)
 
@@ -436,7 +436,7 @@ def _seconds(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - began, answer
 
 
-def _create_droplet(client: Client, http: httpx.Client, image_id: int) -> int:
+def _create_droplet(client: Client, http: httpx2.Client, image_id: int) -> int:
     asked = {"name": "web", "size": "s-1vcpu-1gb", "image": image_id, "region": "nyc3"}
     made = http.post("/v2/droplets", json=asked).raise_for_status().json()
     _wait(client, client.actions.retrieve(made["links"]["actions"][0]["id"]))
@@ -444,12 +444,12 @@ def _create_droplet(client: Client, http: httpx.Client, image_id: int) -> int:
     return droplet_id
 
 
-def _act(client: Client, http: httpx.Client, droplet_id: int, kind: str) -> Action:
+def _act(client: Client, http: httpx2.Client, droplet_id: int, kind: str) -> Action:
     begun = http.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind}).raise_for_status().json()
     return _wait(client, client.actions.retrieve(begun["action"]["id"]))
 
 
-def _import_disk(client: Client, http: httpx.Client, droplet_id: int, disk: Path) -> Action:
+def _import_disk(client: Client, http: httpx2.Client, droplet_id: int, disk: Path) -> Action:
     with disk.open("rb") as file:
         reply = http.put(
             f"/v2/droplets/{droplet_id}/disk", content=iter(lambda: file.read(MIB), b""),
@@ -458,7 +458,7 @@ def _import_disk(client: Client, http: httpx.Client, droplet_id: int, disk: Path
     return _wait(client, client.actions.retrieve(reply.raise_for_status().json()["action"]["id"]))
 
 
-def _pages(http: httpx.Client) -> int:
+def _pages(http: httpx2.Client) -> int:
     """Read the list of all Droplets, page by page; answers how many pages it has."""
     url, pages = "/v2/droplets?per_page=200", 0
     while url:
@@ -575,7 +575,7 @@ def _sparse_tebibyte() -> bytes:
 
 
 def _make_image(service: ServiceProcess, name: str, disk: bytes, kind: str = "snapshot") -> int:
-    reply = httpx.post(
+    reply = httpx2.post(
         f"{service.url}/_wherry/images", params={"type": kind, "name": name, "region": "nyc3"}, content=disk,
         headers=HEADERS, timeout=120,
     )  # fmt: skip

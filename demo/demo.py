@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 from rich.console import Console
 from rich.table import Table
 
@@ -144,7 +144,7 @@ class Demo:
     def _convert(self, disk: Path) -> None:
         say("A backup can't be transferred; a converted one can")
         with disk.open("rb") as body:
-            reply = httpx.post(
+            reply = httpx2.post(
                 f"{self._service.url}/_wherry/images",
                 params={"type": "backup", "name": "nightly backup", "region": "nyc3"},
                 headers={"authorization": f"Bearer {TOKEN}"}, content=body, timeout=120,

@@ -43,9 +43,11 @@ def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 @pytest.fixture
 def service(running_service: ServiceProcess) -> ServiceProcess:
     """The shared service, empty."""
-    import httpx  # noqa: PLC0415  most tests need no service
+    import httpx2  # noqa: PLC0415  most tests need no service
 
-    reply = httpx.post(f"{running_service.url}/_wherry/reset", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
+    reply = httpx2.post(
+        f"{running_service.url}/_wherry/reset", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
+    )
     assert reply.is_success, reply.text
     return running_service
 

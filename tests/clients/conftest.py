@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -64,7 +64,7 @@ class Cloud:
     """A service of its own for a test, and what only a test may ask of it."""
 
     service: ServiceProcess
-    http: httpx.Client
+    http: httpx2.Client
 
     @property
     def http_url(self) -> str:
@@ -155,7 +155,7 @@ def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cloud]:
     headers = {"authorization": f"Bearer {TOKEN}"}
     with (
         ServiceProcess(tmp_path / "data", arguments=arguments, tls=True) as service,
-        httpx.Client(base_url=service.url, headers=headers, timeout=60) as http,
+        httpx2.Client(base_url=service.url, headers=headers, timeout=60) as http,
     ):
         yield Cloud(service, http)
 

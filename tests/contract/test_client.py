@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from typing import Any
 
-import httpx
+import httpx2
 
 from wherry import AsyncClient, Client
 
@@ -37,21 +37,21 @@ def test_both_faces_have_the_same_names_and_signatures() -> None:
         assert plain(signature) == plain(later[name]), name
 
 
-def answer(request: httpx.Request) -> httpx.Response:
+def answer(request: httpx2.Request) -> httpx2.Response:
     action = {"id": 9, "status": "completed", "type": "convert", "completed_at": "2026-01-02T03:04:05Z"}
     images = {"images": [{"id": 1, "name": "a", "type": "custom"}], "links": {}, "meta": {"total": 1}}
-    return httpx.Response(200, json={"action": action} if "actions" in request.url.path else images)
+    return httpx2.Response(200, json={"action": action} if "actions" in request.url.path else images)
 
 
 def test_both_faces_read_the_same_replies() -> None:
     """An action and a list come out alike, from either face."""
 
     async def read() -> tuple[object, object]:
-        http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
         async with AsyncClient("t", "http://service.test", http=http) as client:
             action = await client.actions.wait(await client.actions.retrieve(9))
             return action, await client.gpu_droplets.images.list().all()
 
-    with Client("t", "http://service.test", http=httpx.Client(transport=httpx.MockTransport(answer))) as client:
+    with Client("t", "http://service.test", http=httpx2.Client(transport=httpx2.MockTransport(answer))) as client:
         expected = client.actions.wait(client.actions.retrieve(9)), client.gpu_droplets.images.list().all()
     assert asyncio.run(read()) == expected

@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from tests.fault.rooms import assert_known
 from tests.support.faults import Wrapped
@@ -48,11 +48,11 @@ def web_face(rooms: Rooms, limits: ExportLimits | None = None) -> ASGIApp:
     )
 
 
-def export(app: ASGIApp, image_id: int, method: str = "GET") -> httpx.Response:
+def export(app: ASGIApp, image_id: int, method: str = "GET") -> httpx2.Response:
     """Ask for an image's bytes."""
 
-    async def answer() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+    async def answer() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost") as client:
             headers = {"authorization": f"Bearer {SECRET}"}
             return await client.request(method, f"/v2/images/{image_id}/export", headers=headers)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
+import httpx2
 import pytest
 from tests.fault.clusters import write_regions
 from tests.support.buckets import ENVIRON
@@ -51,7 +51,7 @@ class Caller:
 
     def __init__(self, url: str) -> None:
         self.client = Client(TOKEN, url, retries=0)
-        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
+        self._http = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +64,7 @@ class Caller:
         """Call; answers what came, bytes where it is no JSON."""
         try:
             reply = self._http.request(method, path, **parts)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise ConnectionFailed(str(error)) from error
         assert reply.is_success, f"{method} {path}: {reply.text[:500]}"
         is_json = reply.headers.get("content-type", "").startswith("application/json")

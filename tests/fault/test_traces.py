@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx
+import httpx2
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -39,7 +39,7 @@ def ended() -> Iterator[InMemorySpanExporter]:
     stop_tracing()
 
 
-def transfer(rooms: Rooms, disk: bytes) -> httpx.Response:
+def transfer(rooms: Rooms, disk: bytes) -> httpx2.Response:
     """Ask for a transfer at the web face, and run what comes of it in a thread that knows nothing of the request."""
     image_id = rooms.import_disk(disk)
     with rooms.catalog.begin() as tx:
@@ -47,8 +47,8 @@ def transfer(rooms: Rooms, disk: bytes) -> httpx.Response:
     sizes = load_sizes()
     app = make_app(Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes)))
 
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wherry") as client:
+    async def ask() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://wherry") as client:
             return await client.post(
                 f"/v2/images/{image_id}/actions", json={"type": "transfer", "region": "ams3"},
                 headers={"authorization": f"Bearer {SECRET}", "traceparent": FROM_OUTSIDE},

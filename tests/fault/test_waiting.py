@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 from tests.fault.rooms import MIB, Site
 
 from wherry.server.admin import first_token
@@ -25,9 +25,9 @@ def get(rooms: Rooms, path: str) -> Any:
     sizes = load_sizes()
     service = Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes))
 
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(make_app(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://wherry.test") as client:
+    async def ask() -> httpx2.Response:
+        transport = httpx2.ASGITransport(make_app(service))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://wherry.test") as client:
             return await client.get(path, headers={"authorization": f"Bearer {TOKEN}"})
 
     return asyncio.run(ask()).json()

@@ -17,7 +17,7 @@ from wherry.models import ErrorReply
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import httpx
+    import httpx2
 
 _PLAIN: dict[type[mi.Type], tuple[type, ...]] = {
     mi.BoolType: (bool,),
@@ -31,13 +31,13 @@ _PATHS = [(call, re.compile(re.sub(r"{\w+}", "[^/]+", call.path))) for call in C
 _PATHS.sort(key=lambda row: "{" in row[0].path)  # as the service looks: a path without names first
 
 
-def call_of(reply: httpx.Response) -> Call | None:
+def call_of(reply: httpx2.Response) -> Call | None:
     """The call that a reply belongs to."""
     method, path = reply.request.method, reply.request.url.path.rstrip("/")
     return next((call for call, pattern in _PATHS if call.method == method and pattern.fullmatch(path)), None)
 
 
-def check_types(reply: httpx.Response) -> Call | None:
+def check_types(reply: httpx2.Response) -> Call | None:
     """Check each value of a JSON reply against its declared type; returns the call. Raises AssertionError."""
     call = call_of(reply)
     if call is None or not reply.headers.get("content-type", "").startswith("application/json"):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -74,7 +74,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProce
 
 
 def turned_away(url: str, reason: str) -> float:
-    (count,) = re.findall(rf'turned_away_total{{reason="{reason}"}} (\S+)\n', httpx.get(f"{url}/metrics").text)
+    (count,) = re.findall(rf'turned_away_total{{reason="{reason}"}} (\S+)\n', httpx2.get(f"{url}/metrics").text)
     return float(count)
 
 
@@ -85,11 +85,11 @@ def test_strangers_are_not_noticed(tmp_path: Path, connect: Callable[[str], sock
         for number in range(STRANGERS):
             connect(tls_url if is_tls else url).sendall(b"\x16\x03\x01" if is_tls else UNFINISHED)
             if number % 50 == 49:
-                assert httpx.get(f"{url}/healthz").is_success
+                assert httpx2.get(f"{url}/healthz").is_success
                 name = f"tag-{number}"
-                made = httpx.post(f"{url}/v2/tags", headers=AUTHORIZED, json={"name": name})
+                made = httpx2.post(f"{url}/v2/tags", headers=AUTHORIZED, json={"name": name})
                 assert made.status_code == 201, made.text
-        assert httpx.get(f"{url}/readyz").is_success
+        assert httpx2.get(f"{url}/readyz").is_success
         assert turned_away(url, "connections") >= STRANGERS - 768
 
 

@@ -6,7 +6,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -60,7 +60,7 @@ def test_a_full_disk_is_survived_and_left_by_deleting(disk: SmallDisk, service: 
     assert _create_test_image(service, "more", b"x" * MIB).status_code == 507
     status, word = _ready(service)
     assert (status, word) == (200, "not ready for writing")
-    assert "full" in httpx.get(f"{service.url}/readyz").json()["parts"]["writing"]
+    assert "full" in httpx2.get(f"{service.url}/readyz").json()["parts"]["writing"]
     assert _export(service, first) == _scramble(content, 0)
 
     for number in range(60):  # more than fits into the room that the catalog's files had
@@ -100,7 +100,7 @@ def test_an_import_that_meets_a_full_disk_ends_as_store_full(
     """What runs when the disk fills up ends with the reason, which names no path."""
     upload = _post(service, "/v2/uploads", {"name": "disk", "region": "nyc3", "format": "raw"}).json()["upload"]["id"]
     headers = {"authorization": f"Bearer {TOKEN}", "upload-offset": "0"}
-    assert httpx.patch(f"{service.url}/v2/uploads/{upload}", content=content, headers=headers).is_success
+    assert httpx2.patch(f"{service.url}/v2/uploads/{upload}", content=content, headers=headers).is_success
     disk.leave(RESERVE // 8 + 6 * MIB)  # so that it begins, and can't end
 
     reply = _post(service, f"/v2/uploads/{upload}/finish", {})
@@ -179,30 +179,30 @@ def _import(service: ServiceProcess, name: str, content: bytes) -> int:
     return int(reply.json()["image"]["id"])
 
 
-def _create_test_image(service: ServiceProcess, name: str, content: bytes, region: str = "nyc3") -> httpx.Response:
-    return httpx.post(
+def _create_test_image(service: ServiceProcess, name: str, content: bytes, region: str = "nyc3") -> httpx2.Response:
+    return httpx2.post(
         f"{service.url}/_wherry/images", params={"name": name, "region": region, "type": "snapshot"}, content=content,
         headers={"authorization": f"Bearer {TOKEN}"}, timeout=60,
     )  # fmt: skip
 
 
-def _post(service: ServiceProcess, path: str, body: object) -> httpx.Response:
-    return httpx.post(f"{service.url}{path}", json=body, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
+def _post(service: ServiceProcess, path: str, body: object) -> httpx2.Response:
+    return httpx2.post(f"{service.url}{path}", json=body, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
 
 
 def _get(service: ServiceProcess, path: str) -> Any:
-    reply = httpx.get(f"{service.url}{path}", headers={"authorization": f"Bearer {TOKEN}"})
+    reply = httpx2.get(f"{service.url}{path}", headers={"authorization": f"Bearer {TOKEN}"})
     assert reply.is_success, reply.text
     return reply.json()
 
 
 def _delete(service: ServiceProcess, path: str) -> None:
-    reply = httpx.delete(f"{service.url}{path}", headers={"authorization": f"Bearer {TOKEN}"})
+    reply = httpx2.delete(f"{service.url}{path}", headers={"authorization": f"Bearer {TOKEN}"})
     assert reply.is_success, reply.text
 
 
 def _export(service: ServiceProcess, image: int) -> bytes:
-    reply = httpx.get(
+    reply = httpx2.get(
         f"{service.url}/v2/images/{image}/export", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
     )
     assert reply.is_success, reply.text
@@ -210,7 +210,7 @@ def _export(service: ServiceProcess, image: int) -> bytes:
 
 
 def _ready(service: ServiceProcess) -> tuple[int, str]:
-    reply = httpx.get(f"{service.url}/readyz")
+    reply = httpx2.get(f"{service.url}/readyz")
     return reply.status_code, reply.json()["status"]
 
 

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import zstandard
 
@@ -79,7 +79,7 @@ def test_only_changed_blocks_move(client: Client, files: Files, disk: bytes) -> 
 
 def test_a_backup_is_converted_and_then_moves(client: Client, service: ServiceProcess, disk: bytes) -> None:
     """A backup can't be transferred; converted, it is a snapshot, keeps its id and can."""
-    reply = httpx.post(
+    reply = httpx2.post(
         f"{service.url}/_wherry/images", params={"type": "backup", "name": "nightly", "region": "nyc3"}, content=disk,
         headers={"authorization": f"Bearer {TOKEN}"}, timeout=60,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.server.app import Settings, check_data, upgrade_postgres
@@ -35,12 +35,12 @@ class Many:
     folder: Path
     faces: tuple[ServiceProcess, ServiceProcess]
 
-    def call(self, face: int, method: str, path: str, **parts: Any) -> httpx.Response:
+    def call(self, face: int, method: str, path: str, **parts: Any) -> httpx2.Response:
         """Call one of the faces."""
         headers = {"authorization": f"Bearer {TOKEN}"} | parts.pop("headers", {})
-        return httpx.request(method, self.faces[face].url + path, headers=headers, timeout=60, **parts)
+        return httpx2.request(method, self.faces[face].url + path, headers=headers, timeout=60, **parts)
 
-    def append(self, face: int, upload_id: str, offset: int, data: bytes) -> httpx.Response:
+    def append(self, face: int, upload_id: str, offset: int, data: bytes) -> httpx2.Response:
         """Send a piece of an upload."""
         path = f"/v2/uploads/{upload_id}"
         return self.call(face, "PATCH", path, content=data, headers={"upload-offset": str(offset)})
@@ -119,7 +119,7 @@ def test_an_upload_goes_on_at_another_face_when_one_was_killed(many: Many, disk:
     many.faces[0].stop()
     many.faces[0].start({"WHERRY_CRASH_AT": "piece.after_publish#2"})
     upload_id = many.begin(0)
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         many.append(0, upload_id, 0, disk)
     many.faces[0].wait()
     received = many.call(1, "GET", f"/v2/uploads/{upload_id}").json()["upload"]["offset"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from zlib import crc32
 
-import httpx
+import httpx2
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -67,7 +67,7 @@ def second_account(running_service: ServiceProcess) -> str:
 @pytest.fixture
 def present(service: ServiceProcess, second_account: str) -> Iterator[dict[str, list[Any]]]:
     """What is there to be named: images of three types, actions, an upload, a Droplet, a tag, a key, and an offer."""
-    with httpx.Client(base_url=service.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
+    with httpx2.Client(base_url=service.url, headers={"authorization": f"Bearer {TOKEN}"}) as http:
         types = ("snapshot", "backup", "custom")
         made = [
             http.post("/_wherry/images", params={"type": one, "name": one, "region": "nyc3"}, content=b"x" * 9000)
@@ -121,7 +121,7 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
 
 def test_the_document_that_is_served_is_the_one_that_was_tested(service: ServiceProcess) -> None:
     """The document is served without a token, as JSON, with the controls of test mode where these are served."""
-    reply = httpx.get(f"{service.url}/openapi.json")
+    reply = httpx2.get(f"{service.url}/openapi.json")
 
     assert reply.headers["content-type"].startswith("application/json")
     assert reply.json() == json.loads(json.dumps(openapi.document(CALLS)))
@@ -129,7 +129,7 @@ def test_the_document_that_is_served_is_the_one_that_was_tested(service: Service
 
 def test_the_document_is_valid_openapi(service: ServiceProcess) -> None:
     """The document is what the OpenAPI specification asks for."""
-    validate(httpx.get(f"{service.url}/openapi.json").json())
+    validate(httpx2.get(f"{service.url}/openapi.json").json())
 
 
 def test_every_check_that_is_left_out_exists() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import httpx
+import httpx2
 import msgspec
 import pytest
 from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
@@ -69,7 +69,7 @@ class Contract:
         self._components = {"schemas": as_json_schema(document["components"]["schemas"])}
         self.checked: set[tuple[str, str, int]] = set()
 
-    def check(self, reply: httpx.Response) -> None:
+    def check(self, reply: httpx2.Response) -> None:
         """Check status and body of a reply. Raises AssertionError; paths that are not described are ours."""
         reply.read()
         method = reply.request.method.lower()
@@ -78,7 +78,7 @@ class Contract:
                 self._check(reply, operations[method]["responses"], f"{method} {path} {reply.status_code}")
                 self.checked.add((method, path, reply.status_code))
 
-    def _check(self, reply: httpx.Response, responses: dict[str, Any], where: str) -> None:
+    def _check(self, reply: httpx2.Response, responses: dict[str, Any], where: str) -> None:
         described = responses.get(str(reply.status_code))
         if described is None:
             assert reply.status_code in UNLISTED, f"{where} is not described"
@@ -137,14 +137,14 @@ def contract() -> Contract:
 
 
 @pytest.fixture
-def http(service: ServiceProcess, contract: Contract) -> Iterator[httpx.Client]:
+def http(service: ServiceProcess, contract: Contract) -> Iterator[httpx2.Client]:
     """Plain requests, each reply of which is checked."""
     headers = {"authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=service.url, headers=headers, event_hooks={"response": [contract.check]}) as http:
+    with httpx2.Client(base_url=service.url, headers=headers, event_hooks={"response": [contract.check]}) as http:
         yield http
 
 
-def make(http: httpx.Client, kind: str, **params: str) -> int:
+def make(http: httpx2.Client, kind: str, **params: str) -> int:
     """Make an image of a type and answer its id."""
     asked = {"type": kind, "name": kind, "region": "nyc3", **params}
     image_id: int = http.post("/_wherry/images", params=asked, content=b"disk").raise_for_status().json()["image"]["id"]
@@ -152,7 +152,7 @@ def make(http: httpx.Client, kind: str, **params: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["base", "snapshot", "backup", "custom", "admin"])
-def test_an_image_lives_as_described(http: httpx.Client, contract: Contract, kind: str) -> None:
+def test_an_image_lives_as_described(http: httpx2.Client, contract: Contract, kind: str) -> None:
     """Reading, listing, changing, acting on and deleting an image of any type is answered as described."""
     image_id = make(http, kind, **({"slug": "public"} if kind == "base" else {}))
     path = f"/v2/images/{image_id}"
@@ -172,7 +172,7 @@ def test_an_image_lives_as_described(http: httpx.Client, contract: Contract, kin
     assert ("get", "/v2/images/{image_id}", 200) in contract.checked
 
 
-def test_an_import_is_answered_as_described(http: httpx.Client, contract: Contract) -> None:
+def test_an_import_is_answered_as_described(http: httpx2.Client, contract: Contract) -> None:
     """A custom image is described while it is imported, and after that failed."""
     body = {"name": "custom", "url": "http://127.0.0.1:9/nobody-listens", "region": "nyc3", "distribution": "Debian"}
 
@@ -185,7 +185,7 @@ def test_an_import_is_answered_as_described(http: httpx.Client, contract: Contra
 
 
 @pytest.fixture
-def droplet(http: httpx.Client) -> int:
+def droplet(http: httpx2.Client) -> int:
     """A Droplet with a snapshot and a backup, a tag, and backups that are enabled."""
     body = {
         "name": "web", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", "tags": ["web"], "ipv6": True,
@@ -199,13 +199,13 @@ def droplet(http: httpx.Client) -> int:
     return droplet_id
 
 
-def ended(http: httpx.Client, action_id: int) -> None:
+def ended(http: httpx2.Client, action_id: int) -> None:
     """Wait until an action has ended; each reply on the way is checked, too."""
     while http.get(f"/v2/actions/{action_id}").json()["action"]["status"] == "in-progress":
         threading.Event().wait(0.01)
 
 
-def done(http: httpx.Client, droplet_id: int, **body: Any) -> None:
+def done(http: httpx2.Client, droplet_id: int, **body: Any) -> None:
     """Do something to a Droplet and wait until that has ended."""
     action_id = http.post(f"/v2/droplets/{droplet_id}/actions", json=body).raise_for_status().json()["action"]["id"]
     http.get(f"/v2/droplets/{droplet_id}/actions/{action_id}")
@@ -215,7 +215,7 @@ def done(http: httpx.Client, droplet_id: int, **body: Any) -> None:
 READ = ("", "/snapshots", "/backups", "/backups/policy", "/actions")
 
 
-def test_a_droplet_lives_as_described(http: httpx.Client, contract: Contract, droplet: int) -> None:
+def test_a_droplet_lives_as_described(http: httpx2.Client, contract: Contract, droplet: int) -> None:
     """Creating, reading, listing and deleting a Droplet is answered as described, in any of its states."""
     path = f"/v2/droplets/{droplet}"
     new = http.post("/v2/droplets", json={"names": ["a", "b"], "size": "s-1vcpu-1gb", "image": "debian-12-x64"}).json()
@@ -249,7 +249,7 @@ def test_a_droplet_lives_as_described(http: httpx.Client, contract: Contract, dr
 
 
 def test_what_is_done_to_a_droplet_is_answered_as_described(
-    http: httpx.Client, contract: Contract, droplet: int
+    http: httpx2.Client, contract: Contract, droplet: int
 ) -> None:
     """Every type of action is answered as described, alone and by tag, and so is what is refused."""
     backup = http.get(f"/v2/droplets/{droplet}/backups").json()["backups"][0]["id"]
@@ -287,7 +287,7 @@ def test_what_is_done_to_a_droplet_is_answered_as_described(
     assert described | {("post", "/v2/droplets/actions", 201), ("get", one, 200)} <= contract.checked
 
 
-def test_backup_policies_are_answered_as_described(http: httpx.Client, contract: Contract, droplet: int) -> None:
+def test_backup_policies_are_answered_as_described(http: httpx2.Client, contract: Contract, droplet: int) -> None:
     """A policy, the map of all, and the plans that there are, are answered as described, on any page."""
     for query in ("", "?page=2", "?per_page=1"):
         assert http.get(f"/v2/droplets/backups/policies{query}").status_code == 200
@@ -301,7 +301,7 @@ def test_backup_policies_are_answered_as_described(http: httpx.Client, contract:
     assert described | {("get", "/v2/droplets/{droplet_id}/backups/policy", 200)} <= contract.checked
 
 
-def test_a_tag_lives_as_described(http: httpx.Client, contract: Contract) -> None:
+def test_a_tag_lives_as_described(http: httpx2.Client, contract: Contract) -> None:
     """Making, reading, giving, taking and deleting a tag is answered as described, and so is a name that can't be."""
     image_id = make(http, "snapshot")
     for name in ("web", "WEB", "здорово", ""):
@@ -325,7 +325,7 @@ def test_a_tag_lives_as_described(http: httpx.Client, contract: Contract) -> Non
     assert described | {("delete", "/v2/tags/{tag_id}", 204)} <= contract.checked
 
 
-def test_an_ssh_key_lives_as_described(http: httpx.Client, contract: Contract) -> None:
+def test_an_ssh_key_lives_as_described(http: httpx2.Client, contract: Contract) -> None:
     """Keeping, reading, renaming and deleting a key is answered as described, by its id and by its fingerprint."""
     body = {"name": "mine", "public_key": f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{'A' * 43} me"}
     key = http.post("/v2/account/keys", json=body).json()["ssh_key"]
@@ -346,7 +346,7 @@ def test_an_ssh_key_lives_as_described(http: httpx.Client, contract: Contract) -
 
 
 def test_an_account_transfer_is_answered_as_described(
-    http: httpx.Client, contract: Contract, service: ServiceProcess
+    http: httpx2.Client, contract: Contract, service: ServiceProcess
 ) -> None:
     """Offering an image, and each of the ways in which that ends, is answered as described."""
     with open_accounts(Settings(data=service.data)) as accounts:
@@ -371,7 +371,7 @@ def test_an_account_transfer_is_answered_as_described(
 @pytest.mark.parametrize(
     "name", ["account", "account/keys", "actions", "droplets", "images", "regions", "sizes", "snapshots", "tags"]
 )
-def test_what_is_read_is_answered_as_described(http: httpx.Client, contract: Contract, name: str) -> None:
+def test_what_is_read_is_answered_as_described(http: httpx2.Client, contract: Contract, name: str) -> None:
     """Lists are answered as described, on any page, and to a caller without a token."""
     path = f"/v2/{name}"
     for query in ({}, {"page": "2", "per_page": "1"}, {"per_page": "200"}, {"page": "99"}):
@@ -397,10 +397,10 @@ def test_numbers_have_the_described_types() -> None:
     assert ("sizes.list", "$.sizes[].disk_info[].size.amount", "integer", msgspec.inspect.IntType) in numbers
 
 
-def test_the_check_would_notice(http: httpx.Client, contract: Contract) -> None:
+def test_the_check_would_notice(http: httpx2.Client, contract: Contract) -> None:
     """A reply that is not as described is noticed: the control of this file."""
     reply = http.get("/v2/account")
     for field, value in (("email", 7), ("droplet_limit", 25.0)):
-        wrong = httpx.Response(200, json={"account": {**reply.json()["account"], field: value}}, request=reply.request)
+        wrong = httpx2.Response(200, json={"account": {**reply.json()["account"], field: value}}, request=reply.request)
         with pytest.raises(AssertionError, match=field):
             contract.check(wrong)

@@ -8,7 +8,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.server.stopping import EXIT_STUCK, MARGIN_S
@@ -48,12 +48,12 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def status(service: ServiceProcess, path: str) -> int:
-    return httpx.get(service.url + path, timeout=DEADLINE_S).status_code
+    return httpx2.get(service.url + path, timeout=DEADLINE_S).status_code
 
 
 def test_a_service_in_which_nothing_changes_is_alive(stalling: ServiceProcess) -> None:
     """Idleness is no sickness; and /readyz tells of each loop and has proved that the catalog can be changed."""
-    shown = httpx.get(f"{stalling.url}/readyz").json()
+    shown = httpx2.get(f"{stalling.url}/readyz").json()
     assert shown["parts"] == {"catalog": "ok", "changes": "ok", "process": "ok", "loops": "ok", "disk": "ok"}
     assert shown["loops"].keys() == {"claim", "scheduler"}
     assert status(stalling, "/healthz") == 200
@@ -62,9 +62,9 @@ def test_a_service_in_which_nothing_changes_is_alive(stalling: ServiceProcess) -
 def test_a_service_whose_changes_wait_for_ever_is_not_alive(stalling: ServiceProcess) -> None:
     """Where a change waits for its turn and none is had, it is neither ready nor alive; afterwards it is both again."""
     with turn_held(stalling):
-        wait_until(lambda: "not gone through" in httpx.get(f"{stalling.url}/readyz").json()["parts"]["changes"])
+        wait_until(lambda: "not gone through" in httpx2.get(f"{stalling.url}/readyz").json()["parts"]["changes"])
         wait_until(lambda: status(stalling, "/healthz") == 503)
-        assert "none had its turn" in httpx.get(f"{stalling.url}/healthz").json()["reason"]
+        assert "none had its turn" in httpx2.get(f"{stalling.url}/healthz").json()["reason"]
     wait_until(lambda: status(stalling, "/healthz") == 200)
     wait_until(lambda: status(stalling, "/readyz") == 200)
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trustme
 
@@ -94,7 +94,7 @@ def test_a_name_that_the_certificate_lacks_is_said(tmp_path: Path) -> None:
 
 def test_links_have_the_scheme_that_was_asked_by(secure: ServiceProcess) -> None:
     """Pages asked for by https link to https, those asked for by http, which goes on beside it, to http."""
-    trusting = httpx.Client(verify=Client(TOKEN, ca_file=secure.ca_file)._transport.connection.verify)
+    trusting = httpx2.Client(verify=Client(TOKEN, ca_file=secure.ca_file)._transport.connection.verify)
     with trusting:
         for url in (secure.tls_url, secure.url):
             pages = trusting.get(f"{url}/v2/regions?per_page=2", headers=AUTHORIZED).json()["links"]["pages"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import msgspec
 
 from wherry import errors as e
@@ -81,7 +81,7 @@ class Request(Generic[T]):
 
 @dataclass(frozen=True)
 class Connection:
-    """Where requests go, with which token, and whose certificates are trusted (None: those that httpx trusts)."""
+    """Where requests go, with which token, and whose certificates are trusted (None: those that the system trusts)."""
 
     base_url: str
     token: str
@@ -91,7 +91,7 @@ class Connection:
 
     @property
     def verify(self) -> ssl.SSLContext | bool:
-        """The same, as httpx takes it."""
+        """The same, as httpx2 takes it."""
         return self.trust or True
 
     @classmethod
@@ -132,7 +132,7 @@ class Connection:
         return 1 + (self.retries if options.retries is None else options.retries)
 
 
-def read(request: Request[T], response: httpx.Response) -> T:
+def read(request: Request[T], response: httpx2.Response) -> T:
     """A success as the value it carries. Raises RequestError for a body of another shape."""
     try:
         return request.decode(response.content)
@@ -141,16 +141,16 @@ def read(request: Request[T], response: httpx.Response) -> T:
         raise e.RequestError(f"{what}: {error}") from error
 
 
-def delay_after_break(request: Request[Any], error: httpx.HTTPError, left: int) -> float:
+def delay_after_break(request: Request[Any], error: httpx2.HTTPError, left: int) -> float:
     """How long to wait before a request whose connection broke is sent again. Raises ConnectionFailed if it is not."""
     failed = connection_failed(error)
-    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+    never_sent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
     if left and failed.retryable and (never_sent or request.may_repeat):
         return _backoff(left)
     raise failed from error
 
 
-def delay_after_refusal(request: Request[Any], response: httpx.Response, left: int) -> float:
+def delay_after_refusal(request: Request[Any], response: httpx2.Response, left: int) -> float:
     """How long to wait before a request that was refused is sent again. Raises the error it was refused with if not."""
     status = response.status_code
     passing = status in _NOT_TAKEN or (status >= _FIRST_SERVER_ERROR and status != 501 and request.may_repeat)  # noqa: PLR2004  not implemented
@@ -160,7 +160,7 @@ def delay_after_refusal(request: Request[Any], response: httpx.Response, left: i
     return float(after) if after.isdigit() else _backoff(left)
 
 
-def connection_failed(error: httpx.HTTPError) -> e.ConnectionFailed:
+def connection_failed(error: httpx2.HTTPError) -> e.ConnectionFailed:
     """The connection's end, as an error of ours."""
     where = ""
     try:
@@ -173,7 +173,7 @@ def connection_failed(error: httpx.HTTPError) -> e.ConnectionFailed:
     return e.ConnectionFailed(f"{where} can't be reached: {error or type(error).__name__}")
 
 
-def error_of(response: httpx.Response) -> e.RequestError:
+def error_of(response: httpx2.Response) -> e.RequestError:
     """A refusal as the error that the server raised. The body must have been read."""
     kind = _CLASSES.get(response.status_code)
     if kind is None:

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 Format = Literal["text", "json"]
 
-_NOISY = ("alembic", "httpcore", "uvicorn", "opentelemetry")  # at debug, httpcore logs headers with their secrets
+_NOISY = ("alembic", "httpcore2", "uvicorn", "opentelemetry")  # at debug, httpcore2 logs headers with their secrets
 _OURS = "wherry"
 _SECRET = re.compile(r"(?i)(dop_v1_|bearer\s+)[\w.~+/=-]+")
 _BREAKS = {ord(one): repr(one)[1:-1] for one in "\r\n\x0b\x0c\x1b\x85\u2028\u2029"}

@@ -11,7 +11,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from tests.support.wire_types import check_types
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 30.0
 
 
-class Api(httpx.Client):
+class Api(httpx2.Client):
     """Plain requests to a service. Every JSON reply to any of them must have exactly the types that are declared."""
 
     def __init__(self, url: str, token: str = TOKEN) -> None:
@@ -36,7 +36,7 @@ class Api(httpx.Client):
         )  # fmt: skip
         self.checked: set[tuple[str, int]] = set()
 
-    def _check_types(self, reply: httpx.Response) -> None:
+    def _check_types(self, reply: httpx2.Response) -> None:
         if (call := check_types(reply)) is not None:
             self.checked.add((call.name, reply.status_code))
 
@@ -63,11 +63,11 @@ class Api(httpx.Client):
         self.ended(begun.json()["action"]["id"])
         return self.get(f"/v2/droplets/{droplet_id}/snapshots").json()["snapshots"][0]
 
-    def act(self, image_id: int, **body: Any) -> httpx.Response:
+    def act(self, image_id: int, **body: Any) -> httpx2.Response:
         """Ask for an action on an image."""
         return self.post(f"/v2/images/{image_id}/actions", json=body)
 
-    def import_from(self, url: str, **body: Any) -> httpx.Response:
+    def import_from(self, url: str, **body: Any) -> httpx2.Response:
         """Ask for an import."""
         return self.post("/v2/images", json={"name": "imported", "url": url, "region": "nyc3", **body})
 
@@ -83,12 +83,12 @@ class Api(httpx.Client):
             f"/v2/images/{image_id}", lambda found: found["image"]["status"] in {"available", "deleted"}
         )["image"]
 
-    def create(self, **body: Any) -> httpx.Response:
+    def create(self, **body: Any) -> httpx2.Response:
         """Ask for a Droplet from a public image."""
         asked = {"name": "web", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
         return self.post("/v2/droplets", json=asked)
 
-    def do(self, droplet_id: int, kind: str, **body: Any) -> httpx.Response:
+    def do(self, droplet_id: int, kind: str, **body: Any) -> httpx2.Response:
         """Ask for an action on a Droplet."""
         return self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind, **body})
 

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 GONE = "The resource you were accessing could not be found."
@@ -19,7 +19,7 @@ UNREADABLE = "error parsing request body"
 NO_ACCESS = "You do not have access for the attempted action."
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
@@ -30,7 +30,7 @@ def uuid_of(api: Api) -> str:
     return found
 
 
-def send(api: Api, image: Any, answer: str = "", **body: Any) -> httpx.Response:
+def send(api: Api, image: Any, answer: str = "", **body: Any) -> httpx2.Response:
     """Offer an image, or answer an offer of it."""
     return api.post(f"/v2/images/{image['id']}/account_transfer{answer and '/'}{answer}", json=body)
 
@@ -45,7 +45,7 @@ def offer(api: Api, to: Api, image: Any) -> int:
     return number
 
 
-def accept(api: Api, image: Any, number: int) -> httpx.Response:
+def accept(api: Api, image: Any, number: int) -> httpx2.Response:
     """Accept an offer for the account that one speaks for."""
     return send(api, image, "accept", transfer_id=number, recipient_uuid=uuid_of(api))
 

@@ -12,7 +12,7 @@ import pytest
 from wherry.calls import CALLS, Call
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api
 
     from wherry.testing.service import ServiceProcess
@@ -126,7 +126,7 @@ def resources(image_id: int) -> Any:
     return {"resources": [{"resource_id": str(image_id), "resource_type": "image"}]}
 
 
-def send(api: Api, call: Call, names: dict[str, Any]) -> httpx.Response:
+def send(api: Api, call: Call, names: dict[str, Any]) -> httpx2.Response:
     """Send a call about what the names stand for."""
     if call.body_media is not None:
         return api.request(call.method, call.url(**names), headers={"upload-offset": "0"}, content=b"x")

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 NINE = {
@@ -20,7 +20,7 @@ GONE = "The resource you were accessing could not be found."
 BUSY = "Image already has a pending event."
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 

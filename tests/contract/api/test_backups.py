@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.testing.service import ServiceProcess
@@ -24,7 +24,7 @@ HOURS = [0, 4, 8, 12, 16, 20]
 WEDNESDAY = "2031-03-05T10:30:00Z"
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
@@ -474,7 +474,7 @@ def test_no_restart_misses_or_doubles_a_backup(tmp_path: Path, connect: Callable
         for _ in range(3):
             dying = threading.Timer(0.35, service.kill)
             dying.start()
-            with suppress(httpx.TransportError):
+            with suppress(httpx2.TransportError):
                 api.advance(days=40)
             dying.join()
             service.start()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 DISK = bytes(range(256)) * 8
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
@@ -25,7 +25,7 @@ def begin_upload(api: Api) -> str:
     return f"/v2/uploads/{reply.json()['upload']['id']}"
 
 
-def append(api: Api, path: str, offset: int, data: bytes) -> httpx.Response:
+def append(api: Api, path: str, offset: int, data: bytes) -> httpx2.Response:
     """Send a piece of an upload."""
     return api.patch(path, content=data, headers={"upload-offset": str(offset)})
 

@@ -6,7 +6,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.calls import CALLS, UNSERVED, UNSERVED_COLLECTIONS, Call
@@ -25,12 +25,12 @@ LISTS = [call.path for call in CALLS if call.method == "GET" and "page" in {para
 SINGLE_LISTS = [path for path in LISTS if "{" not in path]
 
 
-def error_of(reply: httpx.Response) -> tuple[str, str]:
+def error_of(reply: httpx2.Response) -> tuple[str, str]:
     """What programs and people read of an error."""
     return reply.json()["id"], reply.json()["message"]
 
 
-def send(api: httpx.Client, call: Call) -> httpx.Response:
+def send(api: httpx2.Client, call: Call) -> httpx2.Response:
     """Send a call that names nothing that is there."""
     headers = {param.name: "0" for param in call.params if param.required and param.place == "header"}
     query = {param.name: (param.values or ("x",))[0] for param in call.params if param.required} if not headers else {}
@@ -49,7 +49,7 @@ def test_a_call_without_a_token_that_is_known_is_refused(
     running_service: ServiceProcess, call: Call, authorization: str | None
 ) -> None:
     """Without a known bearer token every call answers 401, in DigitalOcean's words."""
-    with httpx.Client(base_url=running_service.url) as http:
+    with httpx2.Client(base_url=running_service.url) as http:
         if authorization is not None:
             http.headers["authorization"] = authorization
         reply = send(http, call)
@@ -63,7 +63,7 @@ def test_a_token_in_another_scheme_is_refused(running_service: ServiceProcess, a
     assert api.get("/v2/account").status_code == 200
     known = api.headers["authorization"].removeprefix("Bearer ")
 
-    reply = httpx.get(f"{running_service.url}/v2/account", headers={"authorization": f"Basic {known}"})
+    reply = httpx2.get(f"{running_service.url}/v2/account", headers={"authorization": f"Basic {known}"})
 
     assert reply.status_code == 401
 
@@ -89,7 +89,7 @@ def test_a_call_asks_for_no_more_than_its_scopes(
     running_service: ServiceProcess, token_for: dict[str, str], call: Call
 ) -> None:
     """A token with exactly a call's scopes is let in."""
-    with httpx.Client(base_url=running_service.url) as http:
+    with httpx2.Client(base_url=running_service.url) as http:
         http.headers["authorization"] = f"Bearer {token_for[call.name]}"
         reply = send(http, call)
 
@@ -196,7 +196,7 @@ def test_a_browser_may_ask_before_it_sends(running_service: ServiceProcess) -> N
         "access-control-request-method": "DELETE",
         "access-control-request-headers": "authorization",
     }
-    reply = httpx.options(f"{running_service.url}/v2/images/1", headers=asked)
+    reply = httpx2.options(f"{running_service.url}/v2/images/1", headers=asked)
 
     assert reply.status_code == 200
     assert reply.headers["access-control-allow-origin"] == "*"
@@ -208,9 +208,9 @@ def test_a_browser_may_ask_before_it_sends(running_service: ServiceProcess) -> N
 # ----------------------------------------------------------------------------------------------------------- pages
 
 
-def pages_of(reply: httpx.Response) -> dict[str, dict[str, str]]:
+def pages_of(reply: httpx2.Response) -> dict[str, dict[str, str]]:
     """The links of a list, as the query of each."""
-    return {name: dict(httpx.URL(url).params) for name, url in reply.json()["links"]["pages"].items()}
+    return {name: dict(httpx2.URL(url).params) for name, url in reply.json()["links"]["pages"].items()}
 
 
 @pytest.mark.parametrize("path", SINGLE_LISTS)

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 MIB = 1 << 20
@@ -21,12 +21,12 @@ GONE = "The resource you were accessing could not be found."
 DISK = random.Random(7).randbytes(4 * MIB)
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
 
-def put(api: Api, droplet_id: int, disk: bytes, **query: Any) -> httpx.Response:
+def put(api: Api, droplet_id: int, disk: bytes, **query: Any) -> httpx2.Response:
     """Ask that a Droplet's disk be replaced."""
     return api.put(f"/v2/droplets/{droplet_id}/disk", content=disk, params=query)
 
@@ -51,7 +51,7 @@ def begin_upload(api: Api, droplet_id: int) -> str:
     return upload_id
 
 
-def append(api: Api, upload_id: str, offset: int, data: bytes) -> httpx.Response:
+def append(api: Api, upload_id: str, offset: int, data: bytes) -> httpx2.Response:
     """Send a piece of an upload."""
     return api.patch(f"/v2/uploads/{upload_id}", content=data, headers={"upload-offset": str(offset)})
 

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 NINE = {
@@ -23,7 +23,7 @@ FORBIDDEN = "You are not authorized to perform this operation."
 NOT_ITS_BACKUP = "The image must be a backup of this Droplet."
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
     from wherry.testing.service import ServiceProcess
@@ -32,7 +32,7 @@ OPTIONAL = (
 )  # fmt: skip
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.testing.service import ServiceProcess
@@ -125,7 +125,7 @@ def test_an_export_that_breaks_off_is_told_in_a_line(api: Api, service: ServiceP
     image, pack = made(api, service)
     spoil(pack, 80 + MIB // 2)
     begun = len(service.said())
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(httpx2.RemoteProtocolError):
         api.get(f"/v2/images/{image}/export")
     said = service.said()[begun:]
     assert f"export.broken_off path=/v2/images/{image}/export code=block_corrupt" in said

@@ -11,7 +11,7 @@ from wherry.server.catalog.tables import FIRST_IMAGE_ID
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 GONE = "The resource you were accessing could not be found."
@@ -23,7 +23,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api, Shelf
 
 NO_ACCESS = "You do not have access for the attempted action."
@@ -21,17 +21,17 @@ FIRST = [
 ]  # fmt: skip
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
 
-def begin(api: Api, slug: str = "ours-1", **body: Any) -> httpx.Response:
+def begin(api: Api, slug: str = "ours-1", **body: Any) -> httpx2.Response:
     """Begin the upload of a public image."""
     return api.post("/v2/uploads", json={"name": "Ours 1", "region": "nyc3", "slug": slug, **body})
 
 
-def finish(api: Api, begun: httpx.Response, disk: bytes) -> Any:
+def finish(api: Api, begun: httpx2.Response, disk: bytes) -> Any:
     """Send the bytes of an upload, let it be published, and answer the reply to that."""
     path = f"/v2/uploads/{begun.raise_for_status().json()['upload']['id']}"
     api.patch(path, content=disk, headers={"upload-offset": "0"}).raise_for_status()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api
 
 KEYS = "/v2/account/keys"
@@ -35,7 +35,7 @@ def add(api: Api, seed: int = 1, name: str = "mine") -> Any:
     return reply.json()["ssh_key"]
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 

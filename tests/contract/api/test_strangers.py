@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -85,7 +85,7 @@ def line(running_service: ServiceProcess) -> Iterator[socket.socket]:
 
 
 def turned_away(service: ServiceProcess, reason: str) -> float:
-    metrics = httpx.get(f"{service.url}/metrics").text
+    metrics = httpx2.get(f"{service.url}/metrics").text
     (count,) = re.findall(rf'^wherry_http_turned_away_total{{reason="{reason}"}} (\S+)$', metrics, re.MULTILINE)
     return float(count)
 
@@ -132,7 +132,7 @@ def test_a_body_has_a_limit_with_or_without_a_length(service: ServiceProcess, si
     """A body of JSON of 1 MiB is taken, and of one byte more is not."""
     text = b'{"name": "large"' + b" " * (size - 17) + b"}"
     content = iter([text[:1000], text[1000:]]) if is_chunked else text
-    reply = httpx.post(f"{service.url}/v2/tags", headers=AUTHORIZED, content=content)
+    reply = httpx2.post(f"{service.url}/v2/tags", headers=AUTHORIZED, content=content)
 
     assert len(text) == size
     assert reply.status_code == (201 if size == MIB else 413)

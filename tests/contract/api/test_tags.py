@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Api
 
 GONE = "The resource you were accessing could not be found."
@@ -19,12 +19,12 @@ EMPTY = "param is missing or the value is empty: resources"
 KINDS = ("droplets", "images", "volumes", "volume_snapshots", "databases")
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str]:
     """The status and the text of an error."""
     return reply.status_code, reply.json()["message"]
 
 
-def tag(api: Api, name: str, *resources: tuple[str, Any], method: str = "POST") -> httpx.Response:
+def tag(api: Api, name: str, *resources: tuple[str, Any], method: str = "POST") -> httpx2.Response:
     """Give a tag to resources, or take it from them."""
     body = {"resources": [{"resource_type": kind, "resource_id": number} for kind, number in resources]}
     return api.request(method, f"/v2/tags/{name}/resources", json=body)

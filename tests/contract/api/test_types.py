@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 from tests.support.wire_types import check_types
 
@@ -104,7 +104,7 @@ def test_the_check_would_notice(api: Api) -> None:
         '{"tags": [], "links": {}, "meta": {"total": 1.0}}', '{"tags": [], "links": {}, "meta": {"total": "1"}}',
         '{"tags": [], "links": {}, "meta": {"total": true}}', '{"tags": [], "links": {"next": 1}}', "{}",
     ):  # fmt: skip
-        wrong = httpx.Response(200, content=body, headers=reply.headers, request=reply.request)
+        wrong = httpx2.Response(200, content=body, headers=reply.headers, request=reply.request)
         wrong.headers.pop("content-length", None)
         with pytest.raises(AssertionError):
             check_types(wrong)

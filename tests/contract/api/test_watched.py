@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def shown(service: ServiceProcess, name: str, **labels: str) -> float:
     """What a metric of the service shows; 0 if it was never moved."""
-    text = httpx.get(f"{service.url}/metrics").raise_for_status().text
+    text = httpx2.get(f"{service.url}/metrics").raise_for_status().text
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return sum(one.value for one in samples if one.name == name and one.labels == labels)
 
@@ -24,8 +24,8 @@ def shown(service: ServiceProcess, name: str, **labels: str) -> float:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
 def test_a_running_service_is_well(service: ServiceProcess, path: str) -> None:
     """A service that was started answers for its health without a token, also to HEAD."""
-    assert httpx.get(service.url + path).status_code == 200
-    assert httpx.head(service.url + path).status_code == 200
+    assert httpx2.get(service.url + path).status_code == 200
+    assert httpx2.head(service.url + path).status_code == 200
 
 
 def test_a_request_is_counted(service: ServiceProcess, api: Api) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
+import httpx2
 import pytest
 from click.testing import CliRunner
 
@@ -106,21 +106,21 @@ class Service:
         self.bodies: list[Any] = []
         self.replies = dict(REPLIES)
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         name = f"{request.method} {request.url.path}"
         query = "&".join(f"{key}={value}" for key, value in request.url.params.items() if "page" not in key)
         self.sent.append(f"{name}?{query}".rstrip("?"))
         body = request.read()
         self.bodies.append(json.loads(body) if request.headers.get("content-type") == "application/json" else None)
         reply = self.replies.get(name)
-        return httpx.Response(204) if reply is None else httpx.Response(200, json=reply)
+        return httpx2.Response(204) if reply is None else httpx2.Response(200, json=reply)
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     """A service that is not there; the command line's client asks it."""
     service = Service()
-    http = httpx.Client(transport=httpx.MockTransport(service.answer))
+    http = httpx2.Client(transport=httpx2.MockTransport(service.answer))
     monkeypatch.setattr("wherry.cli.session.Client", lambda *_, **__: Client("t", "http://service.test", http=http))
     return service
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry import AsyncClient, BackupPolicyRequest, Client, RequestError
@@ -128,15 +128,15 @@ def shown(value: Any) -> Any:
     return getattr(value, "id", getattr(value, "name", value))
 
 
-def sync_call(answer: Callable[[httpx.Request], httpx.Response], called: str, /, *args: Any, **named: Any) -> Any:
-    with Client("t", "http://service.test", http=httpx.Client(transport=httpx.MockTransport(answer))) as client:
+def sync_call(answer: Callable[[httpx2.Request], httpx2.Response], called: str, /, *args: Any, **named: Any) -> Any:
+    with Client("t", "http://service.test", http=httpx2.Client(transport=httpx2.MockTransport(answer))) as client:
         value = attrgetter(called)(client)(*args, **named)
         return value.all() if hasattr(value, "all") else value
 
 
-def async_call(answer: Callable[[httpx.Request], httpx.Response], called: str, /, *args: Any, **named: Any) -> Any:
+def async_call(answer: Callable[[httpx2.Request], httpx2.Response], called: str, /, *args: Any, **named: Any) -> Any:
     async def call() -> Any:
-        http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
         async with AsyncClient("t", "http://service.test", http=http) as client:
             value = attrgetter(called)(client)(*args, **named)
             value = value.all() if hasattr(value, "all") else value
@@ -153,11 +153,11 @@ FACES = pytest.mark.parametrize("call", [sync_call, async_call], ids=["sync", "a
 def test_a_call_is_sent_as_the_contract_says_and_its_reply_is_read(call: Any, row: Row) -> None:
     """Method, path, query and body are the contract's, and what the reply wraps comes out."""
     name, args, named, where, body, reply, expected = row
-    sent: list[httpx.Request] = []
+    sent: list[httpx2.Request] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
-        return httpx.Response(204) if reply is None else httpx.Response(200, json=reply)
+        return httpx2.Response(204) if reply is None else httpx2.Response(200, json=reply)
 
     value = call(answer, name, *args, **named)
     assert [f"{one.method} {one.url.raw_path.decode()}" for one in sent] == [where]
@@ -170,9 +170,9 @@ def test_a_new_droplet_comes_with_its_action(call: Any) -> None:
     """What was asked goes out without what was not said; the Droplet and its action come back."""
     sent: list[Any] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         sent.append(json.loads(request.content))
-        return httpx.Response(202, json={"droplet": DROPLET, "links": LINKS})
+        return httpx2.Response(202, json={"droplet": DROPLET, "links": LINKS})
 
     created = call(
         answer, "gpu_droplets.create", name="web", size="s-1vcpu-1gb", image="ubuntu-24-04-x64", region="nyc3",
@@ -193,9 +193,9 @@ def test_several_droplets_come_with_an_action_each(call: Any) -> None:
     reply = {"droplets": [DROPLET, {**DROPLET, "id": 6, "name": "db"}], "links": links}
     sent: list[Any] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         sent.append(json.loads(request.content))
-        return httpx.Response(202, json=reply)
+        return httpx2.Response(202, json=reply)
 
     created = call(answer, "gpu_droplets.create_many", names=("web", "db"), size="s-1vcpu-1gb", image=7)
     assert sent == [{"names": ["web", "db"], "size": "s-1vcpu-1gb", "image": 7}]
@@ -218,9 +218,9 @@ def test_what_creates_has_a_key_of_its_own_or_the_callers(
     """Each call has another key, unless the caller gives one."""
     keys: list[str] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         keys.append(request.headers["idempotency-key"])
-        return httpx.Response(202, json=reply)
+        return httpx2.Response(202, json=reply)
 
     call(answer, name, *args, **named)
     call(answer, name, *args, **named)
@@ -251,7 +251,7 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(
     call: Any, name: str, args: tuple[Any, ...], named: dict[str, Any], reason: str
 ) -> None:
     """Arguments that contradict each other, or are missing, raise TypeError and send nothing."""
-    sent: list[httpx.Request] = []
+    sent: list[httpx2.Request] = []
     with pytest.raises(TypeError, match=reason):
         call(sent.append, name, *args, **named)
     assert sent == []
@@ -262,6 +262,6 @@ def test_droplets_without_their_actions_are_not_understood(call: Any) -> None:
     """A reply that does not say which action creates what is named as such."""
     with pytest.raises(RequestError, match="1 Droplets and 0 actions"):
         call(
-            lambda _: httpx.Response(202, json={"droplet": DROPLET, "links": {"actions": []}}),
+            lambda _: httpx2.Response(202, json={"droplet": DROPLET, "links": {"actions": []}}),
             "gpu_droplets.create", name="web", size="s", image=7,
         )  # fmt: skip

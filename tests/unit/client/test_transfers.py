@@ -4,7 +4,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-import httpx
+import httpx2
 import pytest
 
 from wherry import AsyncClient, Client, ConnectionFailed
@@ -28,7 +28,7 @@ class Service:
         self.ranges: list[str] = []
         self._break_after = break_after
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.calls.append(f"{request.method} {request.url.raw_path.decode()}")
         path = request.url.path
         if request.method == "GET" and path.endswith(("/export", "/disk")):
@@ -40,35 +40,35 @@ class Service:
         if path.startswith("/v2/uploads") and not path.endswith("finish"):
             return self._upload()
         if path.endswith("finish"):
-            return httpx.Response(202, json={"image": IMAGE, "links": LINKS})
-        return httpx.Response(200, json={"action": ACTION})
+            return httpx2.Response(202, json={"image": IMAGE, "links": LINKS})
+        return httpx2.Response(200, json={"action": ACTION})
 
-    def _append(self, request: httpx.Request, body: bytes) -> httpx.Response:
+    def _append(self, request: httpx2.Request, body: bytes) -> httpx2.Response:
         assert int(request.headers["upload-offset"]) == len(self.kept)
         if self._break_after is not None:
             self.kept += body[: self._break_after]
             self._break_after = None
-            raise httpx.ReadError("cut")
+            raise httpx2.ReadError("cut")
         self.kept += body
         return self._upload()
 
-    def _upload(self) -> httpx.Response:
+    def _upload(self) -> httpx2.Response:
         upload = {"id": "u1", "name": "disk", "region": "nyc3", "offset": len(self.kept), "status": "open"}
-        return httpx.Response(200, json={"upload": upload})
+        return httpx2.Response(200, json={"upload": upload})
 
-    def _export(self, request: httpx.Request) -> httpx.Response:
+    def _export(self, request: httpx2.Request) -> httpx2.Response:
         if "range" not in request.headers:
             sent = DISK if self._break_after is None else DISK[: self._break_after]
             self._break_after = None
             headers = {"content-length": str(len(DISK)), "etag": '"e"'}
-            return httpx.Response(200, stream=_Stream(sent, whole=len(sent) == len(DISK)), headers=headers)
+            return httpx2.Response(200, stream=_Stream(sent, whole=len(sent) == len(DISK)), headers=headers)
         self.ranges.append(request.headers["range"])
         assert request.headers["if-range"] == '"e"'
         rest = DISK[int(request.headers["range"][6:-1]) :]
-        return httpx.Response(206, stream=_Stream(rest, whole=True), headers={"content-length": str(len(rest))})
+        return httpx2.Response(206, stream=_Stream(rest, whole=True), headers={"content-length": str(len(rest))})
 
 
-class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
+class _Stream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """Bytes that come, and then the connection's end where they are not all."""
 
     def __init__(self, data: bytes, *, whole: bool) -> None:
@@ -77,7 +77,7 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
     def __iter__(self) -> Any:
         yield self._data
         if not self._whole:
-            raise httpx.ReadError("cut")
+            raise httpx2.ReadError("cut")
 
     async def __aiter__(self) -> Any:
         for data in self:
@@ -88,8 +88,8 @@ class Sync:
     """What a test does, by Client."""
 
     def __init__(self, service: Service) -> None:
-        transport = httpx.MockTransport(service.answer)
-        self._client = Client("t", "http://service.test", retries=0, http=httpx.Client(transport=transport))
+        transport = httpx2.MockTransport(service.answer)
+        self._client = Client("t", "http://service.test", retries=0, http=httpx2.Client(transport=transport))
 
     def upload(self, path: Path, **named: Any) -> Any:
         return self._client.gpu_droplets.images.upload(path, name="disk", **named)
@@ -105,8 +105,8 @@ class Async:
     """The same, by AsyncClient."""
 
     def __init__(self, service: Service) -> None:
-        transport = httpx.MockTransport(service.answer)
-        self._client = AsyncClient("t", "http://service.test", retries=0, http=httpx.AsyncClient(transport=transport))
+        transport = httpx2.MockTransport(service.answer)
+        self._client = AsyncClient("t", "http://service.test", retries=0, http=httpx2.AsyncClient(transport=transport))
 
     def upload(self, path: Path, **named: Any) -> Any:
         return asyncio.run(self._client.gpu_droplets.images.upload(path, name="disk", **named))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 import trustme
 
@@ -33,16 +33,16 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
-    http = httpx.Client(transport=httpx.MockTransport(answer))
+def client_of(answer: Callable[[httpx2.Request], httpx2.Response]) -> Client:
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
     return Client("secret", "http://service.test", http=http)
 
 
-def answering(*replies: httpx.Response | Exception) -> tuple[Client, list[httpx.Request]]:
+def answering(*replies: httpx2.Response | Exception) -> tuple[Client, list[httpx2.Request]]:
     """A client whose requests are answered one after another, and the requests that it sent."""
     left, sent = list(replies), []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
         reply = left.pop(0)
         if isinstance(reply, Exception):
@@ -64,7 +64,7 @@ def answering(*replies: httpx.Response | Exception) -> tuple[Client, list[httpx.
 def test_a_refusal_is_raised_as_the_error_it_was(status: int, kind: type[errors.RequestError]) -> None:
     """Each status comes back as its class, with message, request id and status."""
     body = {"id": "some_id", "message": "No.", "request_id": "r-1"}
-    client, _ = answering(*[httpx.Response(status, json=body)] * 4)
+    client, _ = answering(*[httpx2.Response(status, json=body)] * 4)
     with pytest.raises(kind) as refused:
         client.gpu_droplets.images.retrieve(7)
     assert type(refused.value) is kind
@@ -73,7 +73,7 @@ def test_a_refusal_is_raised_as_the_error_it_was(status: int, kind: type[errors.
 
 def test_a_body_that_is_no_json_becomes_the_message() -> None:
     """A gateway's HTML is no reason to fail in another way."""
-    client, _ = answering(httpx.Response(404, text="<html>gone</html>", headers={"x-request-id": "r-2"}))
+    client, _ = answering(httpx2.Response(404, text="<html>gone</html>", headers={"x-request-id": "r-2"}))
     with pytest.raises(errors.NotFound, match="gone") as refused:
         client.gpu_droplets.images.retrieve(7)
     assert refused.value.request_id == "r-2"
@@ -81,15 +81,15 @@ def test_a_body_that_is_no_json_becomes_the_message() -> None:
 
 def test_a_reply_of_another_shape_is_named() -> None:
     """A success that is not understood says which call and what was wrong."""
-    client, _ = answering(httpx.Response(200, json={"image": {"id": "seven"}}))
+    client, _ = answering(httpx2.Response(200, json={"image": {"id": "seven"}}))
     with pytest.raises(errors.RequestError, match="images.get answered 200"):
         client.gpu_droplets.images.retrieve(7)
 
 
 def test_what_may_be_repeated_is_sent_again(waits: list[float]) -> None:
     """A read is tried again after a server's fault and after a broken connection, ever later."""
-    fault = httpx.Response(500, json={"id": "server_error", "message": "Oops"})
-    client, sent = answering(fault, httpx.ReadError("cut"), fault, httpx.Response(200, json={"image": IMAGE}))
+    fault = httpx2.Response(500, json={"id": "server_error", "message": "Oops"})
+    client, sent = answering(fault, httpx2.ReadError("cut"), fault, httpx2.Response(200, json={"image": IMAGE}))
     assert client.gpu_droplets.images.retrieve(7).name == "web"
     assert len(sent) == 4
     assert waits[0] < waits[1] < waits[2]
@@ -97,10 +97,10 @@ def test_what_may_be_repeated_is_sent_again(waits: list[float]) -> None:
 
 def test_retry_after_is_kept(waits: list[float]) -> None:
     """The service's own word on when to come back is followed, for a POST as well."""
-    busy = httpx.Response(
+    busy = httpx2.Response(
         429, json={"id": "too_many_requests", "message": "Too many requests"}, headers={"retry-after": "7"}
     )
-    client, _ = answering(busy, httpx.Response(201, json=ACTION))
+    client, _ = answering(busy, httpx2.Response(201, json=ACTION))
     assert client.gpu_droplets.images.actions.create(7, type="convert").id == 9
     assert waits == [7.0]
 
@@ -108,9 +108,9 @@ def test_retry_after_is_kept(waits: list[float]) -> None:
 def test_what_must_not_be_repeated_is_not(waits: list[float]) -> None:
     """A rule that was broken stays broken, and x-should-retry is obeyed."""
     for reply in (
-        httpx.Response(422, json={"id": "unprocessable_entity", "message": "No."}),
-        httpx.Response(500, json={"id": "server_error", "message": "No."}, headers={"x-should-retry": "false"}),
-        httpx.Response(501, json={"id": "not_implemented", "message": "No."}),
+        httpx2.Response(422, json={"id": "unprocessable_entity", "message": "No."}),
+        httpx2.Response(500, json={"id": "server_error", "message": "No."}, headers={"x-should-retry": "false"}),
+        httpx2.Response(501, json={"id": "not_implemented", "message": "No."}),
     ):
         client, sent = answering(reply)
         with pytest.raises(errors.RequestError):
@@ -121,7 +121,7 @@ def test_what_must_not_be_repeated_is_not(waits: list[float]) -> None:
 
 def test_an_image_action_may_be_sent_again_because_it_has_a_key() -> None:
     """When the reply to a transfer is lost, the same request goes out with the same key."""
-    client, sent = answering(httpx.ReadError("cut"), httpx.Response(201, json=ACTION))
+    client, sent = answering(httpx2.ReadError("cut"), httpx2.Response(201, json=ACTION))
     client.gpu_droplets.images.actions.create(7, type="transfer", region="ams3")
     keys = {request.headers["idempotency-key"] for request in sent}
     assert len(sent) == 2
@@ -130,7 +130,7 @@ def test_an_image_action_may_be_sent_again_because_it_has_a_key() -> None:
 
 def test_a_post_without_a_key_is_sent_once() -> None:
     """Cancelling is not repeated when its reply is lost."""
-    client, sent = answering(httpx.ReadError("cut"))
+    client, sent = answering(httpx2.ReadError("cut"))
     with pytest.raises(ConnectionFailed, match="service.test"):
         client.actions.cancel(9)
     assert len(sent) == 1
@@ -139,7 +139,7 @@ def test_a_post_without_a_key_is_sent_once() -> None:
 @pytest.mark.parametrize("body", [ACTION, {"action": ACTION}, {**ACTION, "action": ACTION}])
 def test_all_shapes_of_an_image_action_are_read(body: dict[str, object]) -> None:
     """Bare, wrapped, and both at once: the action comes out the same."""
-    action = operations.image_action(httpx.Response(201, json=body).content)
+    action = operations.image_action(httpx2.Response(201, json=body).content)
     assert (action.id, action.status, action.region_slug) == (9, "in-progress", "ams3")
 
 
@@ -147,7 +147,7 @@ def test_lists_are_gone_through_page_by_page() -> None:
     """All pages come, by their numbers, whatever their links say."""
     links = {"pages": {"next": "http://elsewhere.test/"}}
     pages = [{"images": [{**IMAGE, "id": n}], "links": links, "meta": {"total": 3}} for n in (1, 2, 3)]
-    client, sent = answering(*[httpx.Response(200, json=page) for page in pages])
+    client, sent = answering(*[httpx2.Response(200, json=page) for page in pages])
     assert [image.id for image in client.gpu_droplets.images.list(private=True)] == [1, 2, 3]
     assert [request.url.params["page"] for request in sent] == ["1", "2", "3"]
     assert {request.url.host for request in sent} == {"service.test"}
@@ -156,7 +156,7 @@ def test_lists_are_gone_through_page_by_page() -> None:
 
 def test_options_of_a_call_reach_its_request() -> None:
     """Headers, timeout and retries differ where they are given."""
-    client, sent = answering(httpx.Response(500, json={"id": "x", "message": "No."}))
+    client, sent = answering(httpx2.Response(500, json={"id": "x", "message": "No."}))
     options = RequestOptions(timeout=1.5, headers={"x-trace": "t"}, retries=0)
     with pytest.raises(errors.ServerFault):
         client.regions.list(options=options).all()
@@ -201,7 +201,7 @@ def test_a_wrong_action_is_refused_before_it_is_sent(kind: str, region: str | No
 
 def test_a_certificate_that_is_not_trusted_is_refused_once(waits: list[float]) -> None:
     """Waiting makes no certificate better: the error comes at once, and says where to name a CA."""
-    refused = httpx.ConnectError("refused")
+    refused = httpx2.ConnectError("refused")
     refused.__cause__ = ssl.SSLCertVerificationError()
     refused.__cause__.verify_message = "self-signed certificate"
     client, sent = answering(refused)
@@ -215,7 +215,7 @@ def test_a_certificate_that_is_not_trusted_is_refused_once(waits: list[float]) -
 
 
 def test_the_ca_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """WHERRY_CA_FILE is trusted alone; without it, what httpx trusts is."""
+    """WHERRY_CA_FILE is trusted alone; without it, what httpx2 trusts is."""
     assert transport_module.Connection.find("t", None, 60, 3).verify is True
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    import httpx
+    import httpx2
 
 
 class AsyncClient:
@@ -34,7 +34,7 @@ class AsyncClient:
 
     def __init__(
         self, token: str | None = None, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 3,
-        ca_file: str | Path | None = None, http: httpx.AsyncClient | None = None,
+        ca_file: str | Path | None = None, http: httpx2.AsyncClient | None = None,
     ) -> None:  # fmt: skip
         self._transport = AsyncTransport(Connection.find(token, base_url, timeout, retries, ca_file), http)
         self.account = AccountResource(self._transport)

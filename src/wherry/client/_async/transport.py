@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-import httpx
+import httpx2
 
 from wherry.client.transport import (
     FIRST_ERROR,
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class AsyncTransport:
     """Sends requests and waits for their replies."""
 
-    def __init__(self, connection: Connection, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(self, connection: Connection, http: httpx2.AsyncClient | None = None) -> None:
         self.connection = connection
-        self.http = http or httpx.AsyncClient(verify=connection.verify)
+        self.http = http or httpx2.AsyncClient(verify=connection.verify)
 
     async def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
         """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
@@ -33,7 +33,7 @@ class AsyncTransport:
         for left in reversed(range(self.connection.attempts(options))):
             try:
                 response = await self.http.request(**self.connection.build(request, options))
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 delay = delay_after_break(request, error, left)
             else:
                 if response.status_code < FIRST_ERROR:

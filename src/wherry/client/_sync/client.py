@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    import httpx
+    import httpx2
 
 
 class Client:
@@ -35,7 +35,7 @@ class Client:
 
     def __init__(
         self, token: str | None = None, base_url: str | None = None, *, timeout: float = 60.0, retries: int = 3,
-        ca_file: str | Path | None = None, http: httpx.Client | None = None,
+        ca_file: str | Path | None = None, http: httpx2.Client | None = None,
     ) -> None:  # fmt: skip
         self._transport = Transport(Connection.find(token, base_url, timeout, retries, ca_file), http)
         self.account = AccountResource(self._transport)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import httpx
+import httpx2
 
 from wherry.client import operations as ops
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
@@ -84,7 +84,7 @@ class Resource:
                     file.write(data)
                     if on_progress is not None:
                         on_progress(file.offset, file.size)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             if file.offset == before:
                 raise connection_failed(error) from error
         return file.offset == file.size

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TypeVar
 
-import httpx
+import httpx2
 
 from wherry.client.transport import (
     FIRST_ERROR,
@@ -24,9 +24,9 @@ T = TypeVar("T")
 class Transport:
     """Sends requests and waits for their replies."""
 
-    def __init__(self, connection: Connection, http: httpx.Client | None = None) -> None:
+    def __init__(self, connection: Connection, http: httpx2.Client | None = None) -> None:
         self.connection = connection
-        self.http = http or httpx.Client(verify=connection.verify)
+        self.http = http or httpx2.Client(verify=connection.verify)
 
     def send(self, request: Request[T], options: RequestOptions | None = None) -> T:
         """Send a request and read its reply. Raises RequestError or ConnectionFailed."""
@@ -34,7 +34,7 @@ class Transport:
         for left in reversed(range(self.connection.attempts(options))):
             try:
                 response = self.http.request(**self.connection.build(request, options))
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 delay = delay_after_break(request, error, left)
             else:
                 if response.status_code < FIRST_ERROR:

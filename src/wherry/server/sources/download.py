@@ -13,7 +13,7 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-import httpcore
+import httpcore2
 
 from wherry.errors import (
     ChecksumWrong,
@@ -59,13 +59,13 @@ class Reply:
     def __init__(self, target: Target, headers: Mapping[str, str], allowed: Sequence[Network], pace: Pace) -> None:
         clock = Clock(pace)
         context = ssl.create_default_context() if target.scheme == "https" else None
-        origin = httpcore.Origin(target.scheme.encode(), target.host.encode(), target.port)
-        self._connection = httpcore.HTTPConnection(
+        origin = httpcore2.Origin(target.scheme.encode(), target.host.encode(), target.port)
+        self._connection = httpcore2.HTTPConnection(
             origin, ssl_context=context, network_backend=GuardedBackend(allowed, clock)
         )
         path, fields = target.path.encode("ascii"), [("Host", target.place), *headers.items()]
-        url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=path)
-        request = httpcore.Request("GET", url, headers=fields)
+        url = httpcore2.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=path)
+        request = httpcore2.Request("GET", url, headers=fields)
         try:
             response = self._connection.handle_request(request)
         except ssl.SSLCertVerificationError as error:
@@ -73,11 +73,11 @@ class Reply:
             raise SourceRefused(
                 f"The certificate of {target.place} is not trusted: {shown(error.verify_message)}."
             ) from error
-        except httpcore.ProtocolError as error:
+        except httpcore2.ProtocolError as error:
             self.close()
             kind = SourceUnavailable if "disconnected" in str(error) else SourceRefused
             raise kind(f"What {target.place} sends is no reply of HTTP: {shown(error).rstrip('.')}.") from error
-        except (OSError, httpcore.NetworkError) as error:
+        except (OSError, httpcore2.NetworkError) as error:
             self.close()
             raise SourceUnavailable(f"{target.place} does not answer: {shown(error)}.") from error
         except BaseException:
@@ -165,7 +165,7 @@ class Download:
         while not self._rest:
             try:
                 chunk = next(self._reply.body, b"")
-            except (OSError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            except (OSError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
                 self._go_on(f"{self._target.place} broke off after {self._amount}: {shown(error)}.")
             else:
                 if not chunk:
@@ -261,7 +261,7 @@ class Download:
                     raise SourceInterrupted(f"The file at {self._target.place} became shorter.")
                 self._rest = memoryview(chunk)[left:]
                 left -= min(left, len(chunk))
-        except (OSError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except (OSError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
             self._rest = memoryview(b"")
             raise SourceInterrupted(f"{self._target.place} broke off again: {shown(error)}.") from error
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-import httpcore
+import httpcore2
 
 from wherry.errors import SourceRefused, SourceTooSlow, SourceUnavailable
 from wherry.server.addresses import is_readable
@@ -94,7 +94,7 @@ class Clock:
         self._waited, self._came = 0.0, 0
 
 
-class GuardedBackend(httpcore.NetworkBackend):
+class GuardedBackend(httpcore2.NetworkBackend):
     """Connects to hosts of which every address may be read."""
 
     def __init__(self, allowed: Sequence[Network], clock: Clock) -> None:
@@ -103,8 +103,8 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None,  # noqa: ARG002  the clock decides
-        local_address: str | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
-    ) -> httpcore.NetworkStream:  # fmt: skip
+        local_address: str | None = None, socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,  # noqa: ARG002
+    ) -> httpcore2.NetworkStream:  # fmt: skip
         """Connect to the first address that takes a connection. Raises SourceRefused, SourceUnavailable or OSError."""
         places = resolve(host, port, self._allowed, self._clock.left())
         for number, place in enumerate(places[:-1]):
@@ -112,7 +112,7 @@ class GuardedBackend(httpcore.NetworkBackend):
                 return self._connect(place, self._clock.left() / (len(places) - number))
         return self._connect(places[-1], self._clock.left())
 
-    def _connect(self, place: _Place, seconds: float) -> httpcore.NetworkStream:
+    def _connect(self, place: _Place, seconds: float) -> httpcore2.NetworkStream:
         family, address = place
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -124,7 +124,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         return _Stream(connection, self._clock)
 
 
-class _Stream(httpcore.NetworkStream):
+class _Stream(httpcore2.NetworkStream):
     """A connection whose every call is measured."""
 
     def __init__(self, connection: socket.socket, clock: Clock) -> None:
@@ -143,7 +143,7 @@ class _Stream(httpcore.NetworkStream):
         try:
             self._connection.sendall(buffer)
         except OSError as error:  # there may be an answer all the same
-            raise httpcore.WriteError(shown(error)) from error
+            raise httpcore2.WriteError(shown(error)) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -153,7 +153,7 @@ class _Stream(httpcore.NetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002  as above
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         self._connection.settimeout(self._clock.left())
         try:
             secured = ssl_context.wrap_socket(self._connection, server_hostname=server_hostname)

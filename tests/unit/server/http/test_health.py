@@ -7,7 +7,7 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
-def ask(app: ASGIApp, *paths: str, method: str = "GET") -> list[httpx.Response]:
+def ask(app: ASGIApp, *paths: str, method: str = "GET") -> list[httpx2.Response]:
     """Ask an application for paths, one after another, without a token."""
 
-    async def asked() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://wherry") as client:
+    async def asked() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://wherry") as client:
             return [await client.request(method, path) for path in paths]
 
     return asyncio.run(asked())
