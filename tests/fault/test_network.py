@@ -97,7 +97,7 @@ def test_a_worker_that_is_cut_off_from_the_database_loses_what_it_runs(
         collect = client.store.collect().id
         assert cluster.wait(client, collect).status == "completed"
         assert says(lost, "action.begin", collect)
-        assert says(lost, "action.claim_lost", action_id)
+        wait_until(lambda: says(lost, "action.claim_lost", action_id), cluster.tell)
         assert state(cluster, but=collect) == before
     assert "Traceback" not in lost.said()
     assert cluster.check() == "clean"
