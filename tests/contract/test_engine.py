@@ -440,7 +440,7 @@ def test_who_was_taken_for_dead_claims_nothing(catalog: Catalog) -> None:
 def test_two_claims_of_one_action_in_one_process_are_two(catalog: Catalog) -> None:
     """A process that was taken for dead gets its own action again, while the old claim's thread is still at it."""
     desk = Desk()
-    engine = Engine(catalog, Pool(slots=3), workers=desk)
+    engine = Engine(catalog, Pool(slots=2), workers=desk)
     engine.workflow("kind", lambda _action: None)
     engine.join()
     add(catalog)
@@ -566,27 +566,73 @@ def test_what_waits_for_something_far_takes_no_slot(catalog: Catalog, make_engin
     assert order == ["other", "first"]
 
 
-def test_no_account_has_all_slots(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
-    """Where there are several accounts, the last slot is left for others than the one that has the rest."""
+class Held:
+    """Actions that run until they are let go; of account 2 they end at once."""
+
+    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+        self.running: list[int | None] = []
+        self.may_end = threading.Event()
+        self._catalog = catalog
+        engine.workflow("kind", self._run)
+
+    def _run(self, action: ActionRecord) -> None:
+        self.running.append(action.account_id)
+        if action.account_id != 2:
+            assert self.may_end.wait(DEADLINE_S)
+        end(self._catalog, action)
+
+
+def test_an_account_has_all_slots_while_no_other_waits(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """Another account that has nothing to do costs nobody a slot."""
     engine = make_engine(Pool(slots=3, lease_s=0.5))
-    running: list[int] = []
-    may_end = threading.Event()
-
-    def run(action: ActionRecord) -> None:
-        running.append(action.account_id or 0)
-        if action.account_id == 1:
-            assert may_end.wait(DEADLINE_S)
-        end(catalog, action)
-
-    engine.workflow("kind", run)
-    slow = [add(catalog, 1) for _ in range(4)]
+    held = Held(catalog, engine)
+    slow = [add(catalog, 1) for _ in range(5)]
     engine.start(alone=True)
-    wait_until(lambda: len(running) == 2)
+    wait_until(lambda: len(held.running) == 3)
+    held.may_end.set()
+    for action_id in slow:
+        wait_until(lambda action_id=action_id: has_ended(catalog, action_id))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("accounts", [[1], [1, 3]])
+def test_an_account_that_has_all_slots_stops_no_other(
+    catalog: Catalog, make_engine: Callable[..., Engine], accounts: list[int]
+) -> None:
+    """Another one's action runs beside them, one at a time; where two accounts have the slots, none does."""
+    engine = make_engine(Pool(slots=3, lease_s=0.5))
+    held = Held(catalog, engine)
+    with catalog.begin() as tx:
+        tx.add_account("third", "third@example.invalid", "Third")
+    slow = [add(catalog, account_id) for account_id in accounts * 3]
+    engine.start(alone=True)
+    wait_until(lambda: len(held.running) == 3)
+    others = [add(catalog, 2) for _ in range(3)]
+    if accounts == [1]:
+        for action_id in others:
+            wait_until(lambda action_id=action_id: has_ended(catalog, action_id))  # type: ignore[misc]
+        assert held.running == [1, 1, 1, 2, 2, 2]
+    else:
+        assert 2 not in held.running
+    held.may_end.set()
+    for action_id in slow + others:
+        wait_until(lambda action_id=action_id: has_ended(catalog, action_id))  # type: ignore[misc]
+
+
+def test_background_work_is_lent_no_slot(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
+    """It waits where an account has all slots, and runs when one of them is free."""
+    engine = make_engine(Pool(slots=2, lease_s=0.5))
+    held = Held(catalog, engine)
+    slow = [add(catalog, 1) for _ in range(2)]
+    with catalog.begin() as tx:
+        collect = tx.add_action("collect", account_id=None).id
+    engine.workflow("collect", lambda action: end(catalog, action))
+    engine.start(alone=True)
+    wait_until(lambda: len(held.running) == 2)
     other = add(catalog, 2)
     wait_until(lambda: has_ended(catalog, other))
-    assert sorted(running) == [1, 1, 2]
-    may_end.set()
-    for action_id in slow:
+    assert not has_ended(catalog, collect)
+    held.may_end.set()
+    for action_id in [*slow, collect]:
         wait_until(lambda action_id=action_id: has_ended(catalog, action_id))  # type: ignore[misc]
 
 

@@ -79,7 +79,8 @@ _REGIONS = (
 )  # fmt: skip
 _WORK = (
     click.option("--concurrency", "slots", default=8, show_default=True, type=click.IntRange(1, 256),
-                 help="How many actions run at a time in this process."),
+                 help="How many actions run at a time in this process; one more if all of them are one account's and "
+                 "another account waits."),
     click.option("--lease", "lease_s", default=10.0, show_default=True, type=click.FloatRange(0.5, 3600),
                  help="Seconds of silence after which a process is taken for dead, and others take over."),
     click.option("--patience", "patience_s", default=60.0, show_default=True, type=click.FloatRange(0, 86400),

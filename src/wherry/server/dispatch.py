@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 BACKGROUND_TYPES = frozenset({"collect", "expire", "compact", "scrub", "heal"})
 """What keeps the store in order, and waits behind what somebody asked for."""
@@ -99,33 +99,29 @@ def _turn(most: int) -> str:
 _NONE = Limits()
 
 
-@dataclass(frozen=True)
-class Shares:
-    """How many slots of a process one account may have, and how many each has.
+def room_in(slots: int, busy: Collection[Lane], lane: Lane | None = None) -> int:
+    """How many more actions a process with these slots may run, while these take a slot each.
 
-    One is left for the others, so that slow work of one account never stops theirs.
+    With ``lane``, how many of that lane. Where one account has all slots, one action of another account may run beside
+    them: what takes long for one account does not stop the others. A process with one slot has none to lend.
     """
+    if len(busy) == slots > 1 and lane is not None and not lane.is_background:
+        holders = {each.account_id for each in busy}
+        return int(len(holders) == 1 and lane.account_id not in holders)
+    return slots - len(busy)
 
-    most: int
-    taken: Counter[int | None]
 
-
-def choose(
-    waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int, shares: Shares | None = None
-) -> list[int]:
+def choose(waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int) -> list[int]:
     """The ids of the actions to run next, at most ``room``, of which at most ``background_room`` in the background.
 
-    With ``shares``, no account gets more of the process than its share.
     ``waiting`` has the first ids of each lane, the oldest first. ``load`` is what runs already, and is added to.
     """
     left = {lane: list(ids) for lane, ids in waiting.items() if ids}
-    taken = Counter(shares.taken) if shares else Counter[int | None]()
     chosen: list[int] = []
     while len(chosen) < room:
         open_lanes = [
             lane for lane in left
             if (not lane.is_background or background_room > 0) and load.obstacle(lane) is None
-            and (shares is None or taken[lane.account_id] < shares.most)
         ]  # fmt: skip
         if not open_lanes:
             break
@@ -134,6 +130,5 @@ def choose(
         if not left[lane]:
             del left[lane]
         load.add(lane)
-        taken[lane.account_id] += 1
         background_room -= lane.is_background
     return chosen

@@ -18,7 +18,6 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,13 +38,13 @@ from wherry.errors import (
 from wherry.models import Progress
 from wherry.server import metrics
 from wherry.server.crashpoint import crash_point
-from wherry.server.dispatch import Load, Rules, Shares, choose
+from wherry.server.dispatch import Load, Rules, choose, room_in
 from wherry.server.logs import bound
 from wherry.server.loops import Loops
 from wherry.server.tracing import continued, span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ActionRecord, ProcessRecord
@@ -287,6 +286,7 @@ class Engine:
             may_rest = key in self._running and len(self._resting) < self._most_resting
             if may_rest:
                 self._resting.add(key)
+                self._slot_free.notify_all()
         if not may_rest:
             yield
             return
@@ -296,9 +296,13 @@ class Engine:
         finally:
             with self._slot_free:
                 self._returning += 1
-                self._slot_free.wait_for(lambda: len(self._running) - len(self._resting) < self._pool.slots)
+                self._slot_free.wait_for(lambda: room_in(self._pool.slots, self._busy(), action.lane) > 0)
                 self._returning -= 1
                 self._resting.discard(key)
+
+    def _busy(self) -> list[Lane]:
+        """The lanes of what has a slot. Only to be called with the lock."""
+        return [lane for key, lane in self._running.items() if key not in self._resting]
 
     def wait(self, action: ActionRecord, seconds: float, what: str) -> None:
         """Let time pass without a slot; the action says what it waits for, and is heard if it is cancelled meanwhile.
@@ -377,16 +381,15 @@ class Engine:
     def claim(self) -> float:
         """Claim what there is room for, and run it; answers when to look again."""
         with self._lock:
-            running = dict(self._running)
-            busy = {key: lane for key, lane in running.items() if key not in self._resting}
-            room = self._pool.slots - len(busy) - self._returning
-        if room <= 0:
+            running, busy, returning = set(self._running), self._busy(), self._returning
+        holders = {lane.account_id for lane in busy}
+        if len(busy) + returning > self._pool.slots or (len(busy) == self._pool.slots and len(holders) > 1):
             return 1.0  # woken when one ends
         with self._catalog.read() as reader:  # where nothing may run, nobody is kept from writing
-            if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, busy, room))):
+            if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, busy, returning))):
                 return _POLL_S
         try:
-            claimed = self._choose(running, busy, room)
+            claimed = self._choose(running, busy, returning)
         except Unavailable:
             self._is_unsure = True
             raise
@@ -399,7 +402,7 @@ class Engine:
         return _POLL_S
 
     def _choose(
-        self, running: Mapping[tuple[int, int], Lane], busy: Mapping[tuple[int, int], Lane], room: int
+        self, running: Collection[tuple[int, int]], busy: Collection[Lane], returning: int
     ) -> list[ActionRecord]:
         """Claim what may run. After a turn whose end is not known, what that one claimed is answered first."""
         assert self._process_id is not None
@@ -409,24 +412,25 @@ class Engine:
                 if unknown := [one for one in mine if (one.id, one.fence) not in running]:
                     return unknown
             before = tx.claimed()
-            chosen = self._pick(tx, busy, room)
+            chosen = self._pick(tx, busy, returning)
             claimed = tx.claim(self._process_id, chosen) if chosen else []
         if self._tell:
             self._tell(self._process_id, [*before, *((self._process_id, one.type, one.lane) for one in claimed)])
         return claimed
 
-    def _pick(self, reader: Reader, busy: Mapping[tuple[int, int], Lane], room: int) -> list[int]:
+    def _pick(self, reader: Reader, busy: Collection[Lane], returning: int) -> list[int]:
         """What may run now, of what this process can run: types and regions that it knows."""
         load = Load((lane for _, _, lane in reader.claimed()), self.rules)
+        room = room_in(self._pool.slots, busy) - returning
         waiting = {
-            lane: ids for lane, ids in reader.waiting(room, self._runners).items()
+            lane: ids for lane, ids in reader.waiting(max(room, 1), self._runners).items()
             if self._regions is None or {lane.source, lane.target} <= {None, *self._regions}
         }  # fmt: skip
-        background = self._pool.background_slots - sum(lane.is_background for lane in busy.values())
-        shares = None
-        if self._pool.slots > 1 and reader.has_several_accounts():
-            shares = Shares(self._pool.slots - 1, Counter(lane.account_id for lane in busy.values()))
-        return choose(waiting, load, room=room, background_room=background, shares=shares)
+        if room <= 0:
+            waiting = {lane: ids for lane, ids in waiting.items() if room_in(self._pool.slots, busy, lane) > returning}
+            room = 1
+        background = self._pool.background_slots - sum(lane.is_background for lane in busy)
+        return choose(waiting, load, room=room, background_room=background)
 
     def _run(self, action: ActionRecord) -> None:
         try:

@@ -94,8 +94,8 @@ class Ledger:
         for lane in left_out:
             if self._over([*running, lane]) is not None:
                 continue
-            if all(of_claimers[process, lane.account_id] >= self._slots - 1 for process in claimers):
-                continue  # it has its share of each process that claimed: one slot is left for other accounts
+            if all(of_claimers[process, lane.account_id] >= self._slots for process in claimers):
+                continue  # it has all slots of each process that claimed, which lent another account one more
             if any(one.is_background for one in chosen):
                 raise Broken(f"background work was chosen before an action of account {lane.account_id}")
             for one in chosen:

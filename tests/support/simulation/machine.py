@@ -146,8 +146,8 @@ class Machine:
     # ------------------------------------------------------------------------------------------------------ its turns
 
     def look_soon(self, seconds: float) -> None:
-        """Look for something to claim, if there is room."""
-        if self.process_id is not None and not self._is_looking and self.slots_taken < self.world.scenario.slots:
+        """Look for something to claim, if there may be room: one more than the slots, for another account."""
+        if self.process_id is not None and not self._is_looking and self.slots_taken <= self.world.scenario.slots:
             self._is_looking = True
             self.after(seconds, self._claim)
 

@@ -131,10 +131,7 @@ class TestControls:
     def test_first_come_first_served(simulate: Callable[[Scenario], Report], monkeypatch: pytest.MonkeyPatch) -> None:
         """The account with the long queue gets it all."""
 
-        def oldest(
-            waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int,
-            shares: object = None,
-        ) -> list[int]:  # fmt: skip
+        def oldest(waiting: Mapping[Lane, Sequence[int]], load: Load, *, room: int, background_room: int) -> list[int]:
             chosen: list[int] = []
             for one, lane in sorted((one, lane) for lane, ids in waiting.items() for one in ids):
                 if len(chosen) < room and load.obstacle(lane) is None and background_room >= lane.is_background:

@@ -37,10 +37,6 @@ class WorkReader(ActionReader):
         """Whether any action waits for a worker."""
         return self.connection.execute(_ANY_WAITING).first() is not None
 
-    def has_several_accounts(self) -> bool:
-        """Whether there is more than one account."""
-        return len(self.connection.execute(_TWO_ACCOUNTS).all()) > 1
-
     def waiting(self, most: int, types: Collection[str]) -> dict[Lane, list[int]]:
         """The first ids of these types that wait in each lane, at most so many of each.
 
@@ -153,7 +149,6 @@ class WorkWriter(ActionWriter, WorkReader):
 
 
 _WAITING = "status = 'in-progress' AND process_id IS NULL"
-_TWO_ACCOUNTS = select(t.accounts.c.id).limit(2)
 _ANY_WAITING = text(f"SELECT 1 FROM actions WHERE {_WAITING} LIMIT 1")  # noqa: S608  a constant of this file
 _FIRST = f"""
     WITH RECURSIVE lanes(lane) AS (
