@@ -19,6 +19,20 @@ ExportFormat = Literal["raw", "qcow2"]
 ImportFormat = Literal["raw"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
+# The caps of what a request may have, in characters and items: DigitalOcean's where it has one, else ours.
+Short = Annotated[str, msgspec.Meta(max_length=255)]
+Description = Annotated[str, msgspec.Meta(max_length=4096)]
+Url = Annotated[str, msgspec.Meta(max_length=8192)]
+PublicKey = Annotated[str, msgspec.Meta(max_length=16 << 10)]
+UserData = Annotated[str, msgspec.Meta(max_length=64 << 10)]
+Tags = Annotated[list[Short], msgspec.Meta(max_length=100)]
+Regions = Annotated[list[Short], msgspec.Meta(max_length=100)]
+DropletNames = Annotated[list[Short], msgspec.Meta(max_length=10)]
+SshKeys = Annotated[list[int | Short], msgspec.Meta(max_length=100)]
+Headers = Annotated[dict[Short, Annotated[str, msgspec.Meta(max_length=8192)]], msgspec.Meta(max_length=100)]
+Volume = Short | Annotated[dict[Short, Short], msgspec.Meta(max_length=10)]
+Volumes = Annotated[list[Volume], msgspec.Meta(max_length=15)]
+
 
 class Model(Struct, frozen=True):
     """What all shapes have in common: immutable, unknown fields ignored. ``kw_only`` is not inherited."""
@@ -443,8 +457,8 @@ class RegionUsage(Model, frozen=True, kw_only=True):
 class TransferRequest(Model, frozen=True, kw_only=True, tag_field="type", tag="transfer"):
     """Ask for an image in a further region. ``regions`` and ``dry_run`` are ours."""
 
-    region: str | None = None
-    regions: list[str] | None = None
+    region: Short | None = None
+    regions: Regions | None = None
     dry_run: bool | None = None
 
 
@@ -461,23 +475,23 @@ class ImageCreateRequest(Model, frozen=True, kw_only=True):
     ``headers`` (ours) are sent to the URL's host and kept secret. ``sha256`` (ours) is the file's.
     """
 
-    name: str | None = None
-    url: str | None = None
-    headers: dict[str, str] | None = None
-    sha256: str | None = None
-    region: str | None = None
-    distribution: str | None = None
-    description: str | None = None
-    tags: list[str] | None = None
+    name: Short | None = None
+    url: Url | None = None
+    headers: Headers | None = None
+    sha256: Short | None = None
+    region: Short | None = None
+    distribution: Short | None = None
+    description: Description | None = None
+    tags: Tags | None = None
     format: ImportFormat | None = None
 
 
 class ImageUpdateRequest(Model, frozen=True, kw_only=True):
     """Change an image's name, or a custom image's distribution and description. What is None stays."""
 
-    name: str | None = None
-    distribution: str | None = None
-    description: str | None = None
+    name: Short | None = None
+    distribution: Short | None = None
+    description: Description | None = None
 
 
 class UploadCreateRequest(Model, frozen=True, kw_only=True):
@@ -488,20 +502,20 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
     it looks like.
     """
 
-    name: str | None = None
-    region: str | None = None
-    distribution: str | None = None
-    description: str | None = None
-    tags: list[str] | None = None
+    name: Short | None = None
+    region: Short | None = None
+    distribution: Short | None = None
+    description: Description | None = None
+    tags: Tags | None = None
     format: ImportFormat | None = None
-    slug: str | None = None
+    slug: Short | None = None
     droplet_id: int | None = None
 
 
 class CollectRequest(Model, frozen=True, kw_only=True):
     """Remove what nobody holds (ours), in all regions or one; with ``dry_run`` only say what that would be."""
 
-    region: str | None = None
+    region: Short | None = None
     dry_run: bool | None = None
 
 
@@ -511,7 +525,7 @@ class CompactRequest(Model, frozen=True, kw_only=True):
     ``budget_bytes`` is how many bytes are rewritten at the most, or nearly so; the service's own budget unless told.
     """
 
-    region: str | None = None
+    region: Short | None = None
     budget_bytes: int | None = None
     dry_run: bool | None = None
 
@@ -519,21 +533,21 @@ class CompactRequest(Model, frozen=True, kw_only=True):
 class VerifyRequest(Model, frozen=True, kw_only=True):
     """Check an image in full (ours), in all its regions or in one."""
 
-    region: str | None = None
+    region: Short | None = None
 
 
 class ScrubRequest(Model, frozen=True, kw_only=True):
     """Check all that a region has (ours)."""
 
-    region: str
+    region: Short
 
 
 class BackupPolicyRequest(Model, frozen=True, kw_only=True):
     """Ask for a backup policy. ``day`` is what DigitalOcean's own example writes for ``weekday``."""
 
-    plan: str | None = None
-    weekday: str | None = None
-    day: str | None = None
+    plan: Short | None = None
+    weekday: Short | None = None
+    day: Short | None = None
     hour: int | None = None
 
 
@@ -544,21 +558,21 @@ class DropletCreateRequest(Model, frozen=True, kw_only=True):
     fingerprints; ``volumes`` are ids, or objects that have one.
     """
 
-    name: str | None = None
-    names: list[str] | None = None
-    region: str | None = None
-    size: str | None = None
-    image: int | str | None = None
-    ssh_keys: list[int | str] | None = None
+    name: Short | None = None
+    names: DropletNames | None = None
+    region: Short | None = None
+    size: Short | None = None
+    image: int | Short | None = None
+    ssh_keys: SshKeys | None = None
     backups: bool | None = None
     backup_policy: BackupPolicyRequest | None = None
     ipv6: bool | None = None
     monitoring: bool | None = None
-    tags: list[str] | None = None
-    user_data: str | None = None
+    tags: Tags | None = None
+    user_data: UserData | None = None
     private_networking: bool | None = None
-    volumes: list[str | dict[str, str]] | None = None
-    vpc_uuid: str | None = None
+    volumes: Volumes | None = None
+    vpc_uuid: Short | None = None
     with_droplet_agent: bool | None = None
     public_networking: bool | None = None
 
@@ -566,10 +580,10 @@ class DropletCreateRequest(Model, frozen=True, kw_only=True):
 class DropletActionRequest(Model, frozen=True, kw_only=True):
     """Ask for something to be done to a Droplet; which of the other fields count depends on ``type``."""
 
-    type: str
-    name: str | None = None
-    image: int | float | str | None = None
-    size: str | None = None
+    type: Short
+    name: Short | None = None
+    image: int | float | Short | None = None
+    size: Short | None = None
     disk: bool | None = None
     kernel: int | None = None
     backup_policy: BackupPolicyRequest | None = None
@@ -578,47 +592,47 @@ class DropletActionRequest(Model, frozen=True, kw_only=True):
 class TagCreateRequest(Model, frozen=True, kw_only=True):
     """Ask for a tag."""
 
-    name: str | None = None
+    name: Short | None = None
 
 
 class TagResource(Model, frozen=True, kw_only=True):
     """A resource to tag. Its id is a string on the wire; a number is taken as well."""
 
-    resource_id: str | int
-    resource_type: str
+    resource_id: Short | int
+    resource_type: Short
 
 
 class TagResourcesRequest(Model, frozen=True, kw_only=True):
     """Ask that resources get a tag, or lose it."""
 
-    resources: list[TagResource] | None = None
+    resources: Annotated[list[TagResource], msgspec.Meta(max_length=500)] | None = None
 
 
 class SshKeyCreateRequest(Model, frozen=True, kw_only=True):
     """Ask that a public key be kept."""
 
-    name: str | None = None
-    public_key: str | None = None
+    name: Short | None = None
+    public_key: PublicKey | None = None
 
 
 class SshKeyUpdateRequest(Model, frozen=True, kw_only=True):
     """Ask for another name of a key."""
 
-    name: str | None = None
+    name: Short | None = None
 
 
 class AccountTransferRequest(Model, frozen=True, kw_only=True):
     """Offer an image to another account: exactly one of the two says to whom."""
 
-    recipient_email: str | None = None
-    recipient_uuid: str | None = None
+    recipient_email: Short | None = None
+    recipient_uuid: Short | None = None
 
 
 class AccountTransferAnswer(Model, frozen=True, kw_only=True):
     """Accept, cancel or decline an offer; ``recipient_uuid`` is for accepting alone."""
 
     transfer_id: int | None = None
-    recipient_uuid: str | None = None
+    recipient_uuid: Short | None = None
 
 
 class ExpireRequest(Model, frozen=True, kw_only=True):
@@ -640,9 +654,9 @@ class FaultRequest(Model, frozen=True, kw_only=True):
     ``error`` is the code that they error with, such as ``store_full``. ``times`` 0 takes back what was asked before.
     """
 
-    action: str
-    error: str = "store_unavailable"
-    region: str | None = None
+    action: Short
+    error: Short = "store_unavailable"
+    region: Short | None = None
     times: int = 1
 
 

@@ -198,7 +198,6 @@ def _fault_of_tag(name: str) -> str | None:
 
 # ----------------------------------------------------------------------------------------------------------- Droplets
 
-MOST_NAMES = 10
 LARGEST_USER_DATA = 64 << 10
 BULK_ACTIONS = frozenset({
     "power_cycle", "power_on", "power_off", "shutdown", "enable_ipv6", "enable_backups", "disable_backups", "snapshot",
@@ -230,8 +229,6 @@ def check_droplet_names(name: str | None, names: Sequence[str] | None) -> list[s
     wanted = list(names) if names is not None else [name or ""]
     if not wanted or not all(wanted):
         raise Unprocessable("Name can't be blank")
-    if len(wanted) > MOST_NAMES:
-        raise Unprocessable(f"You specified {len(wanted)} names; up to {MOST_NAMES} Droplets are created at a time")
     for one in wanted:
         check_droplet_name(one)
     return wanted

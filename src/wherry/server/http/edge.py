@@ -21,7 +21,7 @@ from wherry.server import metrics
 from wherry.server.catalog import GONE
 from wherry.server.http.hosts import base_url_of
 from wherry.server.http.observed import observation
-from wherry.server.lifecycle import NO_ACTION
+from wherry.server.lifecycle import NO_ACTION, check_new_tag
 from wherry.server.outside import shown
 
 if TYPE_CHECKING:
@@ -158,6 +158,10 @@ def _count(text: str | None, default: int, most: int) -> int:
     if text is None or not (text.isascii() and text.isdigit()) or int(text[:20]) < 1:
         return default
     return min(int(text[:20]), most)
+
+
+_CAP = re.compile(r"Expected `(str|array|object)` of length <= (\d+) - at `(?:key` in `)?\$\.([^`]+)`")
+"""How msgspec says that something has more than its type takes."""
 
 
 class Gate:
@@ -301,10 +305,28 @@ def decode_body(call: Call, raw: bytes) -> Any:
         raise e.NotFound(NO_ACTION)
     if call.body is m.DropletActionRequest and not isinstance(plain.get("type"), str):
         raise e.NotFound(NO_ACTION)
+    # A tag that is too long is refused in the words and the shape of tags.
+    if call.body is m.TagCreateRequest and isinstance(name := plain.get("name"), str):
+        check_new_tag(name)
+    return as_type(plain, call.body)
+
+
+def as_type(plain: Any, kind: Any) -> Any:
+    """What was sent as a type of ``models``. Raises Unprocessable, which names the field."""
     try:
-        return msgspec.convert(plain, call.body)
+        return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise e.Unprocessable(shown(error)) from error
+        raise e.Unprocessable(_too_much(str(error)) or shown(error)) from error
+
+
+def _too_much(text: str) -> str | None:
+    """What DigitalOcean says where a field is longer than its cap; None where that is not what is wrong."""
+    if (cap := _CAP.fullmatch(text)) is None:
+        return None
+    kind, most, field = cap.groups()
+    if kind != "str":
+        return f"{field}: at most {most} items"
+    return f"{field.replace('_', ' ').capitalize()} is too long (maximum is {most} characters)"
 
 
 def _has_nul(plain: Any) -> bool:

@@ -23,7 +23,7 @@ from wherry.errors import (
 )
 from wherry.server import lifecycle
 from wherry.server.http import images, wire
-from wherry.server.http.edge import reply
+from wherry.server.http.edge import as_type, reply
 from wherry.server.http.threads import run_to_its_end
 
 if TYPE_CHECKING:
@@ -160,12 +160,8 @@ def ask_fault(service: Service, x: Exchange) -> None:
 
 
 def _begin_test_image(service: Service, x: Exchange) -> UploadRecord:
-    request = m.UploadCreateRequest(
-        name=x.query("name"),
-        region=x.query("region"),
-        distribution=x.query("distribution"),
-        format="raw",  # a test's disk need not be one
-    )
+    facts = {field: x.query(field) for field in ("name", "region", "distribution")}
+    request = as_type({**facts, "format": "raw"}, m.UploadCreateRequest)  # a test's disk need not be a raw one
     return service.actions.uploads.begin(x.account_id, request, in_one_go=True)
 
 
