@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
 
+_FACTS = ("name", "region", "distribution", "description", "tags")
+"""What an image has of the request that began its upload."""
 _CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
 _STEP = 1 << 20
 
@@ -121,7 +123,8 @@ class Uploads:
             if (droplet_id := upload.request.get("droplet_id")) is not None:
                 raise Unprocessable(f"Upload is for a disk: PUT /v2/droplets/{droplet_id}/disk?upload_id={upload_id}")
             source = self._source(upload)
-            request = msgspec.convert(upload.request, ImageCreateRequest)
+            # Not checked again: an upload that an older program began may have a text that is too long by now.
+            request = ImageCreateRequest(**{name: upload.request.get(name) for name in _FACTS})
             published = upload.request.get("slug")
             image, action = self._import.accept(
                 tx, account_id, request, source, kind=kind if published is None else "base", slug=slug or published,

@@ -15,7 +15,7 @@ from wherry.errors import NotFound, Unprocessable
 from wherry.models import ActionError, Progress
 from wherry.server import metrics
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, LARGEST_ID, Asker, Changer, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import GONE, Asker, Changer, check_ids, micros, moment_of, moment_or_none
 from wherry.server.catalog.records import ActionRecord
 from wherry.server.dispatch import BACKGROUND_TYPES, Lane
 from wherry.server.lifecycle import BUSY
@@ -39,8 +39,7 @@ class ActionReader(Asker):
 
         An account may see its own actions; what belongs to no account is the operator's to see.
         """
-        if action_id > LARGEST_ID:
-            raise NotFound(GONE)
+        check_ids(action_id)
         action = read_action(self._one(_ACTION, id=action_id))
         if account_id is None or account_id == action.account_id:
             return action

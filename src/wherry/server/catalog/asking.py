@@ -39,6 +39,12 @@ def moment_or_none(value: int | None) -> datetime | None:
     return None if value is None else moment_of(value)
 
 
+def check_ids(*ids: int) -> None:
+    """Check that these numbers can be ids. Raises NotFound: others name nothing, and a column may not take them."""
+    if not all(0 < number <= LARGEST_ID for number in ids):
+        raise NotFound(GONE)
+
+
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut into pieces that one statement takes."""
     for start in range(0, len(items), _BATCH):

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, func, or_, select, update
 from wherry.errors import NotFound
 from wherry.server.backup_policy import Policy
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import GONE, batches, check_ids, micros, moment_of, moment_or_none
 from wherry.server.catalog.images import ImageReader, ImageWriter
 from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import DropletRecord
@@ -32,8 +32,7 @@ class DropletReader(ImageReader):
 
         Raises NotFound; for deleted ones too, unless ``deleted`` says that they count.
         """
-        if droplet_id > LARGEST_ID:
-            raise NotFound(GONE)
+        check_ids(droplet_id)
         row = self._one(_DROPLET, id=droplet_id)
         if (row.deleted_at is not None and not deleted) or account_id not in {None, row.account_id}:
             raise NotFound(GONE)
@@ -132,6 +131,7 @@ class DropletWriter(ImageWriter, DropletReader):
 
     def lock_droplet(self, droplet_id: int, account_id: int) -> DropletRecord:
         """Read a Droplet and keep others from deciding over it until this transaction ends. Raises NotFound."""
+        check_ids(droplet_id)
         if self.connection.dialect.name != "sqlite":  # which has one writer at a time anyway
             self.connection.execute(_LOCK_DROPLET, {"id": droplet_id})
         return self.droplet(droplet_id, account_id)
@@ -139,8 +139,7 @@ class DropletWriter(ImageWriter, DropletReader):
     def lock_droplets(self, droplet_ids: Sequence[int], account_id: int) -> list[DropletRecord]:
         """Do what ``lock_droplet`` does for many, by a number of statements that does not grow with theirs."""
         ids = sorted(set(droplet_ids))
-        if ids and ids[-1] > LARGEST_ID:
-            raise NotFound(GONE)
+        check_ids(*ids)
         d = t.droplets.c
         query = select(t.droplets).where(d.deleted_at.is_(None), d.account_id == account_id).order_by(d.id)
         locking = query.with_for_update()

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, exists, func, literal, or_, select, un
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, check_ids, micros, moment_of, moment_or_none
 from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
 from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
@@ -31,8 +31,7 @@ class ImageReader(TagReader):
 
     def image(self, image_id: int, account_id: int | None = None) -> ImageRecord:
         """The image with this id, if the account may see it (None: any). Raises NotFound, for deleted ones too."""
-        if image_id > LARGEST_ID:
-            raise NotFound(GONE)
+        check_ids(image_id)
         image = self._image(_IMAGE, id=image_id)
         if account_id is not None and image.account_id != account_id and not image.public:
             raise NotFound(GONE)
@@ -153,8 +152,7 @@ class ImageReader(TagReader):
 
     def account_transfer(self, transfer_id: int, image_id: int) -> AccountTransferRecord:
         """An offer of this image. Raises NotFound."""
-        if max(transfer_id, image_id) > LARGEST_ID or transfer_id < 0:
-            raise NotFound(GONE)
+        check_ids(transfer_id, image_id)
         found = (t.account_transfers.c.id == transfer_id, t.account_transfers.c.image_id == image_id)
         row = self._one(select(t.account_transfers).where(*found))
         return AccountTransferRecord(row.id, row.image_id, row.sender_id, row.recipient_id, row.status)
@@ -220,6 +218,7 @@ class ImageWriter(TagWriter, ImageReader):
 
     def lock_image(self, image_id: int, account_id: int) -> ImageRecord:
         """Read an image and keep others from deciding over it until this transaction ends. Raises NotFound."""
+        check_ids(image_id)
         if self.connection.dialect.name != "sqlite":  # which has one writer at a time anyway
             self.connection.execute(_LOCK_IMAGE, {"id": image_id})
         return self.image(image_id, account_id)
@@ -227,8 +226,7 @@ class ImageWriter(TagWriter, ImageReader):
     def lock_images(self, image_ids: Sequence[int], account_id: int) -> list[ImageRecord]:
         """Do what ``lock_image`` does for many, by a number of statements that does not grow with theirs."""
         ids = sorted(set(image_ids))
-        if ids and ids[-1] > LARGEST_ID:
-            raise NotFound(GONE)
+        check_ids(*ids)
         i = t.images.c
         seen = (i.deleted_at.is_(None), or_(i.account_id == account_id, i.public))
         query = select(t.images).where(*seen).order_by(i.id).with_for_update()
