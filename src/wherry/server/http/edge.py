@@ -316,12 +316,12 @@ def as_type(plain: Any, kind: Any) -> Any:
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
-        raise e.Unprocessable(_too_much(str(error)) or shown(error)) from error
+        raise e.Unprocessable(_too_much(error) or shown(error)) from error
 
 
-def _too_much(text: str) -> str | None:
+def _too_much(error: msgspec.ValidationError) -> str | None:
     """What DigitalOcean says where a field is longer than its cap; None where that is not what is wrong."""
-    if (cap := _CAP.fullmatch(text)) is None:
+    if (cap := _CAP.fullmatch(str(error))) is None:
         return None
     kind, most, field = cap.groups()
     if kind != "str":
