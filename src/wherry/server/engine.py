@@ -25,6 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+from opentelemetry.trace import SpanKind
 
 from wherry.errors import (
     ActionCancelled,
@@ -74,7 +75,7 @@ def as_action(action: ActionRecord) -> Iterator[None]:
     """What is logged and traced within belongs to an action, and to the request that began it."""
     facts = {"action_id": action.id, "attempt": action.attempts}
     about = bound(action_id=action.id, account_id=action.account_id)
-    with continued(action.trace), about, span(f"action {action.type}", kind="consumer", **facts):
+    with continued(action.trace), about, span(f"action {action.type}", kind=SpanKind.CONSUMER, **facts):
         yield
 
 

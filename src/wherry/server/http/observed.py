@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from opentelemetry.trace import SpanKind
+
 from wherry.server import metrics
 from wherry.server.logs import bound
-from wherry.server.tracing import Span, continued, span
+from wherry.server.tracing import continued, mark_failed, span
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +65,7 @@ def observed(app: ASGIApp) -> ASGIApp:
         with (
             continued(_parent(scope)),
             bound(request_id=seen.id),
-            span("request", kind="server", request_id=seen.id, method=scope["method"]) as telling,
+            span("request", kind=SpanKind.SERVER, request_id=seen.id, method=scope["method"]) as telling,
         ):
             try:
                 await app({**scope, _KEY: seen}, receive, _watched(send, scope["method"], seen))
@@ -83,10 +86,10 @@ def _watched(send: Send, method: str, seen: Observation) -> Send:
 
 
 def _tell(telling: Span, scope: Scope, seen: Observation) -> None:
-    telling.rename(f"request {seen.call}")
-    telling.note(call=seen.call, status=seen.status)
+    telling.update_name(f"request {seen.call}")
+    telling.set_attributes({"wherry.call": seen.call, "wherry.status": seen.status})
     if seen.status >= _OURS and seen.status != HTTPStatus.NOT_IMPLEMENTED:
-        telling.failed(str(seen.status))
+        mark_failed(telling, str(seen.status))
     if log.isEnabledFor(logging.DEBUG):
         log.debug(
             "request.done method=%s path=%s call=%s status=%s duration_ms=%.1f",

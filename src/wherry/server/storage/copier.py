@@ -80,7 +80,7 @@ class PackCopier:
                 self._watcher.advance(sent=len(places), sent_bytes=size)
             else:
                 self._carry(number, places, buffer)
-            copying.note(bytes=size, whole=is_copied)
+            copying.set_attributes({"wherry.bytes": size, "wherry.whole": is_copied})
 
     def _carry(self, number: int, places: Sequence[int], buffer: memoryview) -> None:
         lengths = self._plan.manifest.stored_lengths

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opentelemetry import trace
+
 from wherry.errors import BlockCorrupt
-from wherry.server import tracing
 from wherry.server.storage.block import check
 
 if TYPE_CHECKING:
@@ -26,5 +27,6 @@ def rescued(rescue: Rescue | None, entry: Entry, key: str, error: BlockCorrupt |
         raise error from wrong
     if (found.digest, found.plain_length) != (entry.digest, entry.plain_length):
         raise error
-    tracing.happened("block rescued", block=entry.digest.hex(), pack=key, code=error.id)
+    event = {"wherry.block": entry.digest.hex(), "wherry.pack": key, "wherry.code": error.id}
+    trace.get_current_span().add_event("block rescued", event)
     return found, stored
