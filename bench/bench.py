@@ -27,6 +27,9 @@ import httpx2
 from rich.console import Console
 from rich.table import Table
 
+from file_server import file_server
+from formats import TARGETS as FORMAT_TARGETS
+from formats import Formats
 from load import rate, request
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.formats import lay_out
@@ -63,6 +66,7 @@ TARGETS = {
     "accepted_transfers_per_s_4_workers": "", "finished_transfers_per_s_1_workers": "",
     "finished_transfers_per_s_2_workers": "", "finished_transfers_per_s_4_workers": "",
     "collect_mib_per_s": "", "droplets_listed_per_s": "", "page_of_droplets_vs_get": "", "scrub_mib_per_s": "",
+    **FORMAT_TARGETS,
 }  # fmt: skip
 
 
@@ -119,7 +123,7 @@ class DataPlane:
 
     def measure(self) -> None:
         """Run all rounds against one service."""
-        with _file_server(self._image.parent) as url, ServiceProcess(self._folder / "data") as service:
+        with file_server(self._image.parent) as url, ServiceProcess(self._folder / "data") as service:
             with service.client() as client:
                 for number in range(self._rounds):
                     self._round(client, url, number)
@@ -194,7 +198,7 @@ class Machines:
         folder = self._folder
         arguments = ("--test-mode", "--no-public-images", "--log-level", "warning")
         with (
-            _file_server(folder) as url,
+            file_server(folder) as url,
             ServiceProcess(folder / "machines", arguments=arguments) as service,
             service.client() as client,
             httpx2.Client(base_url=service.url, headers=HEADERS, timeout=600) as http,
@@ -309,7 +313,7 @@ class Buckets:
         regions = self._folder / "regions.toml"
         arguments = ("--test-mode", "--no-public-images", "--regions-file", str(regions), "--log-level", "warning")
         keys = {"S3_ACCESS_KEY_ID": "a", "S3_SECRET_ACCESS_KEY": "b"}
-        with _moto() as moto, _file_server(self._folder) as url:
+        with _moto() as moto, file_server(self._folder) as url:
             endpoint = f"http://127.0.0.1:{moto.port}"
             for bucket in ("one", "two"):
                 httpx2.put(f"{endpoint}/{bucket}").raise_for_status()
@@ -584,17 +588,6 @@ def _make_image(service: ServiceProcess, name: str, disk: bytes, kind: str = "sn
     return image_id
 
 
-@contextmanager
-def _file_server(folder: Path) -> Iterator[str]:
-    script = Path(__file__).parent / "file_server.py"
-    with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-        finally:
-            server.kill()
-
-
 class Moto:
     """moto's server, answering EC2 from memory."""
 
@@ -674,6 +667,7 @@ def main() -> None:
     scale, runs = (QUICK if options.quick else FULL), Runs()
     with tempfile.TemporaryDirectory(prefix="wherry-bench-", dir=os.environ.get("BENCH_DIR")) as folder:
         DataPlane(Path(folder), scale, runs).measure()
+        Formats(Path(folder), Path(folder) / "disk.img", scale.rounds, runs.add).measure()
         Machines(Path(folder), scale, runs).measure()
         Rates(Path(folder), scale, runs).measure()
         Buckets(Path(folder), scale, runs).measure()

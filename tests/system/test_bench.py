@@ -25,7 +25,7 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
         "create_droplet_vs_1mib", "snapshot_vs_cp", "droplets_listed_per_s", "s3_transfer_vs_rclone",
         "s3_copied_vs_carried", "accepted_transfers_per_s_4_workers", "finished_transfers_per_s_1_workers",
         "finished_transfers_per_s_2_workers", "finished_transfers_per_s_4_workers",
-        "collect_mib_per_s", "scrub_mib_per_s",
+        "collect_mib_per_s", "scrub_mib_per_s", "import_vmdk_stream_vs_raw", "import_qcow2_zstd_vs_convert",
     }  # fmt: skip
     assert wanted <= results["ratios"].keys()
     assert all(results["runs"][name] for name in wanted)
