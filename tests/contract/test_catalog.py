@@ -243,7 +243,7 @@ def test_pages_are_windows_of_the_newest_first(catalog: Catalog) -> None:
 def test_a_repeat_is_remembered_for_its_time(catalog: Catalog) -> None:
     """What an Idempotency-Key stood for is known until it is too old."""
     with catalog.begin() as tx:
-        tx.remember(1, "key", "digest", {"actions": [7]}, before=NOW - timedelta(hours=24))
+        tx.remember(1, "key", "digest", {"actions": [7]})
         assert tx.repeat(1, "key", NOW - timedelta(hours=24)) == ("digest", {"actions": [7]})
         assert tx.repeat(1, "key", NOW + timedelta(seconds=1)) is None
         assert tx.repeat(2, "key", NOW - timedelta(hours=24)) is None

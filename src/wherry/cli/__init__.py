@@ -66,7 +66,7 @@ def wherry() -> None:
     """Keep disk images in regions, convert them and transfer them."""
 
 
-_SERVED_ACCOUNTS = {"create": "create_account", "list": "list_accounts"}
+_SERVED_ACCOUNTS = {"create": "create_account", "limit": "limit_account", "list": "list_accounts"}
 
 for _command in (collect, compact, compute, expire, public_image, scrub, usage):
     wherry.add_command(_command)

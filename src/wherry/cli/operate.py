@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wherry.cli.server_options import file_path, in_catalog, located
+from wherry.cli.server_options import Limit, file_path, in_catalog, located
+from wherry.cli.session import ByteSize
 from wherry.server.app import (
     adopt_regions,
     back_up,
@@ -159,6 +160,29 @@ def list_accounts(where: Settings) -> None:
     with open_accounts(where) as accounts:
         for one in accounts.list():
             click.echo(f"{one.uuid}  {one.email:24}  {one.name}")
+
+
+@click.command("limit")
+@in_catalog
+@click.argument("account", metavar="EMAIL_OR_UUID")
+@click.option("--droplets", type=Limit(), metavar="N", help="How many Droplets it may have.")
+@click.option("--images", type=Limit(), metavar="N", help="How many images, snapshots and backups among them.")
+@click.option("--tags", type=Limit(), metavar="N", help="How many tags.")
+@click.option("--uploads", type=Limit(), metavar="N", help="How many uploads that are not finished.")
+@click.option("--stored", "bytes", type=Limit(ByteSize()), metavar="SIZE",
+              help="How much data its images in all their regions and its Droplets have, such as 2TiB.")  # fmt: skip
+def limit_account(where: Settings, account: str, **limits: int | str | None) -> None:
+    """Show what an account may have and has; with options, change that first.
+
+    "default" sets a limit back to its default. What an account has already stays, also if that is more. A running
+    service follows at once.
+    """
+    changed = {name: limit if isinstance(limit, int) else None for name, limit in limits.items() if limit is not None}
+    with open_accounts(where) as accounts:
+        found, quotas = accounts.limit(account, changed)
+    click.echo(f"{found.uuid}  {found.email}")
+    for name, quota in quotas.items():
+        click.echo(f"{name:8}  {quota.used:>15} of {quota.limit}")
 
 
 @click.group()

@@ -52,6 +52,19 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+class Limit(click.ParamType[int | str]):
+    """A number of 0 or more, or ``default``."""
+
+    name = "limit"
+
+    def __init__(self, number: click.ParamType[int] | None = None) -> None:
+        self._number = number or click.IntRange(0, (1 << 53) - 1)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Read it."""
+        return "default" if value == "default" else self._number.convert(value, param, ctx)
+
+
 class Url(click.ParamType[str]):
     """The address that a service is reached by: scheme and host, perhaps a port and a path."""
 
@@ -98,6 +111,10 @@ _WORK = (
                  help="In how many days every stored object is checked once; 0 for never."),
     click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
                  metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
+    click.option("--keep-upload-hours", default=24.0, show_default=True, type=click.FloatRange(1, 87600),
+                 help="Hours after which an upload is removed if nothing has come of it."),
+    click.option("--keep-background-days", default=30.0, show_default=True, type=click.FloatRange(0, 36500),
+                 help="Days after which ended collects, compacts, scrubs and heals are forgotten; 0 for never."),
     click.option("--reserve", "reserve_bytes", default="64MiB", show_default=True, type=ByteSize(), metavar="SIZE",
                  help="How much of the data folder's disk is kept for the catalog, so that deletes work when the disk "
                  "is full; 0: nothing."),
@@ -146,6 +163,7 @@ _LOG = (
 _GIVEN = (
     "slots", "lease_s", "patience_s", "import_patience_s", "import_floor", "grace_s", "compact_bytes", "scrub_days",
     "stall_s", "import_from", "allow_hosts", "accept_unknown_raw", "reserve_bytes",
+    "keep_upload_hours", "keep_background_days",
 )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from wherry.errors import BadRequest
 from wherry.server.http.edge import is_secret, token_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from wherry.server.catalog import Catalog, Reader, Writer
-    from wherry.server.catalog.records import AccountRecord, TokenRecord
+    from wherry.server.catalog.records import AccountRecord, QuotaRecord, TokenRecord
 
 
 SHORTEST_SECRET = 32
@@ -46,6 +46,19 @@ class Accounts:
         """All accounts, the oldest first; that is the operator's."""
         with self._catalog.read() as reader:
             return reader.accounts()
+
+    def limit(
+        self, word: str, limits: Mapping[str, int | None] | None = None
+    ) -> tuple[AccountRecord, dict[str, QuotaRecord]]:
+        """Change limits of the account of this e-mail or UUID, by the quotas' names; None is the default.
+
+        Returns the account, and what it may have and has. Raises BadRequest if there is no such account.
+        """
+        with self._catalog.begin() as tx:
+            account = _account(tx, word)
+            if limits:
+                tx.set_limits(account.id, limits)
+            return account, tx.quotas(account.id)
 
 
 class Tokens:

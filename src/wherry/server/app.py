@@ -13,6 +13,7 @@ import tempfile
 import threading
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -330,6 +331,8 @@ def _assemble(
         catalog, engine, regions, sources, secrets, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,
         scrub_days=settings.scrub_days, accept_unknown_raw=settings.accept_unknown_raw,
+        upload_age=timedelta(hours=settings.keep_upload_hours),
+        background_age=timedelta(days=settings.keep_background_days),
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)

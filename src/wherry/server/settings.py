@@ -74,7 +74,8 @@ class Settings:
     is where a worker answers whoever watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by
     itself; with 0, none begins by itself. Every stored object is checked once in ``scrub_days``; 0 is never.
     ``reserve_bytes`` of the data folder's disk are kept for the catalog, so that it can change when the disk is full; 0
-    for none.
+    for none. An upload of which nothing has come for ``keep_upload_hours`` is removed, and the row of a finished one so
+    long after that; ended actions of no account are forgotten after ``keep_background_days``, 0 for never.
     A process is not alive once changes of the catalog have waited for ``stall_s`` while none had its turn.
 
     ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
@@ -113,6 +114,8 @@ class Settings:
     most_exports: int = 32
     slowest_export: int = 1024
     reserve_bytes: int = 64 << 20
+    keep_upload_hours: float = 24.0
+    keep_background_days: float = 30.0
 
     @property
     def is_embedded(self) -> bool:

@@ -37,7 +37,9 @@ def test_the_operators_commands_stand_beside_the_clients(capsys: pytest.CaptureF
     status, out, _ = run(capsys, "account", "--help")
 
     assert status == 0
-    assert [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line] == ["create", "get", "list"]
+    assert [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line] == [
+        "create", "get", "limit", "list",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["account", "--help"], ["account", "get", "--help"]])

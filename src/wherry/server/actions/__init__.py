@@ -45,6 +45,7 @@ from wherry.server.actions.import_disk import ImportDisk
 from wherry.server.actions.import_image import ImportImage
 from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.pacing import Pacing
+from wherry.server.actions.prune import KEY_LIVES, Prune
 from wherry.server.actions.reads import Reads
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
@@ -84,7 +85,6 @@ __all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
 log = logging.getLogger("wherry.actions")
 
 _MOST_ATTEMPTS = 10  # an action that took its process down so often is given up
-_KEY_LIVES = timedelta(hours=24)
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
@@ -113,7 +113,8 @@ class Actions:
     def __init__(
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, secrets: Secrets, *, spool: Spool,
         sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
-        accept_unknown_raw: bool,
+        accept_unknown_raw: bool, upload_age: timedelta = timedelta(hours=24),
+        background_age: timedelta = timedelta(days=30),
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._engine = engine
@@ -152,6 +153,7 @@ class Actions:
             scrub=self._scrub,
             heal=self._heal,
             collect=self._collect,
+            prune=Prune(catalog, self.uploads, upload_age=upload_age, action_age=background_age),
         )
         kinds: tuple[Kind, ...] = (
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
@@ -396,13 +398,13 @@ class Actions:
                 return accept(tx)
             if not 0 < len(key) <= _LONGEST_KEY:
                 raise Unprocessable(f"Idempotency-Key has {len(key)} characters; it may have 1 to {_LONGEST_KEY}")
-            since = tx.moment - _KEY_LIVES
+            since = tx.moment - KEY_LIVES
             if (before := tx.repeat(account_id, key, since)) is not None:
                 if before[0] != request:
                     raise Unprocessable("Idempotency-Key was used for another request within the last 24 hours")
                 return [tx.action(action_id) for action_id in before[1]["actions"]]
             actions = accept(tx)
-            tx.remember(account_id, key, request, {"actions": [one.id for one in actions]}, before=since)
+            tx.remember(account_id, key, request, {"actions": [one.id for one in actions]})
             return actions
 
     # ---------------------------------------------------------------------------------------------------- running

@@ -101,6 +101,8 @@ class Droplets:
         replica = tx.replica(image.id, region)
         assert replica is not None
         assert image.fingerprint is not None
+        tx.check_quota(account_id, "droplets", len(names))
+        tx.check_quota(account_id, "bytes", len(names) * (image.data_bytes or 0))
         begun = []
         for name in names:
             droplet_id = tx.add_droplet(
@@ -122,7 +124,9 @@ class Droplets:
         lifecycle.check_not_busy(droplet)  # first: its status is about to change
         lifecycle.check_power(asked.type, droplet.status)
         detail = _KINDS[asked.type].prepare(_Asked(tx, droplet, asked, self._regions, self._sizes))
-        when = snapshot.moment_for(tx, droplet_id, tx.moment) if asked.type == "snapshot" else None
+        if is_snapshot := asked.type == "snapshot":
+            snapshot.check_quota(tx, droplet)
+        when = snapshot.moment_for(tx, droplet_id, tx.moment) if is_snapshot else None
         return self.begin(tx, droplet, asked.type, detail=detail, started_at=when)
 
     def act_tagged(self, tx: Writer, account_id: int, tag: str, asked: DropletActionRequest) -> list[ActionRecord]:
@@ -272,6 +276,8 @@ def _disk_of(asked: _Asked, image: ImageRecord | None) -> dict[str, Any]:
 def _take_disk(ending: _Ending) -> None:
     """The Droplet's disk is the image's from now on; after a rebuild it also counts as made from that image."""
     disk = dict(ending.action.detail)
+    more = (disk["data_bytes"] or 0) - ending.droplet.data_bytes
+    ending.tx.check_quota(ending.droplet.account_id, "bytes", more)
     image_id = disk.pop("image_id")
     if ending.action.type == "rebuild":
         disk["image_id"] = image_id

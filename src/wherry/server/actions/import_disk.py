@@ -43,6 +43,7 @@ class ImportDisk:
         """Begin to replace a Droplet's disk; the old one counts until the new one is whole."""
         droplet = tx.lock_droplet(droplet_id, account_id)
         self._regions.check_room(droplet.region)
+        tx.check_quota(account_id, "bytes")
         return tx.add_action(
             "disk_import", account_id=account_id, droplet_id=droplet_id, region=droplet.region,
             detail={"source": dict(source)},
@@ -62,6 +63,8 @@ class ImportDisk:
         assert action.region is not None
         key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
         with self._catalog.begin(by=action) as tx:
+            droplet = tx.droplet(action.droplet_id)
+            tx.check_quota(droplet.account_id, "bytes", manifest.data_bytes - droplet.data_bytes)
             tx.update_droplet(
                 action.droplet_id, manifest_id=record(tx, action, action.region, key, manifest),
                 virtual_bytes=manifest.virtual_size, data_bytes=manifest.data_bytes, fingerprint=manifest.fingerprint,

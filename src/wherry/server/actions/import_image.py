@@ -65,6 +65,8 @@ class ImportImage:
         if slug is not None:
             lifecycle.check_slug(slug, None if everywhere else tx.image_with_slug(slug))
         self._regions.check_room(region)
+        if slug is None:  # a public image counts for no account
+            tx.check_quota(account_id, "bytes")
         image = tx.add_image(
             account_id, name, kind, status="NEW", distribution=lifecycle.distribution(request.distribution),
             description=request.description, tags=request.tags or (), image_id=image_id,
@@ -125,6 +127,9 @@ class ImportImage:
             for region in self._places(action)
         }
         with self._catalog.begin(by=action) as tx:
+            if action.detail.get("slug") is None:
+                account_id, (_, manifest) = tx.image(action.image_id).account_id, found[self._places(action)[0]]
+                tx.check_quota(account_id, "bytes", manifest.data_bytes * len(found))
             for region, (key, manifest) in found.items():
                 tx.add_replica(action.image_id, region, record(tx, action, region, key, manifest))
             tx.update_image(

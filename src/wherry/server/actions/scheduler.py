@@ -1,4 +1,4 @@
-"""Scheduler: takes backups in their windows, lets those go whose time is over, and has the stores checked.
+"""Scheduler: takes backups in their windows, lets those go whose time is over, has the stores checked, and prunes.
 
 When a Droplet's next backup is due stands in its row. Taking one and moving that on to the next window is one
 transaction, so a backup is neither missed nor taken twice, whenever the process dies. A window that passed while the
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wherry.server.actions.droplets import Droplets
     from wherry.server.actions.expire import Expire
     from wherry.server.actions.heal import Heal
+    from wherry.server.actions.prune import Prune
     from wherry.server.actions.scrub import Scrub
     from wherry.server.catalog import Catalog
     from wherry.server.catalog.records import DropletRecord
@@ -50,7 +51,7 @@ class Scheduler:
 
     def __init__(
         self, catalog: Catalog, droplets: Droplets, expire: Expire, compact: Compact, clock: Clock, *, scrub: Scrub,
-        heal: Heal, collect: Collect, sweep: Callable[[], None],
+        heal: Heal, collect: Collect, prune: Prune, sweep: Callable[[], None],
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._droplets = droplets
@@ -61,6 +62,7 @@ class Scheduler:
         self._scrub = scrub
         self._heal = heal
         self._collect = collect
+        self._prune = prune
         self._is_passing = False
         self._turn = threading.Lock()
         self._turns = 0
@@ -92,6 +94,7 @@ class Scheduler:
             self._heal.begin_due()
             if not self._is_passing:
                 self._scrub.begin_due()
+            self._prune.run_due()
 
     def set_clock(self, moment: datetime) -> None:
         """Let it be another time at once, as after a time in which the service was off, and let happen what is due.

@@ -44,9 +44,17 @@ def backup_detail(droplet: DropletRecord, now: datetime, *, is_scheduled: bool) 
     return {"name": name, "retention_s": int(policy.retention.total_seconds()), "scheduled": is_scheduled}
 
 
+def check_quota(tx: Writer, droplet: DropletRecord) -> None:
+    """Raise Unprocessable if the account may have no snapshot of a Droplet. Backups are never refused."""
+    tx.check_quota(droplet.account_id, "images")
+    tx.check_quota(droplet.account_id, "bytes", droplet.data_bytes)
+
+
 def take(tx: Writer, droplet: DropletRecord, action: ActionRecord, sizes: Mapping[str, Size]) -> None:
     """Add the image. It is listed from the transaction on in which its action completes, never later."""
     assert droplet.manifest_id is not None
+    if action.type == "snapshot":
+        check_quota(tx, droplet)
     retention = action.detail.get("retention_s")
     expires = None if retention is None else action.started_at + timedelta(seconds=retention)
     image_id = tx.add_image_of(

@@ -64,6 +64,7 @@ class Transfer:
             return running
         target = lifecycle.check_transfer(image, region, self._regions.by_slug)
         self._regions.check_room(target.slug)
+        _check_quota(tx, image)
         return self._begin(tx, account_id, image, target.slug)
 
     def spread(self, tx: Writer, image: ImageRecord) -> list[ActionRecord]:
@@ -134,6 +135,7 @@ class Transfer:
         assert action.region is not None
         key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
         with self._catalog.begin(by=action) as tx:
+            _check_quota(tx, tx.image(action.image_id))
             tx.add_replica(action.image_id, action.region, record(tx, action, action.region, key, manifest))
             end(tx, action)
 
@@ -154,6 +156,11 @@ class Transfer:
             return Copies(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
 
         return Rescuer(self._catalog, self._heal, copy.source_region, copies)
+
+
+def _check_quota(tx: Writer, image: ImageRecord) -> None:
+    if not image.public:
+        tx.check_quota(image.account_id, "bytes", image.data_bytes or 0)
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:

@@ -7,9 +7,11 @@ how much counts. Pieces may come to several processes; of two at once, the one t
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +24,7 @@ from wherry.server.formats import is_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from wherry.server.actions.import_disk import ImportDisk
     from wherry.server.actions.import_image import ImportImage
@@ -30,9 +33,12 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord, UploadRecord
 
+log = logging.getLogger("wherry.uploads")
+
 _FACTS = ("name", "region", "distribution", "description", "tags")
 """What an image has of the request that began its upload."""
-_CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count
+_CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count ...
+_CHECKPOINT_AGE = timedelta(minutes=10)  # ... and the time: a slow upload is no untouched one
 _STEP = 1 << 20
 
 
@@ -76,6 +82,8 @@ class Uploads:
                 lifecycle.check_slug(request.slug, None)
                 lifecycle.check_operator(account_id, tx.first_account())
             self._regions.check_room(region)
+            if request.slug is None:
+                tx.check_quota(account_id, "bytes")
             asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go, "process_id": self._process_id()}
             return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
@@ -89,10 +97,13 @@ class Uploads:
             with self._catalog.read() as reader:
                 upload = _open_upload(reader, account_id, upload_id)
             self._regions.check_room(upload.request["region"])
+            if self._catalog.now() - upload.touched_at >= _CHECKPOINT_AGE:  # lest it is given up before bytes count
+                with self._catalog.begin() as tx:
+                    tx.update_upload(_open_upload(tx, account_id, upload_id).id)
             if offset != upload.received_bytes:
                 raise Unprocessable(f"Upload-Offset is {offset}; the next byte wanted is {upload.received_bytes}")
             with self._spool.appending(upload) as sink:
-                piece = Piece(upload, sink, self._largest_bytes)
+                piece = Piece(upload, sink, self._largest_bytes, self._catalog.now)
                 try:
                     yield piece
                 finally:
@@ -152,6 +163,19 @@ class Uploads:
                 tx.remove_upload(upload_id)
             self._spool.remove(upload_id)
 
+    def give_up_untouched(self, before: datetime) -> None:
+        """Give up the uploads of which nothing has come since a moment, but for those that come in right now."""
+        with self._catalog.read() as reader:
+            untouched = reader.uploads_untouched(before)
+        for upload in untouched:
+            with suppress(NotFound, Unprocessable), self.alone(upload.id):
+                with self._catalog.begin() as tx:
+                    if _open_upload(tx, upload.account_id, upload.id).touched_at >= before:
+                        continue  # another process took bytes in meanwhile
+                    tx.remove_upload(upload.id)
+                self._spool.remove(upload.id)
+                log.info("upload.given_up upload_id=%s touched_at=%s", upload.id, upload.touched_at.isoformat())
+
     def give_up(self, account_id: int, upload_id: str) -> None:
         """Give an upload up if it was not finished: its bytes came with a request that failed."""
         try:
@@ -195,7 +219,9 @@ def _open_upload(reader: Reader, account_id: int, upload_id: str) -> UploadRecor
 class Piece:
     """Bytes of an upload that are coming in."""
 
-    def __init__(self, upload: UploadRecord, sink: Sink, largest_bytes: int) -> None:
+    def __init__(self, upload: UploadRecord, sink: Sink, largest_bytes: int, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._counted_at = clock()
         self._upload_id = upload.id
         self._sink = sink
         self._largest_bytes = largest_bytes
@@ -215,7 +241,8 @@ class Piece:
             with self._unless_broken():
                 (self._open_frame() if self._packed else self._sink).write(part)
             self.received += len(part)
-            if self._sink.is_full or self.received - self._counted >= _CHECKPOINT:
+            is_due = self._clock() - self._counted_at >= _CHECKPOINT_AGE
+            if is_due or self._sink.is_full or self.received - self._counted >= _CHECKPOINT:
                 self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -227,7 +254,7 @@ class Piece:
                 self._frame.flush(zstandard.FLUSH_FRAME)
                 self._frame = None
             self._sink.keep(self._count)
-        self._counted = self.received
+        self._counted, self._counted_at = self.received, self._clock()
 
     def _count(self, tx: Writer) -> None:
         tx.append_to_upload(

@@ -10,16 +10,17 @@ from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import LARGEST_ID, Asker, Changer, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import LARGEST_ID, Changer, batches, micros, moment_of, moment_or_none
+from wherry.server.catalog.quotas import QUOTAS, QuotaReader
 from wherry.server.catalog.records import AccountRecord, SshKeyRecord, TokenRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Row
 
 
-class AccountReader(Asker):
+class AccountReader(QuotaReader):
     """Questions about accounts, tokens and keys."""
 
     def account(self, account_id: int) -> AccountRecord:
@@ -94,7 +95,15 @@ class AccountWriter(Changer, AccountReader):
         if self.find_account(email=email) is not None:
             raise Unprocessable(f"There is an account of {email} already")
         account_id = self._insert(t.accounts, uuid=uuid, email=email, name=name)
-        return AccountRecord(account_id, uuid, email, name)
+        return self.account(account_id)
+
+    def set_limits(self, account_id: int, limits: Mapping[str, int | None]) -> None:
+        """Change what an account may have at most, by the names of ``QUOTAS``; None is the default.
+
+        What it has already stays, also if that is more.
+        """
+        values = {QUOTAS[name].column.name: limit for name, limit in limits.items()}
+        self.connection.execute(update(t.accounts).where(t.accounts.c.id == account_id).values(**values))
 
     def add_token(self, account_id: int, name: str, digest: str, scopes: Iterable[str] | None) -> int:
         """Add a token by the digest of its secret; ``scopes`` None is full access."""
@@ -142,7 +151,8 @@ def _plain(word: str) -> str:
 
 
 def _account(row: Row[Any]) -> AccountRecord:
-    return AccountRecord(row.id, row.uuid, row.email, row.name)
+    limit = QUOTAS["droplets"].default if row.droplet_limit is None else row.droplet_limit
+    return AccountRecord(row.id, row.uuid, row.email, row.name, limit)
 
 
 def _token(row: Row[Any]) -> TokenRecord:

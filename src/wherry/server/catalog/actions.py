@@ -197,11 +197,9 @@ class ActionWriter(Changer, ActionReader):
         if last is not None and last.waiting_for is not None:
             self.set_progress(action_id, msgspec.structs.replace(last, waiting_for=None))
 
-    def remember(
-        self, account_id: int, key: str, request: str, outcome: Mapping[str, Any], *, before: datetime
-    ) -> None:
-        """Remember what an Idempotency-Key stands for, and forget those older than ``before``."""
-        self.connection.execute(delete(t.repeats).where(t.repeats.c.created_at < micros(before)))
+    def remember(self, account_id: int, key: str, request: str, outcome: Mapping[str, Any]) -> None:
+        """Remember what an Idempotency-Key stands for from now on."""
+        self.connection.execute(delete(t.repeats).where(t.repeats.c.account_id == account_id, t.repeats.c.key == key))
         self.connection.execute(
             insert(t.repeats).values(
                 account_id=account_id, key=key, request=request, outcome=json.dumps(outcome),

@@ -198,7 +198,11 @@ class ImageWriter(TagWriter, ImageReader):
         tags: Iterable[str] = (),
         image_id: int | None = None,
     ) -> ImageRecord:
-        """Add an image that is nowhere yet, under the next id unless one is given."""
+        """Add an image that is nowhere yet, under the next id unless one is given.
+
+        Raises Unprocessable if the account may have no more images.
+        """
+        self.check_quota(account_id, "images")
         image_id = self._insert(
             t.images, account_id=account_id, name=name, type=kind, status=status, distribution=distribution,
             description=description, public=False, error_message="", created_at=micros(self.moment),
@@ -288,7 +292,13 @@ class ImageWriter(TagWriter, ImageReader):
         self.connection.execute(update(t.account_transfers).where(*pending).values(status="cancelled"))
 
     def give_image(self, image_id: int, account_id: int) -> None:
-        """Make an image another account's, without what leads back to the one it was: its tags and its Droplet."""
+        """Make an image another account's, without what leads back to the one it was: its tags and its Droplet.
+
+        Raises Unprocessable if that account may not have it.
+        """
+        image = self.image(image_id)
+        self.check_quota(account_id, "images")
+        self.check_quota(account_id, "bytes", (image.data_bytes or 0) * len(image.regions))
         self.untag("image", image_id)
         self.update_image(image_id, account_id=account_id, resource_id=None)
 

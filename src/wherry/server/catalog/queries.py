@@ -15,6 +15,7 @@ from wherry.server.catalog.accounts import AccountReader, AccountWriter
 from wherry.server.catalog.droplets import DropletReader, DropletWriter
 from wherry.server.catalog.health import HealthReader, HealthWriter
 from wherry.server.catalog.objects import ObjectReader, ObjectWriter, loosen
+from wherry.server.catalog.pruning import PruningReader, PruningWriter
 from wherry.server.catalog.thinned import ThinnedReader, ThinnedWriter
 from wherry.server.catalog.uploads import UploadReader, UploadWriter
 from wherry.server.catalog.usage import UsageReader
@@ -22,8 +23,9 @@ from wherry.server.catalog.work import WorkReader, WorkWriter
 
 
 class Reader(
-    AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader, HealthReader
-):
+    AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader, HealthReader,
+    PruningReader,
+):  # fmt: skip
     """Questions to the catalog, all answered from one state of it."""
 
     def fact(self, name: str) -> Any:
@@ -32,7 +34,10 @@ class Reader(
         return None if found is None else json.loads(found)
 
 
-class Writer(Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter, HealthWriter):
+class Writer(
+    Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter, HealthWriter,
+    PruningWriter,
+):  # fmt: skip
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""
 
     def set_fact(self, name: str, value: Any) -> None:

@@ -24,6 +24,15 @@ class AccountRecord:
     uuid: str
     email: str
     name: str
+    droplet_limit: int
+
+
+@dataclass(frozen=True)
+class QuotaRecord:
+    """How much of something an account may have at most, and how much it has."""
+
+    limit: int
+    used: int
 
 
 @dataclass(frozen=True)
@@ -247,6 +256,7 @@ class UploadRecord:
     image_id: int | None
     action_id: int | None
     created_at: datetime
+    touched_at: datetime
 
 
 @dataclass(frozen=True)

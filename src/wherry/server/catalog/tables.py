@@ -44,6 +44,12 @@ accounts = Table(
     Column("uuid", String(36), nullable=False, unique=True),
     Column("email", Text, nullable=False),
     Column("name", Text, nullable=False),
+    # What it may have at most; null is the default of ``quotas``.
+    Column("droplet_limit", BigInteger),
+    Column("image_limit", BigInteger),
+    Column("tag_limit", BigInteger),
+    Column("upload_limit", BigInteger),
+    Column("byte_limit", BigInteger),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -81,6 +87,9 @@ images = Table(
     Column("min_disk_gib", Integer),  # of a snapshot or backup: its Droplet's disk; null is the image's own size
     Index("images_of_account", "account_id", "id"),
     Index("images_public", "public"),
+    Index("images_kept", "account_id", "public", "status", "data_bytes", "deleted_at",  # all that counting reads
+          sqlite_where=text("deleted_at IS NULL"),
+          postgresql_where=text("deleted_at IS NULL")),
     Index("images_that_expire", "expires_at", sqlite_where=text("expires_at IS NOT NULL"),
           postgresql_where=text("expires_at IS NOT NULL")),
     # Terraform finds a snapshot by its second, so no two of one Droplet may share it (times are whole seconds then).
@@ -110,6 +119,8 @@ droplets = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
     Index("droplets_of_account", "account_id", "id"),
+    Index("droplets_kept", "account_id", "data_bytes", "deleted_at", sqlite_where=text("deleted_at IS NULL"),
+          postgresql_where=text("deleted_at IS NULL")),
     Index("droplets_of_manifest", "manifest_id"),
     Index("droplets_with_backups", "backup_due_at", sqlite_where=text("backup_due_at IS NOT NULL"),
           postgresql_where=text("backup_due_at IS NOT NULL")),
@@ -239,6 +250,9 @@ actions = Table(
           postgresql_where=text("status = 'in-progress' AND process_id IS NULL")),
     Index("actions_claimed", "process_id",
           sqlite_where=text("process_id IS NOT NULL"), postgresql_where=text("process_id IS NOT NULL")),
+    Index("background_ended", "completed_at",
+          sqlite_where=text("account_id IS NULL AND completed_at IS NOT NULL"),
+          postgresql_where=text("account_id IS NULL AND completed_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )  # fmt: skip
 
@@ -346,6 +360,8 @@ uploads = Table(
     Column("image_id", ForeignKey("images.id")),
     Column("action_id", BigInteger),  # of a Droplet's disk: the import that it became
     Column("created_at", BigInteger, nullable=False),
+    Column("touched_at", BigInteger, nullable=False, server_default="0"),  # when bytes came last, or it was finished
+    Index("uploads_by_touch", "touched_at"),
     Index("uploads_open", "status", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
 )  # fmt: skip
 

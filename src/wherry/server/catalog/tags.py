@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import Asker, Changer, batches
+from wherry.server.catalog.asking import Changer, batches
+from wherry.server.catalog.quotas import QuotaReader
 from wherry.server.catalog.records import TagRecord
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import ResourceKind
 
 
-class TagReader(Asker):
+class TagReader(QuotaReader):
     """Questions about tags."""
 
     def tag(self, account_id: int, name: str) -> TagRecord:
@@ -67,9 +68,15 @@ class TagWriter(Changer, TagReader):
     """Changes of tags."""
 
     def add_tag(self, account_id: int, name: str) -> int:
-        """The tag of this name, in any case; it is added where there is none. Answers its id."""
+        """The tag of this name, in any case; it is added where there is none. Answers its id.
+
+        Raises Unprocessable if the account may have no more tags; so does ``tag_resource``.
+        """
         found: int | None = self.connection.scalar(select(t.tags.c.id).where(*_spelled(account_id, name)))
-        return self._insert(t.tags, account_id=account_id, name=name, folded=name.lower()) if found is None else found
+        if found is not None:
+            return found
+        self.check_quota(account_id, "tags")
+        return self._insert(t.tags, account_id=account_id, name=name, folded=name.lower())
 
     def remove_tag(self, tag_id: int) -> None:
         """Drop a tag; whatever had it loses it."""
@@ -107,6 +114,7 @@ class TagWriter(Changer, TagReader):
             if folded not in known
         ]
         if missing:
+            self.check_quota(account_id, "tags", len(missing))
             self._insert_together(t.tags, missing)
             known = self._ids_by_folded(account_id, list(spelled))
         has = set(self.connection.scalars(select(t.taggings.c.tag_id).where(*_of(kind, resource_id))))

@@ -14,11 +14,13 @@ from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select,
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, Asker, Changer, batches, micros, moment_of
+from wherry.server.catalog.asking import GONE, Changer, batches, micros, moment_of
+from wherry.server.catalog.quotas import QuotaReader
 from wherry.server.catalog.records import PieceRecord, UploadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Row, Select
 
@@ -26,7 +28,7 @@ _REMOVED = "removed"
 """The status of an upload that nobody sees any more, and that only stays until its pieces are gone."""
 
 
-class UploadReader(Asker):
+class UploadReader(QuotaReader):
     """Questions about uploads."""
 
     def upload(self, upload_id: str, account_id: int) -> UploadRecord:
@@ -37,6 +39,11 @@ class UploadReader(Asker):
     def uploads(self) -> list[UploadRecord]:
         """Every upload that is not finished."""
         return [_upload(row) for row in self.connection.execute(select(t.uploads).where(t.uploads.c.status == "open"))]
+
+    def uploads_untouched(self, before: datetime) -> list[UploadRecord]:
+        """The uploads that are not finished and of which nothing has come since a moment."""
+        left = (t.uploads.c.status == "open", t.uploads.c.touched_at < micros(before))
+        return [_upload(row) for row in self.connection.execute(select(t.uploads).where(*left))]
 
     def pieces(self, upload_id: str) -> list[PieceRecord]:
         """The pieces of an upload that count, in the order of their bytes."""
@@ -69,18 +76,20 @@ class UploadWriter(Changer, UploadReader):
     """Changes of uploads."""
 
     def add_upload(self, upload_id: str, account_id: int, request: Mapping[str, Any]) -> UploadRecord:
-        """Add an upload of which nothing has come yet."""
+        """Add an upload of which nothing has come yet. Raises Unprocessable if the account may have no more open."""
+        self.check_quota(account_id, "uploads")
         self.connection.execute(
             insert(t.uploads).values(
                 id=upload_id, account_id=account_id, request=json.dumps(request), received_bytes=0, spooled_bytes=0,
-                packed=False, status="open", created_at=micros(self.moment),
+                packed=False, status="open", created_at=micros(self.moment), touched_at=micros(self.moment),
             )
         )  # fmt: skip
         return self.upload(upload_id, account_id)
 
     def update_upload(self, upload_id: str, **values: Any) -> None:
-        """Change columns of an upload."""
-        self.connection.execute(update(t.uploads).where(t.uploads.c.id == upload_id).values(**values))
+        """Change columns of an upload, which is touched by that."""
+        touched = {"touched_at": micros(self.moment), **values}
+        self.connection.execute(update(t.uploads).where(t.uploads.c.id == upload_id).values(**touched))
 
     def append_to_upload(self, upload_id: str, at: int, **values: Any) -> None:
         """Let what came from the byte ``at`` on count, by these values of its columns.
@@ -152,13 +161,16 @@ class UploadWriter(Changer, UploadReader):
 
 def _unneeded() -> ColumnElement[bool]:
     """The piece's upload was removed, or finished by an import that has ended. It never is needed again then."""
+    is_over = or_(t.uploads.c.status == _REMOVED, is_imported())
+    return exists(literal(1)).where(t.uploads.c.id == t.pieces.c.upload_id, is_over)
+
+
+def is_imported() -> ColumnElement[bool]:
+    """The upload was finished, and its import has ended."""
     running = t.actions.c.status == "in-progress"
     into_image = exists().where(running, t.actions.c.type == "import", t.actions.c.resource_id == t.uploads.c.image_id)
     into_disk = exists().where(running, t.actions.c.id == t.uploads.c.action_id)
-    is_over = or_(
-        t.uploads.c.status == _REMOVED, and_(t.uploads.c.status == "finished", ~into_image, ~into_disk)
-    )  # fmt: skip
-    return exists(literal(1)).where(t.uploads.c.id == t.pieces.c.upload_id, is_over)
+    return and_(t.uploads.c.status == "finished", ~into_image, ~into_disk)
 
 
 def _pieces(*more: ColumnElement[Any]) -> Select[Any]:
@@ -169,5 +181,5 @@ def _pieces(*more: ColumnElement[Any]) -> Select[Any]:
 def _upload(row: Row[Any]) -> UploadRecord:
     return UploadRecord(
         row.id, row.account_id, json.loads(row.request), row.received_bytes, row.spooled_bytes, row.packed,
-        row.status, row.image_id, row.action_id, moment_of(row.created_at),
+        row.status, row.image_id, row.action_id, moment_of(row.created_at), moment_of(row.touched_at),
     )  # fmt: skip

@@ -149,11 +149,11 @@ def snapshot(record: ImageRecord, token: TokenRecord) -> m.Snapshot:
 
 
 def account(record: AccountRecord) -> m.Account:
-    """An account. Its limits are none that wherry keeps; the numbers are what a new account has."""
+    """An account. Of its limits wherry keeps that of Droplets; the other numbers are what a new account has."""
     return m.Account(
-        droplet_limit=25, floating_ip_limit=5, email=record.email, uuid=record.uuid, email_verified=True,
-        status="active", status_message="", name=record.name, team=m.Team(uuid=record.uuid, name=record.name),
-        reserved_ip_limit=5, volume_limit=10,
+        droplet_limit=record.droplet_limit, floating_ip_limit=5, email=record.email, uuid=record.uuid,
+        email_verified=True, status="active", status_message="", name=record.name,
+        team=m.Team(uuid=record.uuid, name=record.name), reserved_ip_limit=5, volume_limit=10,
     )  # fmt: skip
 
 

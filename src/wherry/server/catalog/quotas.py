@@ -1,0 +1,102 @@
+"""How much an account may have, and how much it has.
+
+Each quota is one statement that reads the account's limit and counts. It runs in the transaction that adds what it
+counts, and only one transaction writes at a time, so two requests can't exceed a limit together.
+
+Public images are the service's and count for no account. Backups count, and are never refused (decision 0039).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, func, select
+
+from wherry.errors import Unprocessable
+from wherry.server.catalog import tables as t
+from wherry.server.catalog.asking import Asker
+from wherry.server.catalog.records import QuotaRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter, Column, ColumnElement
+
+_ACCOUNT: BindParameter[int] = bindparam("account")
+
+
+@dataclass(frozen=True)
+class Quota:
+    """One thing that is counted: the column with an account's limit (null: the default), and what it has."""
+
+    column: Column[int]
+    default: int
+    used: ColumnElement[int]
+    refusal: str
+
+
+def _images() -> tuple[ColumnElement[bool], ...]:
+    i = t.images.c
+    return i.account_id == _ACCOUNT, i.deleted_at.is_(None), i.status != "deleted", ~i.public
+
+
+def _droplets() -> tuple[ColumnElement[bool], ...]:
+    return t.droplets.c.account_id == _ACCOUNT, t.droplets.c.deleted_at.is_(None)
+
+
+def _stored() -> ColumnElement[int]:
+    """The data of each image in each of its regions, and of each Droplet's disk, as if none shared a block."""
+    regions = select(func.count()).where(t.replicas.c.image_id == t.images.c.id).scalar_subquery()
+    of_images = select(func.coalesce(func.sum(t.images.c.data_bytes * regions), 0)).where(*_images())
+    of_droplets = select(func.coalesce(func.sum(t.droplets.c.data_bytes), 0)).where(*_droplets())
+    return of_images.scalar_subquery() + of_droplets.scalar_subquery()
+
+
+def _count(*where: ColumnElement[bool]) -> ColumnElement[int]:
+    return select(func.count()).where(*where).scalar_subquery()
+
+
+QUOTAS = {
+    "droplets": Quota(
+        t.accounts.c.droplet_limit, 1_000, _count(*_droplets()),
+        "creating this/these droplet(s) will exceed your droplet limit",  # DigitalOcean's own words
+    ),
+    "images": Quota(
+        t.accounts.c.image_limit, 20_000, _count(*_images()),
+        "this image will exceed your image limit: {used} of {limit} are in use",
+    ),
+    "tags": Quota(
+        t.accounts.c.tag_limit, 10_000, _count(t.tags.c.account_id == _ACCOUNT),
+        "creating this/these tag(s) will exceed your tag limit: {used} of {limit} are in use",
+    ),
+    "uploads": Quota(
+        t.accounts.c.upload_limit, 500, _count(t.uploads.c.account_id == _ACCOUNT, t.uploads.c.status == "open"),
+        "this upload will exceed your limit of open uploads: {used} of {limit} are in use; finish or delete one",
+    ),
+    "bytes": Quota(
+        t.accounts.c.byte_limit, 100 << 40, _stored(),
+        "storing this will exceed your storage limit: {used} of {limit} bytes are in use",
+    ),
+}  # fmt: skip
+"""What is counted for an account, by name."""
+
+_STATEMENTS = {
+    name: select(func.coalesce(quota.column, quota.default), quota.used).where(t.accounts.c.id == _ACCOUNT)
+    for name, quota in QUOTAS.items()
+}
+
+
+class QuotaReader(Asker):
+    """Questions about what an account may have."""
+
+    def quotas(self, account_id: int) -> dict[str, QuotaRecord]:
+        """What an account may have and has, by the quotas' names."""
+        counted = {name: self.connection.execute(query, {"account": account_id}) for name, query in _STATEMENTS.items()}
+        return {name: QuotaRecord(*map(int, rows.one())) for name, rows in counted.items()}
+
+    def check_quota(self, account_id: int, name: str, more: int = 1) -> None:
+        """Raise Unprocessable if an account may not have so much more; to be called before that is added."""
+        if more <= 0:
+            return
+        limit, used = map(int, self.connection.execute(_STATEMENTS[name], {"account": account_id}).one())
+        if used + more > limit:
+            raise Unprocessable(QUOTAS[name].refusal.format(used=used, limit=limit))
