@@ -16,7 +16,7 @@ from tests.contract.api.conftest import Api
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import httpx
+    import httpx2
     from tests.contract.api.conftest import Shelf
 
     from wherry.testing.service import ServiceProcess
@@ -33,7 +33,7 @@ def wherry(service: ServiceProcess, *arguments: object) -> subprocess.CompletedP
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def refusal(reply: httpx.Response) -> tuple[int, str, str]:
+def refusal(reply: httpx2.Response) -> tuple[int, str, str]:
     """The status, the id and the text of an error."""
     return reply.status_code, reply.json()["id"], reply.json()["message"]
 
@@ -69,7 +69,7 @@ def limit(service: ServiceProcess, tenant: Api, email: str) -> Callable[..., dic
     return limit
 
 
-def upload(api: Api, **body: Any) -> httpx.Response:
+def upload(api: Api, **body: Any) -> httpx2.Response:
     return api.post("/v2/uploads", json={"name": "disk", "region": "nyc3", **body})
 
 
