@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 
 from wherry.testing.service import TOKEN, ServiceProcess
 
@@ -38,7 +38,7 @@ def open_to_others(folder: Path) -> list[str]:
 
 def begin_upload(service: ServiceProcess) -> str:
     """Leave an upload half done, so that its bytes stay in the spool."""
-    with httpx.Client(base_url=service.url, headers=AUTHORIZED, timeout=60) as http:
+    with httpx2.Client(base_url=service.url, headers=AUTHORIZED, timeout=60) as http:
         made = http.post("/v2/uploads", json={"name": "half", "region": "nyc3"})
         assert made.is_success, made.text
         where = f"/v2/uploads/{made.json()['upload']['id']}"
