@@ -7,7 +7,7 @@ in that order. Nothing is removed that an upload or an import still needs; what 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from wherry.errors import StoreFull, StoreUnavailable, UploadLost
@@ -112,8 +112,7 @@ class FolderSpool:
 
     def remove(self, upload_id: str) -> None:
         """Remove what is kept of an upload that was removed."""
-        with suppress(OSError):
-            self._path(upload_id).unlink(missing_ok=True)
+        self._path(upload_id).unlink(missing_ok=True)
 
     def sweep(self, alone: Callable[[str], AbstractContextManager[None]]) -> None:  # noqa: ARG002  files are whole
         """Remove the files that no upload and no import needs any longer.
