@@ -132,6 +132,35 @@ def test_regions_and_a_file_exclude_each_other(tmp_path: Path, command: str) -> 
     assert "--regions and --regions-file exclude each other" in done.stderr
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_bucket_that_does_not_exist_ends_the_start(buckets: Buckets, tmp_path: Path, *, is_known: bool) -> None:
+    """The region and its bucket are named, also where the others are fine; a first start makes no catalog."""
+    data, nyc3 = tmp_path / "data", (buckets.new_url(), buckets.url)
+    if is_known:
+        file = regions_file(tmp_path, nyc3=nyc3, ams3=(buckets.new_url(), buckets.url))
+        arguments = ["--regions-file", str(file), "--no-public-images"]
+        with ServiceProcess(data, arguments=arguments, environment=ENVIRON):
+            pass
+    file = regions_file(tmp_path, nyc3=nyc3, ams3=("s3://imagse/ams3", buckets.url))
+    done = run("serve", "--data", data, "--listen", "127.0.0.1:0", "--regions-file", file)
+
+    assert done.returncode == 1
+    assert "The store of ams3 can't be used" in done.stderr
+    assert "s3://imagse/ams3" in done.stderr
+    assert "404" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (data / "catalog.db").exists() == is_known
+
+
+def test_a_store_that_is_away_does_not_end_the_start(buckets: Buckets, tmp_path: Path) -> None:
+    """It may come back by itself; the other regions are served meanwhile."""
+    nobody = "http://127.0.0.1:9"
+    file = regions_file(tmp_path, nyc3=(buckets.new_url(), buckets.url), ams3=(buckets.new_url(), nobody))
+    arguments = ["--regions-file", str(file), "--no-public-images"]
+    with ServiceProcess(tmp_path / "data", arguments=arguments, environment=ENVIRON) as service:
+        assert "stores.unchecked region=ams3" in service.said()
+
+
 def test_regions_without_a_file_are_folders(tmp_path: Path) -> None:
     """Without a file the folders in the data are checked; where there are none, the file is asked for."""
     done = run("regions", "check", "--data", tmp_path / "data")

@@ -125,7 +125,7 @@ def create_token(where: Settings, name: str, scopes: tuple[str, ...], account: s
 @in_catalog
 def list_tokens(where: Settings) -> None:
     """List all tokens."""
-    with open_tokens(where) as tokens:
+    with open_tokens(where, to_read=True) as tokens:
         for one, account in tokens.list():
             state = "revoked" if one.revoked_at else "valid"
             scopes = "full access" if one.scopes is None else " ".join(sorted(one.scopes))
@@ -157,7 +157,7 @@ def create_account(where: Settings, email: str, name: str | None) -> None:
 @in_catalog
 def list_accounts(where: Settings) -> None:
     """List all accounts; the first one is the operator's."""
-    with open_accounts(where) as accounts:
+    with open_accounts(where, to_read=True) as accounts:
         for one in accounts.list():
             click.echo(f"{one.uuid}  {one.email:24}  {one.name}")
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +36,7 @@ from wherry.server.catalog import (
     copy_sqlite,
     open_postgres,
     open_sqlite,
+    read_sqlite,
     schema_of,
     upgrade_postgres,
 )
@@ -64,6 +66,7 @@ from wherry.server.store_ids import adopt_store, check_stores, known_ids, refuse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
+    from typing import TextIO
 
     from wherry.server.regions_file import ServedRegions
 
@@ -91,6 +94,7 @@ log = logging.getLogger("wherry")
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _KEPT_BYTES = 64 << 20
 _GLANCE_S = 0.2
+_TAKE_S = 0.5
 _PROVED = "change_proved_at"
 _SWITCH_S = (
     0.001  # at the default of 5 ms, a request waits for workers longer than it takes; measured 1.2 times the rate
@@ -204,8 +208,8 @@ def _leave(actions: Actions, settings: Settings) -> None:
 
 
 def check_data(settings: Settings, *, deep: bool) -> list[Finding]:
-    """Compare the catalog with the stores; a service may be running there."""
-    with _opened(settings) as catalog:
+    """Compare the catalog with the stores, and change neither; a service may be running there."""
+    with _opened_to_read(settings) as catalog:
         return check(catalog, _regions(served_regions(settings)), deep=deep)
 
 
@@ -215,7 +219,7 @@ def back_up(settings: Settings, target: Path) -> None:
     Raises BadRequest where there is none or the file is there already, Unavailable if the copy can't be made.
     """
     _check_found(settings)
-    copy_sqlite(settings.data / "catalog.db", target)
+    copy_sqlite(settings.data / "catalog.db", target, partial(_is_in_use, settings.data))
 
 
 def restore_catalog(settings: Settings, source: Path) -> None:
@@ -231,7 +235,7 @@ def restore_catalog(settings: Settings, source: Path) -> None:
                 f"{settings.data} has a catalog already ({', '.join(there)}); a restore never replaces one: move these "
                 "files away first, all of them."
             )
-        copy_sqlite(source, settings.data / "catalog.db")
+        copy_sqlite(source, settings.data / "catalog.db", lambda: False)
 
 
 def rebuild_catalog(
@@ -247,7 +251,9 @@ def rebuild_catalog(
     if settings.regions_file is None and not (settings.data / "regions").is_dir():
         raise BadRequest(f"There are no stores in {settings.data}; where they lie elsewhere, give --regions-file.")
     regions = _regions(served_regions(settings))
-    with _owned(settings), _to_fill(settings, dry_run) as catalog:
+    if dry_run and settings.is_embedded and _is_in_use(settings.data):
+        raise _used(settings.data)
+    with nullcontext() if dry_run else _owned(settings), _to_fill(settings, dry_run) as catalog:
         with catalog.begin() as tx:
             account, secret = first_account(tx)
             found = rebuild(tx, regions, account.id, told)
@@ -263,7 +269,7 @@ def _to_fill(settings: Settings, dry_run: bool) -> Iterator[Catalog]:  # noqa: F
             yield catalog
         return
     if _has_catalog(settings):
-        with _opened(settings) as there, there.begin() as tx:
+        with _opened_to_read(settings) as there, there.begin() as tx:
             check_possible(Recovery(tx))
     with (
         tempfile.TemporaryDirectory(prefix="wherry-rebuild-") as folder,
@@ -290,16 +296,16 @@ def adopt_regions(settings: Settings, slugs: Sequence[str]) -> None:
 
 
 @contextmanager
-def open_tokens(settings: Settings) -> Iterator[Tokens]:
-    """The tokens in a catalog; a service may be running there."""
-    with _opened(settings) as catalog:
+def open_tokens(settings: Settings, *, to_read: bool = False) -> Iterator[Tokens]:
+    """The tokens in a catalog, perhaps only to read them; a service may be running there."""
+    with (_opened_to_read if to_read else _opened)(settings) as catalog:
         yield Tokens(catalog)
 
 
 @contextmanager
-def open_accounts(settings: Settings) -> Iterator[Accounts]:
-    """The accounts in a catalog; a service may be running there."""
-    with _opened(settings) as catalog:
+def open_accounts(settings: Settings, *, to_read: bool = False) -> Iterator[Accounts]:
+    """The accounts in a catalog, perhaps only to read them; a service may be running there."""
+    with (_opened_to_read if to_read else _opened)(settings) as catalog:
         yield Accounts(catalog)
 
 
@@ -402,6 +408,40 @@ def _opened(settings: Settings) -> Iterator[Catalog]:
         yield catalog
 
 
+@contextmanager
+def _opened_to_read(settings: Settings) -> Iterator[Catalog]:
+    """The catalog, of which nothing is changed: not a file of its folder, also where nothing may be written."""
+    _check_found(settings)
+    if not settings.is_embedded:
+        with _opened(settings) as catalog:
+            yield catalog
+        return
+    with read_sqlite(settings.data / "catalog.db", partial(_is_in_use, settings.data)) as catalog:
+        yield catalog
+
+
+def _is_in_use(data: Path) -> bool:
+    """Whether a process uses a data folder alone. Makes and writes nothing."""
+    try:
+        with (data / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise Unavailable(f"The data folder {data} can't be read: {error.strerror}.") from error
+    return False
+
+
+def _used(data: Path) -> Unavailable:
+    try:
+        owner = json.loads((data / "lock").read_bytes() or b"{}").get("pid", "unknown")
+    except (OSError, ValueError):
+        owner = "unknown"
+    return Unavailable(f"Another wherry (process {owner}) uses the data folder {data}.")
+
+
 def _has_catalog(settings: Settings) -> bool:
     """Return whether there is a catalog: a database that was given counts as one, though it may be empty."""
     return not settings.is_embedded or (settings.data / "catalog.db").exists()
@@ -462,12 +502,7 @@ def _locked(data: Path, reserve_bytes: int) -> Iterator[Disk]:
     except OSError as error:
         raise Unavailable(f"The data folder {data} can't be used: {error.strerror}.") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = json.loads(lock.read() or "{}").get("pid", "unknown")
-            raise Unavailable(f"Another wherry (process {owner}) uses the data folder {data}.") from None
+        _take(lock, data)
         _tighten(data)
         disk = Disk(data, reserve_bytes)
         with suppress(OSError):  # the disk is full, and nothing is left of its reserve
@@ -475,6 +510,20 @@ def _locked(data: Path, reserve_bytes: int) -> Iterator[Disk]:
             lock.write(json.dumps({"pid": os.getpid()}))
             lock.flush()
         yield disk
+
+
+def _take(lock: TextIO, data: Path) -> None:
+    """Take the lock of a data folder; what reads the folder has it for an instant, to see whether it is in use."""
+    deadline = time.monotonic() + _TAKE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise _used(data) from None
+            time.sleep(_GLANCE_S)
+        else:
+            return
 
 
 def _prepare_process(role: str, settings: Settings) -> None:

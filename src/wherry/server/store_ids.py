@@ -12,7 +12,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
-from wherry.errors import BadRequest, BlockCorrupt, BlockMissing, StorageError, Unavailable
+from wherry.errors import BadRequest, BlockCorrupt, BlockMissing, StorageError, StoreRefused, Unavailable
 from wherry.server.storage import STORE_ID_KEY
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _LENGTH = 32
 def refuse_used_stores(regions: Regions) -> None:
     """Raise Unavailable if a store has an id or objects: no new catalog may begin there.
 
-    A store that is away is passed over: its id is compared at the first start that reaches it.
+    A store that is away is passed over: its id is compared at the first start that reaches it. Raises StoreRefused for
+    one that can't be used as it is set up.
     """
     for slug, store in regions.stores.items():
         try:
@@ -38,6 +39,8 @@ def refuse_used_stores(regions: Regions) -> None:
                 raise _unknown(slug, "has an id already")
             if _has_objects(store):
                 raise _unknown(slug, "has objects already")
+        except StoreRefused as error:
+            raise _refused(slug, error) from error
         except StorageError as error:
             log.warning("stores.unchecked region=%s %s", slug, error.message)
 
@@ -46,7 +49,7 @@ def check_stores(catalog: Catalog, regions: Regions) -> None:
     """Compare the ids of all stores with those that the catalog knows; give an id to those that are new.
 
     A store that is away is passed over. Raises Unavailable for one that is another than the catalog knows, or that the
-    catalog does not know although it is in use.
+    catalog does not know although it is in use; StoreRefused for one that can't be used as it is set up.
     """
     with catalog.read() as reader:
         known, naming = reader.fact(_IDS) or {}, reader.fact(_NAMING) or {}
@@ -56,6 +59,8 @@ def check_stores(catalog: Catalog, regions: Regions) -> None:
         try:
             found = _read(store.backend)
             is_used = is_new and found is None and slug not in known and _has_objects(store)
+        except StoreRefused as error:
+            raise _refused(slug, error) from error
         except StorageError as error:
             log.warning("stores.unchecked region=%s %s", slug, error.message)
             continue
@@ -116,6 +121,13 @@ def _name(catalog: Catalog, regions: Regions, slugs: list[str]) -> None:
             log.warning("stores.unchecked region=%s %s", slug, error.message)
     with catalog.begin() as tx:
         remember(tx, written)
+
+
+def _refused(slug: str, error: StoreRefused) -> StoreRefused:
+    """A set-up that is wrong ends the start: it must not turn into a service that lacks a region."""
+    return StoreRefused(
+        f"The store of {slug} can't be used: {error.message}. To start without {slug}, take it out of the regions file."
+    )
 
 
 def _unknown(slug: str, what: str) -> Unavailable:

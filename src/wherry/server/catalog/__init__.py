@@ -9,10 +9,12 @@ savepoint of its own, so one that fails takes nobody along. Between processes, o
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -24,12 +26,14 @@ from wherry.server.catalog.databases import (
     UPGRADE_S,
     check_current,
     check_sqlite,
+    copy_at_rest,
     copy_sqlite,
     may_pass,
     migrate_sqlite,
     postgres_engines,
     revisions,
     sqlite_engines,
+    sqlite_reader,
     upgrade,
 )
 from wherry.server.catalog.health import WHOLE_DISK
@@ -40,7 +44,6 @@ from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -60,6 +63,7 @@ __all__ = [
     "micros",
     "open_postgres",
     "open_sqlite",
+    "read_sqlite",
     "schema_of",
     "upgrade_postgres",
 ]
@@ -235,20 +239,49 @@ def open_sqlite(
     return Catalog(readers, writer, clock, is_local=True, disk=disk)
 
 
+@contextmanager
+def read_sqlite(path: Path, is_in_use: Callable[[], bool]) -> Iterator[Catalog]:
+    """Open the catalog in a SQLite file to read it: nothing in its folder is changed, made or removed.
+
+    If it is in use by a service, it is read in place. Otherwise the catalog is a private copy, which may be of an older
+    schema. Raises Unavailable if it can't be copied, or is of another schema than this program's.
+    """
+    with tempfile.TemporaryDirectory(prefix="wherry-catalog-") as folder:
+        copy = Path(folder) / path.name
+        try:
+            is_copied = copy_at_rest(path, copy, is_in_use)
+        except OSError as error:
+            raise Unavailable(
+                f"The catalog {path} could not be copied to {folder}, where it is read: {error.strerror}. TMPDIR names "
+                "another place for it."
+            ) from error
+        with closing(open_sqlite(copy) if is_copied else _open_in_place(path)) as catalog:
+            yield catalog
+
+
+def _open_in_place(path: Path) -> Catalog:
+    readers = sqlite_reader(path)
+    check_current(readers)
+    return Catalog(readers, readers, lambda: datetime.now(UTC), is_local=True)
+
+
 def open_postgres(url: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:
     """Open the catalog in a PostgreSQL database.
 
     Raises Unavailable if it does not answer, or has another schema than this program needs.
     """
     readers, writer = postgres_engines(url)
-    check_current(writer)
+    check_current(readers)
     return Catalog(readers, writer, clock, is_local=False)
 
 
 def schema_of(url: str) -> tuple[str | None, str]:
     """The revision of a PostgreSQL database's schema (None: none yet), and the one that this program needs."""
-    with _writer_of(url) as writer:
-        return revisions(writer)
+    readers, _ = postgres_engines(url)
+    try:
+        return revisions(readers)
+    finally:
+        readers.dispose()
 
 
 def upgrade_postgres(url: str) -> None:

@@ -6,16 +6,18 @@ PostgreSQL by an advisory lock that each writing transaction takes first. Reader
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import sqlite3
 import ssl
 from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from alembic import command
 from alembic.config import Config
@@ -44,6 +46,7 @@ R = TypeVar("R")
 
 _WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
+_MOST_COPIES = 10
 UPGRADE_S = 3600.0
 """How long a migration may take for one statement: it may have to rewrite a table."""
 
@@ -171,28 +174,77 @@ def check_sqlite(file: Path) -> None:
         raise BadRequest(f"The catalog in {file} is empty: it has no account.")
 
 
-def copy_sqlite(source: Path, target: Path) -> None:
+def sqlite_reader(path: Path) -> Engine:
+    """Readers of a SQLite file that a service has open, which keeps them from changing it."""
+    url = f"sqlite+pysqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+    readers = create_engine(url, connect_args={"check_same_thread": False, "timeout": 60})
+    _set_up_sqlite(readers, "BEGIN", pragmas=("query_only=ON", *_MEMORY))
+    return readers
+
+
+def copy_at_rest(source: Path, target: Path, is_in_use: Callable[[], bool]) -> bool:
+    """Copy a SQLite file and its write-ahead log as plain files. Returns False, and copies nothing, if it is in use.
+
+    Opening the file by SQLite would change its folder: SQLite recovers what a killed process left in the log, and
+    needs an index of it for that. The log is not optional: it has the latest changes. Raises OSError.
+    """
+    log_of = {file: file.with_name(f"{file.name}-wal") for file in (source, target)}
+    for _ in range(_MOST_COPIES):
+        if is_in_use():
+            return False
+        before = _state_of(source), _state_of(log_of[source])
+        shutil.copyfile(source, target)
+        with suppress(FileNotFoundError):
+            shutil.copyfile(log_of[source], log_of[target])
+        # A service that starts in between is seen by its lock; one that has ended again, by what it wrote.
+        if (_state_of(source), _state_of(log_of[source])) == before and not is_in_use():
+            return True
+        for file in (target, log_of[target]):
+            file.unlink(missing_ok=True)
+    raise OSError(errno.EBUSY, "it changed while it was copied, again and again")
+
+
+def _state_of(file: Path) -> tuple[int, int, int] | None:
+    try:
+        now = file.stat()
+    except FileNotFoundError:
+        return None
+    return now.st_ino, now.st_size, now.st_mtime_ns
+
+
+def copy_sqlite(source: Path, target: Path, is_in_use: Callable[[], bool]) -> None:
     """Copy a SQLite file, as it is at one moment, into a new file; others may go on writing.
 
-    Raises BadRequest if there is such a file already, Unavailable if the copy can't be made or is not sound.
+    The source's folder stays as it is. Raises BadRequest if there is such a file already, Unavailable if the copy can't
+    be made or is not sound.
     """
     if target.exists():
         raise BadRequest(f"There is a file {target} already; a backup never replaces one.")
     unfinished = target.with_name(f"{target.name}.unfinished")
     try:
-        unfinished.unlink(missing_ok=True)
-        _copy(source, unfinished)
+        _remove(unfinished)
+        _copy(source, unfinished, is_in_use)
         unfinished.rename(target)
         sync_folder(target.parent)
     except (OSError, sqlite3.Error) as error:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            _remove(unfinished)
         raise Unavailable(f"The catalog could not be copied to {target}: {shown(error)}.") from error
 
 
-def _copy(source: Path, target: Path) -> None:
-    with closing(sqlite3.connect(source, timeout=60)) as there, closing(sqlite3.connect(target)) as copy:
-        there.backup(copy)
+def _remove(copy: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        copy.with_name(copy.name + end).unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path, is_in_use: Callable[[], bool]) -> None:
+    if not copy_at_rest(source, target, is_in_use):
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as there,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            there.backup(copy)
+    with closing(sqlite3.connect(target)) as copy:
         copy.execute("PRAGMA journal_mode=DELETE")  # one file, without the -wal of a catalog in use
         (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -210,9 +262,9 @@ def upgrade(writer: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def revisions(writer: Engine) -> tuple[str | None, str]:
+def revisions(readers: Engine) -> tuple[str | None, str]:
     """The revision of a schema (None: there is none yet), and the one that this program needs."""
-    with _told(), writer.begin() as connection:
+    with _told(), readers.begin() as connection:
         found = _revision(connection)
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
@@ -233,13 +285,19 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def check_current(writer: Engine) -> None:
+def check_current(readers: Engine) -> None:
     """Raise Unavailable unless a schema is the one that this program needs."""
-    found, head = revisions(writer)
+    found, head = revisions(readers)
     _check_known(found)
-    if found != head:
-        state = "has no tables yet" if found is None else f"has schema {found}; this wherry needs {head}"
-        raise Unavailable(f"The database {state}: run 'wherry db upgrade --database URL' once, then start again.")
+    if found == head:
+        return
+    if readers.dialect.name == "sqlite":
+        raise Unavailable(
+            f"The catalog has schema {found}, which the service that runs there needs; this wherry needs {head}: use "
+            "the version of the service, or start this one in its place."
+        )
+    state = "has no tables yet" if found is None else f"has schema {found}; this wherry needs {head}"
+    raise Unavailable(f"The database {state}: run 'wherry db upgrade --database URL' once, then start again.")
 
 
 def _revision(connection: Connection) -> str | None:
@@ -261,16 +319,17 @@ def _config() -> Config:
     return config
 
 
-def _set_up_sqlite(engine: Engine, begin: str) -> None:
+_MEMORY = ("cache_size=-16000", "temp_store=MEMORY")  # no temporary files: they would lie on a disk without a reserve
+_DURABLE = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", *_MEMORY)
+
+
+def _set_up_sqlite(engine: Engine, begin: str, pragmas: tuple[str, ...] = _DURABLE) -> None:
     """Make SQLite durable and concurrent, and let SQLAlchemy alone decide where a transaction begins."""
 
     @event.listens_for(engine, "connect")
     def _pragmas(dbapi_connection: object, _record: object) -> None:
         dbapi_connection.isolation_level = None  # type: ignore[attr-defined]  # a sqlite3.Connection
-        # No temporary files: they would lie on a disk that has no reserve.
-        for pragma in (
-            "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000", "temp_store=MEMORY",
-        ):  # fmt: skip
+        for pragma in pragmas:
             dbapi_connection.execute(f"PRAGMA {pragma}")  # type: ignore[attr-defined]
 
     @event.listens_for(engine, "begin")
