@@ -76,11 +76,11 @@ class Call:
 
 
 PAGE = Param("page", "Which page, from 1. Anything else counts as 1.", "integer")
-PER_PAGE = Param("per_page", "How many a page, 1 to 200; 20 unless told, more counts as 200.", "integer")
+PER_PAGE = Param("per_page", "How many a page, 1 to 200 (default: 20); more counts as 200.", "integer")
 PAGING = (PAGE, PER_PAGE)
 IDEMPOTENCY_KEY = Param(
     "Idempotency-Key",
-    "Up to 255 characters (ours). A repeat with the same key within 24 hours answers with the first one's action.",
+    "Up to 255 characters (ours). A repeat with the same key within 24 hours returns the first one's action.",
     place="header",
 )
 RANGE = Param("Range", "Which bytes of the export, as in RFC 9110: one range.", place="header")
@@ -155,7 +155,7 @@ DROPLETS_LIST = Call(
     params=(
         Param("tag_name", "Only Droplets with this tag; excludes name and type."),
         Param("name", "Only Droplets of this name, in any case."),
-        Param("type", "GPU Droplets, or all others; the latter unless told.", values=("droplets", "gpus")),
+        Param("type", "GPU Droplets, or all others (default).", values=("droplets", "gpus")),
         *PAGING,
     ),
     errors=(422,),
@@ -260,13 +260,13 @@ ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel"
                       "Ask that an action stop; it then ends as errored with the code cancelled. "
                       "Needs image:update or droplet:update as well, by what the action is done to.",
                       ("actions:read",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
-EXPORT_FORMAT = Param("format", "Which format; raw unless told.", values=("raw", "qcow2"))
+EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=("raw", "qcow2"))
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},
     params=(
         EXPORT_FORMAT,
-        Param("region", "Read this region's copy; the first one unless told."),
+        Param("region", "Read this region's copy (default: the first region's)."),
         RANGE,
     ),
     errors=(416, 422), ours=True, reply_media=BYTES,
@@ -294,11 +294,11 @@ UPLOADS_FINISH = Call("uploads.finish", "POST", "/v2/uploads/{upload_id}/finish"
 UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Give an upload up.", ("image:create",),
                       {204: None}, errors=(422,), ours=True)  # fmt: skip
 COLLECT = Call("collect.create", "POST", "/v2/collect",
-               "Remove from the stores what nobody holds. A dry run is for the operator's account.",
+               "Remove unreferenced objects from the stores. A dry run is for the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
 COMPACT = Call("compact.create", "POST", "/v2/compact",
-               "Rewrite packs more than half of which nobody needs. For the operator's account.",
+               "Rewrite packs of which less than half is needed. For the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CompactPlanReply}, body=m.CompactRequest,
                errors=(422,), ours=True)  # fmt: skip
 IMAGE_USAGE = Call("images.usage", "GET", "/v2/images/{image_id}/usage",

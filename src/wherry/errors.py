@@ -104,7 +104,7 @@ class MethodNotAllowed(RequestError):
 
 
 class Conflict(RequestError):
-    """Raised by the client when another service answers 409; wherry itself never does."""
+    """Raised by the client for a 409 of another service; wherry itself never sends one."""
 
     id = "conflict"
 
@@ -290,7 +290,7 @@ class SourceError(WherryError):
 
 
 class SourceRefused(SourceError):
-    """The URL may not be read, or answers that there is nothing."""
+    """The URL may not be read, or its server has nothing there."""
 
     id = "source_refused"
     hint = "Check the URL; a private or loopback address must be allowed with --allow-import-from."
@@ -379,7 +379,7 @@ class ConnectionFailed(WherryError):
 
 
 class CertificateNotTrusted(ConnectionFailed):
-    """What answers can't prove that it is the service; nothing was sent to it."""
+    """The server can't prove that it is the service; nothing was sent to it."""
 
     id = "certificate_not_trusted"
     retryable = False

@@ -2,7 +2,7 @@
 
 It is the BLAKE3 digest over the disk's size in bytes (8 bytes, little endian), the block size (4 bytes, little endian)
 and then, for each block that is not all zeros, in the order of the disk, the block's number (8 bytes, little endian)
-and the BLAKE3 digest of its bytes (32 bytes). Whoever has the raw disk can compute it; the client does when it exports.
+and the BLAKE3 digest of its bytes (32 bytes). It can be computed from the raw disk; the client does so when it exports.
 """
 
 from __future__ import annotations

@@ -405,7 +405,7 @@ class Upload(Model, frozen=True, kw_only=True):
 
 
 class CollectPlan(Model, frozen=True, kw_only=True):
-    """What nobody holds, so that ``collect`` would remove it (ours)."""
+    """The unreferenced objects that ``collect`` would remove (ours)."""
 
     region: str
     objects: int
@@ -413,7 +413,7 @@ class CollectPlan(Model, frozen=True, kw_only=True):
 
 
 class CompactPlan(Model, frozen=True, kw_only=True):
-    """What ``compact`` would rewrite in a region (ours): packs more than half of which nobody needs.
+    """What ``compact`` would rewrite in a region (ours): packs of which less than half is needed.
 
     ``bytes_to_rewrite`` is what is needed of them, ``bytes_freed`` how much smaller the store would be.
     """
@@ -428,7 +428,7 @@ class ImageUsage(Model, frozen=True, kw_only=True):
     """What an image uses in a region, in stored bytes (ours).
 
     ``bytes`` is what its blocks take, each once; ``shared_bytes`` is the part of that in packs which others need, too.
-    ``exclusive_bytes`` is what would be free if the image went: its manifest, and whole packs that nobody else needs.
+    ``exclusive_bytes`` would be free without the image: its manifest, and whole packs that no other image needs.
     """
 
     region: str
@@ -440,7 +440,7 @@ class ImageUsage(Model, frozen=True, kw_only=True):
 class RegionUsage(Model, frozen=True, kw_only=True):
     """What is in a region's store (ours).
 
-    Of ``bytes``, nobody needs ``reclaimable_bytes``, which ``collect`` removes; ``thinned_bytes`` are packs of which
+    ``reclaimable_bytes`` of ``bytes`` are unreferenced: ``collect`` removes them. ``thinned_bytes`` are packs of which
     less is needed than was, and ``compact`` makes them smaller if that is less than half.
     """
 
@@ -513,7 +513,7 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
 
 
 class CollectRequest(Model, frozen=True, kw_only=True):
-    """Remove what nobody holds (ours), in all regions or one; with ``dry_run`` only say what that would be."""
+    """Remove unreferenced objects (ours), in all regions or one; with ``dry_run`` only say which."""
 
     region: Short | None = None
     dry_run: bool | None = None
@@ -522,7 +522,7 @@ class CollectRequest(Model, frozen=True, kw_only=True):
 class CompactRequest(Model, frozen=True, kw_only=True):
     """Rewrite packs that are more than half dead (ours), in all regions or one; ``dry_run`` only says which.
 
-    ``budget_bytes`` is how many bytes are rewritten at the most, or nearly so; the service's own budget unless told.
+    ``budget_bytes`` is how many bytes are rewritten at the most, or nearly so (default: the service's own budget).
     """
 
     region: Short | None = None

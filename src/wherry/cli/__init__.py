@@ -48,7 +48,7 @@ def _server_command(name: str, called: str) -> click.Command:
 
 
 def _missing(reason: str) -> click.Command:
-    """A command that is not installed: help lists it, and whoever gives it is told what is lacking."""
+    """A command that is not installed: help lists it, and running it says what is missing."""
 
     def refuse() -> None:
         raise click.ClickException(reason)
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> Any:
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         sys.exit(EXIT_ERROR)
-    except BrokenPipeError:  # whoever read the output has heard enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     sys.exit(status if isinstance(status, int) else EXIT_OK)

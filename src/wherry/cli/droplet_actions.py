@@ -51,7 +51,7 @@ _plain("enable-ipv6", "enable_ipv6", "Give a Droplet an IPv6 address.")
 
 @droplet_action.command("snapshot")
 @click.argument("droplet_id", type=int)
-@click.option("--snapshot-name", "name", help="Its name; the service makes one unless told.")
+@click.option("--snapshot-name", "name", help="Its name (default: one that the service makes).")
 @wait_option
 @asks
 def snapshot(session: Session, droplet_id: int, name: str | None, *, wait: bool) -> int:
@@ -66,7 +66,7 @@ def snapshot(session: Session, droplet_id: int, name: str | None, *, wait: bool)
 @wait_option
 @asks
 def enable_backups(session: Session, droplet_id: int, policy: m.BackupPolicyRequest | None, *, wait: bool) -> int:
-    """Take backups of a Droplet from now on; daily unless told."""
+    """Take backups of a Droplet from now on (default: daily)."""
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="enable_backups", backup_policy=policy)
     return session.finish(begun, wait=wait)
 

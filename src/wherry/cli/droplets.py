@@ -56,11 +56,11 @@ def get_droplet(session: Session, droplet_id: int) -> int:
 @click.argument("name", nargs=-1, required=True)
 @click.option("--size", required=True, help="A size's slug.")
 @click.option("--image", required=True, help="An image's id, or a public one's slug.")
-@click.option("--region", help="A region's slug, or the beginning of one; the service chooses unless told.")
+@click.option("--region", help="A region's slug, or the beginning of one (default: the service chooses).")
 @click.option("--ssh-keys", callback=words, multiple=True, help="Keys' ids or fingerprints, separated by commas.")
 @click.option("--tag-name", help="A tag.")
 @click.option("--tag-names", callback=words, multiple=True, help="Tags, separated by commas.")
-@click.option("--enable-backups", "backups", is_flag=True, help="Take backups; daily unless told.")
+@click.option("--enable-backups", "backups", is_flag=True, help="Take backups (default: daily).")
 @policy_options
 @click.option("--enable-ipv6", "ipv6", is_flag=True, help="Give it an IPv6 address.")
 @click.option("--enable-monitoring", "monitoring", is_flag=True, help="Set the feature monitoring.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fetch(export: Callable[..., None], file: Path, *, force: bool) -> int:
-    """Write an export to a file; answers the exit status. Raises UsageError where the file exists, unless forced."""
+    """Write an export to a file, and return the exit status. Raises UsageError where the file exists, unless forced."""
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force overwrites it")
     export(on_progress=BytesView("exported").see)
@@ -27,7 +27,7 @@ def fetch(export: Callable[..., None], file: Path, *, force: bool) -> int:
 
 
 def send(upload: Callable[..., m.Action], resume: str | None, again: str) -> m.Action:
-    """Send a file; answers the action that it began. Where it breaks off, ``again`` goes on with it, and is shown."""
+    """Send a file, and return the action that it began. If it breaks off, show the command that resumes it."""
     begun = [resume]
     try:
         return upload(on_begin=lambda upload_id: begun.__setitem__(0, upload_id), on_progress=BytesView("uploaded").see)

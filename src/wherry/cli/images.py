@@ -25,7 +25,7 @@ def image() -> None:
 @click.option("--tag-name", help="Only images with this tag.")
 @asks
 def list_images(session: Session, tag_name: str | None, *, public: bool) -> int:
-    """List images; private ones unless told."""
+    """List images (default: private ones)."""
     found = session.client.gpu_droplets.images.list(private=None if public else True, tag_name=tag_name)
     return session.show(m.Image, *found)
 
@@ -130,7 +130,7 @@ def show_usage(session: Session, image_id: int) -> int:
 
 @image.command("verify")
 @click.argument("image_id", type=int)
-@click.option("--region", help="Only in this region; in all that it is in unless told.")
+@click.option("--region", help="Only in this region (default: in all that it is in).")
 @wait_option
 @asks
 def verify_image(session: Session, image_id: int, region: str | None, *, wait: bool) -> int:
@@ -168,7 +168,7 @@ def export_image(session: Session, image_id: int, file: Path, kind: Any, *, forc
 
 @image.command("upload")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--image-name", "name", help="Its name; the file's unless told.")
+@click.option("--image-name", "name", help="Its name (default: the file's).")
 @click.option("--region", required=True, help="The region to keep it in.")
 @click.option("--image-distribution", "distribution", help="Its distribution.")
 @click.option("--image-description", "description", help="What it is.")
@@ -211,7 +211,7 @@ def offer_image(session: Session, image_id: int, email: str | None, recipient: s
 @account_transfer.command("accept")
 @click.argument("image_id", type=int)
 @click.option("--transfer-id", type=int, required=True, help="Which offer.")
-@click.option("--recipient-uuid", "recipient", help="The team that takes it, by its UUID; one's own unless told.")
+@click.option("--recipient-uuid", "recipient", help="The team that takes it, by its UUID (default: your own).")
 @asks
 def accept_image(session: Session, image_id: int, transfer_id: int, recipient: str | None) -> int:
     """Take an image that was offered."""
@@ -255,9 +255,9 @@ def public_image() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--slug", required=True, help="The word that it is found by, such as debian-13-x64.")
 @click.option("--distribution", required=True, help="Its distribution, such as Debian.")
-@click.option("--name", help="Its name; the slug unless told.")
+@click.option("--name", help="Its name (default: the slug).")
 @click.option("--description", help="What it is.")
-@click.option("--region", help="Where it is imported first; the service's first region unless told.")
+@click.option("--region", help="Where it is imported first (default: the service's first region).")
 @click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
 @asks
 def publish_image(

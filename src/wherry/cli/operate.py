@@ -96,7 +96,7 @@ def new_key() -> None:
 
 
 def _told(report: RegionReport) -> bool:
-    """Show a region's report as it comes; answers whether all is well."""
+    """Show a region's report as it comes, and return whether it is healthy."""
     click.echo(f"{report.slug}  {report.store_url}")
     well = True
     for one in report.probes:
@@ -114,7 +114,7 @@ def token() -> None:
 @in_catalog
 @click.option("--name", default="unnamed", show_default=True, help="What it is for.")
 @click.option("--scope", "scopes", multiple=True, help="A scope it has, such as image:read; none is full access.")
-@click.option("--account", metavar="EMAIL_OR_UUID", help="Whose it is; the operator's unless told.")
+@click.option("--account", metavar="EMAIL_OR_UUID", help="The account it belongs to (default: the operator's).")
 def create_token(where: Settings, name: str, scopes: tuple[str, ...], account: str | None) -> None:
     """Make a token. Its secret is shown this once."""
     with open_tokens(where) as tokens:
@@ -145,7 +145,7 @@ def revoke_token(where: Settings, token_id: int) -> None:
 @click.command("create")
 @in_catalog
 @click.option("--email", required=True, help="The address of its owner.")
-@click.option("--name", help="What it is called; the part before the @ unless told.")
+@click.option("--name", help="Its name (default: the part of the address before the @).")
 def create_account(where: Settings, email: str, name: str | None) -> None:
     """Make an account, and its first token. The secret is shown this once."""
     with open_accounts(where) as accounts:

@@ -61,7 +61,7 @@ def serve(
 ) -> None:  # fmt: skip
     """Run the service: one process, everything in one folder; or one of many, with a database."""
     if not is_worker and where.is_embedded:
-        raise click.UsageError("--no-worker needs --database: without one, nobody else could run the actions")
+        raise click.UsageError("--no-worker needs --database: without one, no other process can run the actions")
     settings = replace(
         where, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
         public_url=public_url, test_mode=test_mode, rate_limit=rate_limit, most_exports=most_exports,
@@ -74,7 +74,7 @@ def serve(
 @click.command()
 @located
 @click.option("--health-listen", "health", type=Address(), metavar="HOST:PORT",
-              help="Where /healthz, /readyz and /metrics are served; nowhere unless told.")  # fmt: skip
+              help="Where /healthz, /readyz and /metrics are served (default: nowhere).")  # fmt: skip
 @as_worker
 def worker(where: Settings, *, health: tuple[str, int] | None) -> None:
     """Run actions of a database that 'wherry serve' serves; as many workers as wanted, on any machine."""

@@ -86,7 +86,7 @@ _CATALOG = (
                  "given as WHERRY_DATABASE, since others can see a command line."),
 )  # fmt: skip
 _REGIONS = (
-    click.option("--regions", default="", help="Slugs, separated by commas; all known ones unless told."),
+    click.option("--regions", default="", help="Slugs, separated by commas (default: all known ones)."),
     click.option("--regions-file", type=file_path, envvar="WHERRY_REGIONS_FILE",
                  help="A TOML file that says which regions there are, and where their stores lie."),
 )  # fmt: skip
@@ -193,7 +193,7 @@ def located(command: Command) -> Command:
 
 
 def as_worker(command: Command) -> Command:
-    """Give a command that is ``located`` the options of whoever runs actions, and of its log; ``where`` has them."""
+    """Give a command that is ``located`` the options of a worker and of its log; ``where`` has them."""
 
     @wraps(command)
     def run(where: Settings, max_image_gb: int, log_level: str, log_format: Any, **others: Any) -> Any:

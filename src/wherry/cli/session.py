@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _file = click.Path(path_type=Path, dir_okay=False)
 
 _SHARED = (
-    click.option("--token", "-t", help="The token; WHERRY_TOKEN unless told."),
-    click.option("--url", "-u", "--api-url", "url", help="The service's address; WHERRY_URL unless told."),
-    click.option("--ca-file", type=_file, help="A file of the CAs to trust; WHERRY_CA_FILE unless told."),
+    click.option("--token", "-t", help="The token (default: WHERRY_TOKEN)."),
+    click.option("--url", "-u", "--api-url", "url", help="The service's address (default: WHERRY_URL)."),
+    click.option("--ca-file", type=_file, help="A file of the CAs to trust (default: WHERRY_CA_FILE)."),
     click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="How to print."),
     click.option("--format", "columns", default="", help="Which columns to print, separated by commas."),
     click.option("--no-header", is_flag=True, help="Leave the columns' names out."),
@@ -51,20 +51,20 @@ class Session:
         return self._connect()
 
     def show(self, kind: type, *items: Any) -> int:
-        """Print items; answers the exit status."""
+        """Print items, and return the exit status."""
         self._printer.show(items, kind)
         return EXIT_OK
 
     def finish(self, action: m.Action, *, wait: bool) -> int:
-        """Print an action, after waiting for its end where that is wanted; answers the exit status."""
+        """Print an action, after waiting for its end if ``wait``, and return the exit status."""
         return self.wait(action) if wait else self.show(m.Action, action)
 
     def wait(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
-        """Show an action until it ends, and print it; answers the exit status."""
+        """Show an action until it ends, print it, and return the exit status."""
         return self.watch(action, stall_timeout_s) or self.show(m.Action, self.client.actions.retrieve(action.id))
 
     def watch(self, action: m.Action, stall_timeout_s: float | None = None) -> int:
-        """Show an action until it ends; answers the exit status, and says why on stderr if it errored."""
+        """Show an action until it ends, and return the exit status. If it errored, stderr says why."""
         try:
             with ActionView() as view:
                 self.client.actions.wait(action, on_progress=view.see, stall_timeout_s=stall_timeout_s)
@@ -136,7 +136,7 @@ force_option = click.option("--force", "-f", is_flag=True, help="Do not ask.")
 
 
 def confirm(question: str, *, force: bool) -> None:
-    """Ask before something is gone for good. Raises Abort for a no, and where nobody can answer."""
+    """Ask before something is deleted for good. Raises Abort for a no, and at the end of the input."""
     if not force:
         click.confirm(question, abort=True)
 

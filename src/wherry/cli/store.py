@@ -14,7 +14,7 @@ from wherry.cli.session import ByteSize, Session, asks, wait_option
 @wait_option
 @asks
 def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) -> int:
-    """Remove from the stores what nobody holds."""
+    """Remove unreferenced objects from the stores."""
     if dry_run:
         return session.show(m.CollectPlan, *session.client.store.plan_collect(region=region))
     return session.finish(session.client.store.collect(region=region), wait=wait)
@@ -29,7 +29,7 @@ def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) 
 @wait_option
 @asks
 def compact(session: Session, region: str | None, budget: int | None, *, dry_run: bool, wait: bool) -> int:
-    """Rewrite packs more than half of which nobody needs."""
+    """Rewrite packs of which less than half is needed."""
     store = session.client.store
     if dry_run:
         plan = store.plan_compact(region=region, budget_bytes=budget)

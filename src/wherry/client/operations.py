@@ -263,7 +263,7 @@ class DropletOptions(TypedDict, total=False):
     """What may be said of a Droplet beside its name, size and image; what is None counts as not said.
 
     ``region`` is a slug, or the beginning of one; the service chooses where it is left out. ``ssh_keys`` are ids or
-    fingerprints. ``backup_policy`` says when ``backups`` are taken; daily unless told. ``user_data`` may have 64 KiB.
+    fingerprints. ``backup_policy`` says when ``backups`` are taken (default: daily). ``user_data`` may have 64 KiB.
     """
 
     region: str | None
@@ -526,7 +526,7 @@ def get_account() -> Request[m.Account]:
 
 
 def collect(region: str | None) -> Request[m.Action]:
-    """Ask that what nobody holds be removed."""
+    """Ask for the removal of unreferenced objects."""
     return _ask(c.COLLECT, "action", body=m.CollectRequest(region=region))
 
 

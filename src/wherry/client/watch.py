@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 STALL_TIMEOUT_S = 300.0
 LOST_TIMEOUT_S = 120.0
-"""How long a service may be out of reach before nobody waits for it any longer."""
+"""How long a service may be out of reach before the wait is given up."""
 
 _FIRST_POLL_S, _LAST_POLL_S, _GROWTH = 0.05, 1.0, 1.3
 

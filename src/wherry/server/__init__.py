@@ -1,1 +1,1 @@
-"""The service: what answers the wire contract and keeps the images."""
+"""The service: it implements the wire contract and keeps the images."""

@@ -32,7 +32,7 @@ class Accounts:
         self._catalog = catalog
 
     def create(self, email: str, name: str | None = None) -> tuple[AccountRecord, str]:
-        """Make an account; answers it, and the secret of its first token. Raises BadRequest or Unprocessable."""
+        """Make an account, and return it with the secret of its first token. Raises BadRequest or Unprocessable."""
         local, at, domain = email.partition("@")
         if not (local and at and domain) or "@" in domain or not email.isprintable() or " " in email:
             raise BadRequest(f"{email!r} is no e-mail address.")
@@ -70,7 +70,7 @@ class Tokens:
     def create(self, name: str, scopes: Iterable[str] = (), account: str | None = None) -> str:
         """Make a token and answer its secret, which is kept nowhere; no scopes is full access. Raises BadRequest.
 
-        ``account`` is an e-mail or a UUID; the operator's account unless told.
+        ``account`` is an e-mail or a UUID; default: the operator's account.
         """
         wanted = sorted(set(scopes))
         if unknown := [scope for scope in wanted if scope not in SCOPES]:

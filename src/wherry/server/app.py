@@ -196,7 +196,7 @@ def _wait_for_signal() -> None:
 
 
 def _leave(actions: Actions, settings: Settings) -> None:
-    """Let what runs end for a while, hand over the rest, and go: whoever has it then needs nothing of this process."""
+    """Let what runs end for a while, hand over the rest, and exit: other processes need nothing of this one."""
     try:
         actions.stop(settings.grace_s)
     except Unavailable as error:  # the others find out by themselves
@@ -241,7 +241,7 @@ def restore_catalog(settings: Settings, source: Path) -> None:
 def rebuild_catalog(
     settings: Settings, told: Callable[[str], None], *, dry_run: bool = False
 ) -> tuple[Rebuilt, str | None]:
-    """Make a new catalog from what lies in the regions' stores; answers what was found, and the operator's token.
+    """Make a new catalog from what lies in the regions' stores, and return what was found and the operator's token.
 
     The token is None where the catalog has an account already, and with ``dry_run``, which writes nothing. ``told``
     hears how far it is. No service may run: in a data folder that is seen to, in a database only that none ever ran.
@@ -320,7 +320,7 @@ def _assemble(
     folder = settings.data / "spool"
     folder.mkdir(exist_ok=True)
     rules = Rules({slug: one.limits for slug, one in served.regions.items()}, served.pairs)
-    # Alone, an action of a region that is not served has nobody to wait for: it errors, and says why.
+    # Alone, an action of a region that is not served has no process to wait for: it errors, and says why.
     elsewhere = None if settings.is_embedded else served.regions
     pool = Pool(settings.slots, settings.lease_s, settings.patience_s, settings.import_patience_s)
     engine = Engine(catalog, pool, rules, regions=elsewhere, loops=loops)

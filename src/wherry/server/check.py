@@ -30,7 +30,7 @@ class Finding:
 
 
 def check(catalog: Catalog, regions: Regions, *, deep: bool) -> list[Finding]:
-    """What is wrong, if anything: images that are not whole, objects that are missing, objects nobody knows of.
+    """What is wrong, if anything: images that are not whole, objects that are missing, orphaned objects.
 
     What a scrub found and a heal could not mend yet is told as well: objects in quarantine, blocks that are lost.
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """Answers the time when it is called; it goes on from wherever it was set to."""
+    """Returns the time when it is called; it goes on from the time it was set to."""
 
     def __init__(self, offset: timedelta = timedelta()) -> None:
         self.offset = offset

@@ -1,7 +1,7 @@
 """Places where a test may kill or stop the process: named in the code, free when off.
 
 In the environment at the start, ``WHERRY_CRASH_AT=name#n`` kills the process with SIGKILL when it reaches the point
-``name`` for the n-th time; ``WHERRY_PAUSE_AT=name#n`` stops it there with SIGSTOP, until somebody sends it SIGCONT;
+``name`` for the n-th time; ``WHERRY_PAUSE_AT=name#n`` stops it there with SIGSTOP, until it gets SIGCONT;
 ``WHERRY_CRASH_LOG=file`` appends the name of every point that is reached, a line each, so that a test can find all
 there are.
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 BACKGROUND_TYPES = frozenset({"collect", "expire", "compact", "scrub", "heal"})
-"""What keeps the store in order, and waits behind what somebody asked for."""
+"""Maintenance of the stores, which waits behind actions that users start."""
 
 
 @dataclass(frozen=True, order=True)

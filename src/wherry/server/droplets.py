@@ -1,6 +1,6 @@
 """The door for what runs a Droplet's disk as a machine. There is no such driver yet: a Droplet here is its disk.
 
-A driver is told of every action before the catalog says that it is done, from a step of the action's workflow; so a
+A driver is called for every action before the catalog says that it is done, from a step of the action's workflow; so a
 machine that must stop before its disk is restored, or write out what it has in memory before a snapshot, does so first.
 """
 

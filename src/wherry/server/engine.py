@@ -2,8 +2,8 @@
 
 An action is accepted by the transaction that adds its row, and nothing else: from then on it waits in its lane. A
 process claims what may run (``dispatch`` decides), runs its steps in a thread, and says every so often that it lives.
-The others watch that: whoever has not been heard of for a lease is taken for dead, and what it ran waits again.
-Nobody's clock is compared with another's; each watcher counts by its own how long a process has been silent.
+The others watch that: a process that has been silent for a lease is taken for dead, and what it ran waits again.
+No two clocks are compared; each watcher counts by its own how long a process has been silent.
 
 What it promises: an accepted action runs to its end, whatever dies meanwhile; each of its steps runs at least once, and
 not again once its end was recorded; and of two workers that both believe they run an action, only the last claim can
@@ -89,7 +89,7 @@ def as_step(name: str) -> Iterator[None]:
 class Watch:
     """Which other processes are alive: those whose beats go on. ``monotonic`` is this machine's time, in seconds.
 
-    Silence only counts while somebody listens. Where a watcher has not looked for long, whatever kept it from looking
+    Silence only counts while a process watches. Where a watcher has not looked for long, whatever kept it from looking
     (a catalog that was away, a pause of its own) may have kept the others from beating: such a gap counts as two beats.
     """
 
@@ -130,7 +130,7 @@ class Pool:
 
     @property
     def background_slots(self) -> int:
-        """How many of them background work may take: there is always one for what somebody asked for."""
+        """How many of them background work may take: there is always one left for actions that users start."""
         return max(1, self.slots // 2)
 
 
@@ -139,7 +139,7 @@ class Engine:
 
     ``regions`` are those that this process serves, None for all: what reads or writes others is left to others.
 
-    Its turns, ``beat`` and ``claim``, may be taken by somebody else than its own threads: the simulation does so, on a
+    Its turns, ``beat`` and ``claim``, may be taken by other threads than its own: the simulation does so, on a
     clock of its own (``monotonic``) and with ``workers`` that only note what they are given.
     """
 
@@ -192,7 +192,7 @@ class Engine:
         self._runners[kind] = run
 
     def follow(self, tell: Callable[[int, Sequence[tuple[int, str, Lane]]], None]) -> None:
-        """Have somebody told, with each beat and each claim, what this process is called and what runs in all of them.
+        """Call ``tell``, with each beat and each claim, with what this process is called and what runs in all of them.
 
         That is by which process, of which type, in which lane.
         """
@@ -345,7 +345,7 @@ class Engine:
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
 
     def beat(self) -> float:
-        """Say that this process lives, and take over from those that are silent; answers when to do so again."""
+        """Say that this process lives, and take over from those that are silent, and return when to do so again."""
         assert self._process_id is not None
         with self._catalog.begin() as tx:
             is_known = tx.beat(self._process_id)
@@ -366,7 +366,7 @@ class Engine:
         return self._pool.lease_s / _BEATS_A_LEASE
 
     def _bury(self, process: ProcessRecord, handed: dict[int, str] | None) -> None:
-        """Say what a dead process ran: types by id, None if somebody else buried it."""
+        """Say what a dead process ran: types by id, None if another process did."""
         if handed is None:
             return
         log.warning("engine.took_over from_process_id=%s name=%s actions=%s", process.id, process.name, list(handed))
@@ -380,13 +380,13 @@ class Engine:
             self._claims.wake()
 
     def claim(self) -> float:
-        """Claim what there is room for, and run it; answers when to look again."""
+        """Claim what there is room for, run it, and return when to look again."""
         with self._lock:
             running, busy, returning = set(self._running), self._busy(), self._returning
         holders = {lane.account_id for lane in busy}
         if len(busy) + returning > self._pool.slots or (len(busy) == self._pool.slots and len(holders) > 1):
             return 1.0  # woken when one ends
-        with self._catalog.read() as reader:  # where nothing may run, nobody is kept from writing
+        with self._catalog.read() as reader:  # if nothing may run, no writer has to wait
             if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, busy, returning))):
                 return _POLL_S
         try:

@@ -31,7 +31,7 @@ DISTRIBUTIONS = frozenset({
 
 
 def check_transfer(image: ImageRecord, region: str | None, regions: Mapping[str, Region]) -> Region:
-    """Whether an image may be transferred to a region; answers the region."""
+    """Whether an image may be transferred to a region. Returns the region."""
     _check_writable(image)
     _check_available(image)
     if image.type == "backup":
@@ -64,7 +64,7 @@ def check_update(image: ImageRecord, name: str | None) -> None:
 
 
 def check_delete(image: ImageRecord, account_id: int, running: Collection[ActionRecord]) -> None:
-    """Whether an image may be deleted. A public one may, by whoever published it, once another one has its slug."""
+    """Whether an image may be deleted. A public one may, by its publisher, once another one has its slug."""
     if image.status != "retired" or image.account_id != account_id:
         _check_writable(image)
     _check_idle(running)
@@ -81,7 +81,7 @@ def check_remove_replica(image: ImageRecord, region: str, running: Collection[Ac
 
 
 def check_new_image(name: str | None, region: str | None, regions: Mapping[str, Region]) -> tuple[str, str]:
-    """Whether an image may be made under a name in a region; answers both."""
+    """Whether an image may be made under a name in a region. Returns both."""
     if not name:
         raise Unprocessable("Name can't be blank")
     check_name(name)
@@ -135,7 +135,7 @@ def check_tags(tags: Sequence[str]) -> None:
 
 
 def check_new_tag(name: str | None) -> str:
-    """Whether a tag may have this name; answers it. Raises TagRefused."""
+    """Whether a tag may have this name. Returns it. Raises TagRefused."""
     if (fault := _fault_of_tag(name or "")) is not None:
         raise TagRefused(f'Error validating resource tag: "tag-name {fault}"')
     return name or ""
@@ -167,7 +167,7 @@ def check_accept(running: Collection[ActionRecord]) -> None:
 
 
 def check_key_name(name: str | None) -> str:
-    """Whether an SSH key may have this name; answers it."""
+    """Whether an SSH key may have this name. Returns it."""
     check_name(name or "")
     return name or ""
 
@@ -183,7 +183,7 @@ def _check_available(image: ImageRecord) -> None:
 
 
 def _check_idle(running: Collection[ActionRecord]) -> None:
-    if any(one.type != "verify" for one in running):  # which changes nothing, and keeps nobody from anything
+    if any(one.type != "verify" for one in running):  # which changes nothing, and excludes nothing
         raise Unprocessable(BUSY["image"])
 
 
@@ -225,7 +225,7 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9]?[a-z0-9A-Z.\-]*[a-z0-9A-Z]")
 
 
 def check_droplet_names(name: str | None, names: Sequence[str] | None) -> list[str]:
-    """Whether Droplets may have these names; answers them."""
+    """Whether Droplets may have these names. Returns them."""
     wanted = list(names) if names is not None else [name or ""]
     if not wanted or not all(wanted):
         raise Unprocessable("Name can't be blank")
@@ -235,7 +235,7 @@ def check_droplet_names(name: str | None, names: Sequence[str] | None) -> list[s
 
 
 def check_droplet_name(name: str | None) -> str:
-    """Whether a Droplet may have this name; answers it."""
+    """Whether a Droplet may have this name. Returns it."""
     if not name:
         raise Unprocessable("Name can't be blank")
     if len(name) > LONGEST_NAME:
@@ -266,14 +266,14 @@ def check_networks(request: DropletCreateRequest, default: str) -> None:
 
 
 def check_size(slug: str | None, sizes: Mapping[str, Size], purpose: str = "creation") -> Size:
-    """Whether there is such a size; answers it."""
+    """Whether there is such a size. Returns it."""
     if not slug or slug not in sizes:
         raise Unprocessable(f"You specified an invalid size for Droplet {purpose}.")
     return sizes[slug]
 
 
 def choose_region(asked: str | None, image: ImageRecord, size: Size, regions: Mapping[str, Region]) -> str:
-    """The region that a Droplet comes to be in: the one asked for, or the first that fits the beginning of a slug.
+    """The region of a new Droplet: the one asked for, or the first that fits the beginning of a slug.
 
     The image must be there, for creating a Droplet moves no bytes.
     """

@@ -1,8 +1,8 @@
 """The log: lines for people or JSON for programs, each with the ids of what it belongs to.
 
-Whoever begins a piece of work says once whose it is (``bound``); every line that is written meanwhile has it, also in
-the threads that the work is handed on to (``Threads``). A token or a URL's password or
-line by accident is cut out of it.
+The code that begins a piece of work binds its ids once (``bound``); every line that is written meanwhile has them, also
+in the threads that the work is handed on to (``Threads``). A token or a URL's secrets that reach a line by accident are
+cut out of it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Threads(ThreadPoolExecutor):
 
 
 def set_up_logging(level: str, form: Format = "text", stream: TextIO | None = None) -> None:
-    """Write the log of this level and above to a stream (stderr unless told), from all loggers of this process."""
+    """Write the log of this level and above to a stream (default: stderr), from all loggers of this process."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

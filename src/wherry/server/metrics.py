@@ -1,7 +1,7 @@
 """Every metric there is, and the one way to move each: the list that ``/metrics`` shows.
 
 What a process does is counted in that process, in a registry of its own. What the service as a whole has (actions that
-wait, processes that live) is never counted but read from the catalog when somebody looks: a ``Census``. So a process
+wait, processes that live) is never counted but read from the catalog on each request: a ``Census``. So a process
 that dies takes no gauge along, and each process shows the same.
 
 Labels come from lists that do not grow with use: calls, kinds of actions, regions, the words of this module.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
-"""What kind of text ``exposition`` answers."""
+"""The content type of ``exposition``."""
 
 Moved = Literal["imported", "copied", "exported"]
 """How blocks came into a region (imported, copied from another one) or left the service (exported)."""
@@ -150,7 +150,7 @@ _ended = _counter("wherry_actions_ended_total", "Actions that ended, as this pro
 _action_s = _histogram(
     "wherry_action_duration_seconds", "From an action's acceptance to its end.", "type", buckets=_ACTION_S
 )
-_waiting = _gauge("wherry_actions_waiting", "Actions that were accepted and that nobody runs.", "type", "region")
+_waiting = _gauge("wherry_actions_waiting", "Actions that were accepted and that no process runs.", "type", "region")
 _running = _gauge("wherry_actions_running", "Actions that a process runs.", "type", "region")
 _oldest = _gauge("wherry_oldest_waiting_action_age_seconds", "Age of the action that waits longest; 0 if none does.")
 
@@ -285,7 +285,7 @@ _freed_bytes = _counter("wherry_freed_bytes_total", "Bytes that were removed fro
 _freed_objects = _counter("wherry_freed_objects_total", "Objects that were removed from a region.", "region", "by")
 _compacted = _counter("wherry_compact_written_bytes_total", "Bytes that compacting wrote anew.", "region")
 _stored = _gauge("wherry_stored_bytes", "Bytes of a region's objects, as the catalog knows them.", "region")
-_reclaimable = _gauge("wherry_reclaimable_bytes", "Bytes of a region's objects that nobody holds.", "region")
+_reclaimable = _gauge("wherry_reclaimable_bytes", "Bytes of a region's unreferenced objects.", "region")
 
 
 def freed(region: str, by: Freer, *, objects: int, size_bytes: int) -> None:
@@ -318,7 +318,7 @@ def scrubbed(region: str, *, blocks: int, size_bytes: int) -> None:
 
 
 def fault_found(region: str, error: BaseException) -> None:
-    """A block or an object is not what it should be; by a scrub, or by whoever met it."""
+    """A block or an object is not what it should be; by a scrub, or by the reader that met it."""
     _faults.labels(region, code_of(error)).inc()
 
 

@@ -108,7 +108,7 @@ def load_regions_file(path: Path) -> ServedRegions:
 
 
 class _Table:
-    """A table of the file, whose keys are taken one by one; ``end`` refuses those that nobody took."""
+    """A table of the file, whose keys are taken one by one; ``end`` refuses those that were not taken."""
 
     def __init__(self, path: Path, name: str, told: dict[str, Any]) -> None:
         self._path = path

@@ -71,7 +71,7 @@ class Settings:
     that is silent for ``lease_s`` is taken for dead. A step is tried again for ``patience_s`` where what is wrong may
     pass, an import waits ``import_patience_s`` in all for a server whose download broke off and refuses one that sends
     less than ``import_floor`` bytes a second, and a process that stops gives its actions ``grace_s`` to end. ``health``
-    is where a worker answers whoever watches over it. A compact rewrites ``compact_bytes`` at the most, once a day by
+    is where a worker serves its health and metrics. A compact rewrites ``compact_bytes`` at the most, once a day by
     itself; with 0, none begins by itself. Every stored object is checked once in ``scrub_days``; 0 is never.
     ``reserve_bytes`` of the data folder's disk are kept for the catalog, so that it can change when the disk is full; 0
     for none. An upload of which nothing has come for ``keep_upload_hours`` is removed, and the row of a finished one so

@@ -30,7 +30,7 @@ _SETTINGS = (
 
 
 class PostgresServer:
-    """Runs a server as long as the context is open; ``new_database`` answers the URL of an empty one.
+    """Runs a server as long as the context is open; ``new_database`` returns the URL of an empty one.
 
     Raises FileNotFoundError if neither the system nor the Python environment has PostgreSQL.
     """
@@ -50,7 +50,7 @@ class PostgresServer:
                   f"--pgdata={self._folder / 'data'}")  # fmt: skip
         self.port = _free_port()
         settings = [part for one in _SETTINGS for part in ("-c", one)]
-        self._server = subprocess.Popen(  # noqa: S603  a program that was found, not one that somebody named
+        self._server = subprocess.Popen(  # noqa: S603  a program that was found, not one that a user named
             [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *settings],
             user=self._owner, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._folder,
         )  # fmt: skip
@@ -65,14 +65,14 @@ class PostgresServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_database(self) -> str:
-        """Make an empty database; answers its URL."""
+        """Make an empty database, and return its URL."""
         self._made += 1
         name = f"wherry_{self._made}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", name)
         return self._url(name)
 
     def copy_database(self, url: str) -> str:
-        """Make a copy of a database that nobody uses now; answers its URL."""
+        """Copy a database that is not in use, and return the copy's URL."""
         self._made += 1
         name = f"wherry_{self._made}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", "--strategy=file_copy",
@@ -80,7 +80,7 @@ class PostgresServer:
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Remove a database, whoever uses it."""
+        """Remove a database, even if it is in use."""
         name = url.rpartition("/")[2]
         self._run("dropdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "wherry", "--force", name)
 

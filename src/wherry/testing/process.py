@@ -54,7 +54,7 @@ class Process:
         return status.rpartition(")")[2].split()[0] == "T"
 
     def launch(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-        """Start it with these arguments and wait until it is ready; answers what the pattern found in its words."""
+        """Start it with these arguments wait until it is ready, and return the groups of the ready pattern."""
         with self.log.open("ab") as log:
             began = log.tell()
             self._process = subprocess.Popen(  # noqa: S603  our own program
@@ -81,7 +81,7 @@ class Process:
         self._running().terminate()
 
     def wait(self, timeout_s: float = 60.0) -> int:
-        """Wait until it has ended by itself; answers its exit status."""
+        """Wait until it has ended by itself, and return its exit status."""
         return self._running().wait(timeout_s)
 
     def stop(self) -> None:

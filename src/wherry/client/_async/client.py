@@ -76,7 +76,7 @@ class Actions(AsyncResource):
         self, action: m.Action, *, on_progress: Callable[[m.Action], object] | None = None,
         stall_timeout_s: float | None = STALL_TIMEOUT_S, options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
-        """Wait until an action is completed, however long it takes, as long as it moves; answers its last state.
+        """Wait until an action is completed, however long it takes, as long as it moves, and return its last state.
 
         ``on_progress`` hears every state that is seen. A service that is away for a while is waited for as well.
         Raises ActionErrored when the action errored, ActionTimeout when it did not move for ``stall_timeout_s``
@@ -121,7 +121,7 @@ class StoreResource(AsyncResource):
     """What the service keeps behind its images (wherry only)."""
 
     async def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
-        """Remove what nobody holds."""
+        """Remove unreferenced objects from the stores."""
         return await self._transport.send(ops.collect(region), options)
 
     async def plan_collect(
@@ -160,14 +160,14 @@ class StoreResource(AsyncResource):
 
 
 class Testing(AsyncResource):
-    """Controls for tests, of a service that runs in test mode; any other answers NotFound."""
+    """Controls for tests, of a service that runs in test mode; others raise NotFound."""
 
     async def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
-        """Move the service's clock ahead; what falls due on the way happens at its time. Answers the new time."""
+        """Move the service's clock ahead; what falls due on the way happens at its time. Returns the new time."""
         return await self._transport.send(ops.move_clock(None, seconds), options)
 
     async def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
-        """Set the service's clock to a time with a time zone; answers the new time."""
+        """Set the service's clock to a time with a time zone, and return it."""
         return await self._transport.send(ops.move_clock(now, None), options)
 
     async def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:

@@ -158,7 +158,7 @@ class GpuDroplets(AsyncResource):
         self, *, name: str, size: str, image: int | str, idempotency_key: str | None = None,
         options: RequestOptions | None = None, **further: Unpack[ops.DropletOptions],
     ) -> ops.CreatedDroplet:  # fmt: skip
-        """Create a Droplet from an image's id or slug; answers the Droplet and the action to wait for.
+        """Create a Droplet from an image's id or slug, and return it with the action to wait for.
 
         ``further`` is what ``DropletOptions`` lists: region, ssh_keys, backups, backup_policy, tags, user_data and so
         on. Raises TypeError for what it does not list, and RequestError.

@@ -66,7 +66,7 @@ class AccountTransfers(AsyncResource):
         self, image_id: int, *, recipient_email: str | None = None, recipient_uuid: str | None = None,
         options: RequestOptions | None = None,
     ) -> int:  # fmt: skip
-        """Offer a snapshot to the owner of an e-mail address, or to a team by its UUID; answers the offer's number.
+        """Offer a snapshot to the owner of an e-mail address, or to a team by its UUID, and return the offer's number.
 
         The number is 0 where the offer was accepted at once. Raises TypeError unless exactly one says to whom, and
         RequestError for an image that can't be offered.

@@ -77,7 +77,7 @@ class Actions(Resource):
         self, action: m.Action, *, on_progress: Callable[[m.Action], object] | None = None,
         stall_timeout_s: float | None = STALL_TIMEOUT_S, options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
-        """Wait until an action is completed, however long it takes, as long as it moves; answers its last state.
+        """Wait until an action is completed, however long it takes, as long as it moves, and return its last state.
 
         ``on_progress`` hears every state that is seen. A service that is away for a while is waited for as well.
         Raises ActionErrored when the action errored, ActionTimeout when it did not move for ``stall_timeout_s``
@@ -122,7 +122,7 @@ class StoreResource(Resource):
     """What the service keeps behind its images (wherry only)."""
 
     def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
-        """Remove what nobody holds."""
+        """Remove unreferenced objects from the stores."""
         return self._transport.send(ops.collect(region), options)
 
     def plan_collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> list[m.CollectPlan]:
@@ -159,14 +159,14 @@ class StoreResource(Resource):
 
 
 class Testing(Resource):
-    """Controls for tests, of a service that runs in test mode; any other answers NotFound."""
+    """Controls for tests, of a service that runs in test mode; others raise NotFound."""
 
     def advance_clock(self, seconds: float, *, options: RequestOptions | None = None) -> datetime:
-        """Move the service's clock ahead; what falls due on the way happens at its time. Answers the new time."""
+        """Move the service's clock ahead; what falls due on the way happens at its time. Returns the new time."""
         return self._transport.send(ops.move_clock(None, seconds), options)
 
     def set_clock(self, now: datetime, *, options: RequestOptions | None = None) -> datetime:
-        """Set the service's clock to a time with a time zone; answers the new time."""
+        """Set the service's clock to a time with a time zone, and return it."""
         return self._transport.send(ops.move_clock(now, None), options)
 
     def backup(self, droplet_id: int, *, options: RequestOptions | None = None) -> m.Action:

@@ -71,7 +71,7 @@ class Resource:
     def _fetch_on(
         self, file: ExportFile, request: Request[None], on_progress: Callable[[int, int | None], object] | None
     ) -> bool:
-        """Fetch on from where the file ends; answers whether all came."""
+        """Fetch on from where the file ends, and return whether all came."""
         before = file.offset
         built = self._transport.connection.build(request, RequestOptions())
         try:
@@ -93,7 +93,7 @@ class Resource:
         self, path: Path, request: m.UploadCreateRequest, resume: str | None, on_begin: Callable[[str], object] | None,
         on_progress: Callable[[int, int], object] | None,
     ) -> m.Upload:  # fmt: skip
-        """Send a file's bytes, from the beginning or from where an upload broke off; answers the whole upload."""
+        """Send a file's bytes, from the beginning or from where an upload broke off, and return the upload."""
         stat = path.stat()
         size = stat.st_size
         upload = self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))

@@ -191,7 +191,10 @@ class Actions:
             try:
                 with self._catalog.read() as reader:
                     return self._transfer.plan(reader, account_id, image_id, region)
-            except (BlockMissing, ManifestMissing):  # nobody holds what a plan looks at: it may lie elsewhere by now
+            except (
+                BlockMissing,
+                ManifestMissing,
+            ):  # a plan holds nothing of what it reads: it may lie elsewhere by now
                 log.info("transfer.plan_again image_id=%s", image_id)
         with self._catalog.read() as reader:
             return self._transfer.plan(reader, account_id, image_id, region)
@@ -202,7 +205,7 @@ class Actions:
         return self._once(account_id, key, asked, lambda tx: [convert.accept(tx, account_id, image_id)])[0]
 
     def import_url(self, account_id: int, request: ImageCreateRequest, key: str | None = None) -> ActionRecord:
-        """Import an image from a URL; answers the action, whose ``resource_id`` is the new image."""
+        """Import an image from a URL, and return the action, whose ``resource_id`` is the new image."""
         if not request.url:
             raise Unprocessable("Url can't be blank")
         detail = self._disks.check_source(request)
@@ -321,7 +324,7 @@ class Actions:
         return waiting_for(reader, actions, self._engine.rules)
 
     def collect(self, region: str | None = None) -> ActionRecord:
-        """Remove what nobody holds."""
+        """Remove unreferenced objects."""
         with self._catalog.begin() as tx:
             return self._collect.accept(tx, region)
 
@@ -414,7 +417,7 @@ class Actions:
             try:
                 with taken_back(self._catalog, self._regions, action):
                     run_to_its_end(action)
-            except ClaimLost as lost:  # whoever has the action now ends it
+            except ClaimLost as lost:  # the process that has the action now ends it
                 metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
             if kind in (self._import, self._import_disk):

@@ -1,8 +1,8 @@
 """Account transfer: a snapshot is offered to another account, and is that one's once it was accepted.
 
 One change of the catalog each; no bytes move. An offer that waits holds nothing up: the owner may go on as before, and
-deleting the image ends it. What is in progress excludes both offering and accepting. To whoever an offer does not
-concern, and once it has ended, it is not there.
+deleting the image ends it. What is in progress excludes both offering and accepting. For accounts that an
+offer does not concern, and once it has ended, it is not there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ ACCEPTED = 0
 
 
 def offer(tx: Writer, account_id: int, image_id: int, *, email: str | None = None, uuid: str | None = None) -> int:
-    """Offer an image to the account of this e-mail or team; answers the offer's number.
+    """Offer an image to the account of this e-mail or team, and return the offer's number.
 
-    The same offer again answers the number of the one that waits: its reply may have been lost.
+    The same offer again returns the number of the one that waits: its reply may have been lost.
     """
     image = tx.lock_image(image_id, account_id)
     lifecycle.check_account_transfer(image)

@@ -1,6 +1,6 @@
-"""Collect: what nobody holds goes. The one way in which bytes disappear.
+"""Collect: remove unreferenced objects. The one way in which bytes disappear.
 
-First, in one transaction, objects that nobody holds are condemned: from then on nobody can hold them. Which those could
+First, in one transaction, unreferenced objects are condemned: from then on they can't be held. Which those could
 be was written down when their last need went, and is asked again of each of them in that transaction. Then they leave
 the stores, then their rows go. A crash anywhere leaves condemned rows, which the next round finds. No clock, no grace
 period and no listing of a store has a say in it.
@@ -72,7 +72,7 @@ class Collect:
         return [CollectPlan(region=one.region, objects=one.objects, bytes=one.bytes) for one in reader.garbage(region)]
 
     def is_due(self, reader: Reader, moment: datetime) -> bool:
-        """Whether there is something to remove, nobody is at it, and it was not in vain only just now."""
+        """Whether there is something to remove, no collect runs, and the last one did not just fail."""
         if not reader.is_collectable(self._regions.stores) or reader.running(kind="collect"):
             return False
         return abs(micros(moment) - (reader.fact(_TRIED) or 0)) >= _AGAIN / timedelta(microseconds=1)

@@ -1,7 +1,7 @@
-"""Compact: packs more than half of which nobody needs are written anew, without the rest.
+"""Compact: packs of which less than half is needed are written anew, without the rest.
 
 What is needed of a pack goes to new packs. Each image or Droplet that needs any of it gets a new manifest, which leads
-there, and is switched to it by a compare-and-set. The old manifest is then needed by nobody but whoever reads or holds
+there, and is switched to it by a compare-and-set. The old manifest is then needed only by those who read or hold
 it, and ``collect`` removes it and the old pack after that. The action holds the manifests that it works on from before
 it decides until they are switched, so nothing they lead to can go meanwhile; and it holds what it writes.
 
@@ -138,7 +138,7 @@ class Compact:
         return plans
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
-        """Nothing is to be undone: what was switched is as good as before, and the rest is held by nobody then."""
+        """Nothing is to be undone: what was switched is as good as before, and the rest is unreferenced then."""
 
     def _check(self, region: str | None, budget: int | None) -> None:
         if region is not None and region not in self._regions.by_slug:
@@ -171,7 +171,7 @@ class Compact:
                 batch = self._choose(tx, batch, left)
                 for manifest_id in batch.manifests:
                     tx.hold_manifest(action.id, manifest_id)
-                tx.is_well_needed(batch.well_needed)  # now: nobody holds those, so they may be thinned again meanwhile
+                tx.is_well_needed(batch.well_needed)  # now: those are not held, so they may be thinned again meanwhile
             self._rewrite(action, batch, self._measure(batch), meter)
             self._end_batch(action, batch, meter)
 
@@ -281,7 +281,7 @@ class Compact:
             tx.switch_manifest(old.id, new_id)
 
     def _end_batch(self, action: ActionRecord, batch: _Batch, meter: ProgressMeter) -> None:
-        """Let go of all: what was written is named by now. A pack that somebody holds still is looked at again."""
+        """Let go of all: what was written is named by now. A pack that is still held is looked at again."""
         with self._catalog.begin(by=action) as tx:
             written = sum(one.bytes for one in tx.held(action.id, batch.region) if one.action_id == action.id)
             tx.drop_holds(action.id)

@@ -17,7 +17,7 @@ KIND = "convert"
 def accept(tx: Writer, account_id: int, image_id: int) -> ActionRecord:
     """Convert a backup. It is done when the transaction has committed; no workflow is needed.
 
-    The answer says in-progress, as DigitalOcean's does; whoever reads the action next finds it completed.
+    The reply says in-progress, as DigitalOcean's does; the next read of the action finds it completed.
     """
     image = tx.lock_image(image_id, account_id)
     lifecycle.check_convert(image, tx.running(image_id=image_id))

@@ -34,7 +34,7 @@ _AWAY = (StoreUnavailable, KeyMissing, StoreRefused)  # says nothing of what is 
 class Copies:
     """Where the blocks of one image may be found again: its own replicas, then what is like it, the likest first.
 
-    Looks at images that the accounts may see: nobody's bytes come to be another's by way of a repair. ``was_away`` says
+    Looks at images that the accounts may see: no account gets another's bytes by way of a repair. ``was_away`` says
     whether a region did not answer, or could not be read: what was not found then may well be there. Regions that are
     not served by this process are not looked into.
     """
@@ -124,7 +124,7 @@ class Copies:
 
 
 class Rescuer:
-    """Helps whoever reads an image past bad blocks; a ``storage.Rescue``.
+    """Helps a reader of an image past bad blocks; a ``storage.Rescue``.
 
     What is bad is written down and healed from then on, and a good copy is looked for, so that the reading goes on.
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.droplets import Driver
 
-_VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the networks that are nobody's wish
+_VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the default networks
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class _Ending:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a type of action checks and must know later (``prepare`` answers its detail), and what its effect is."""
+    """What a type of action checks and must know later (``prepare`` returns its detail), and what its effect is."""
 
     effect: Callable[[_Ending], None]
     prepare: Callable[[_Asked], dict[str, Any]] = lambda _asked: {}
-    frees: bool = False  # the effect may leave objects that nobody needs
+    frees: bool = False  # the effect may leave objects that are not needed
 
 
 class Droplets:
@@ -147,7 +147,7 @@ class Droplets:
         return self.begin(tx, droplet, "backup", detail=detail, started_at=when)
 
     def delete(self, tx: Writer, account_id: int, droplet_id: int) -> ActionRecord:
-        """Delete a Droplet: nobody finds it any longer, its backups go with it, its snapshots stay."""
+        """Delete a Droplet: it can't be found any longer, its backups go with it, its snapshots stay."""
         droplet = tx.lock_droplet(droplet_id, account_id)
         action = self.begin(tx, droplet, "destroy")
         for image_id in droplet.backup_ids:

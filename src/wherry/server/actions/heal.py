@@ -1,10 +1,10 @@
-"""Heal: what images need of damaged objects comes to lie in sound ones. Nothing is ever removed by it.
+"""Heal: rewrite what images need of damaged objects into sound ones. It never removes anything.
 
 Of each manifest that needs something damaged, the blocks in the damaged packs are read, where they are or from another
-copy, each verified in full; they are put into new packs, a new manifest is written, and whoever named the old one names
-the new one from then on, in one transaction. A manifest that is itself damaged is made anew from another one of the
-same content and from what the packs here say of themselves. A block of which there is no good copy stays where it is,
-and the image says so.
+copy, each verified in full; they are put into new packs, a new manifest is written, and one transaction makes all rows
+that name the old one name it instead. A manifest that is itself damaged is made anew from another one of the same
+content and from what the packs here say of themselves. A block of which there is no good copy stays where it is, and
+the image says so.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class Heal:
         work.next_number += len({key for key, _ in located.values()})
 
     def _switch(self, work: _Work, one: ManifestRecord, moved: Manifest, lost: list[int], holds: list[int]) -> None:
-        """Publish a manifest, and let whoever names the old one name it instead."""
+        """Publish a manifest, and make all rows that name the old one name it instead."""
         key = work.store.write_manifest(moved, ActionHolder(self._catalog, work.action, work.region))
         with self._catalog.begin(by=work.action) as tx:
             if not all(tx.is_named(manifest_id) for manifest_id in holds):

@@ -1,4 +1,4 @@
-"""What an action holds in a region: what it writes there, and what it means to reuse. Nobody removes what is held."""
+"""What an action holds in a region: objects that it writes or reuses there. A held object is never removed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _written: dict[tuple[int, int], list[tuple[str, str]]] = defaultdict(list)
 
 @contextmanager
 def taken_back(catalog: Catalog, regions: Regions, action: ActionRecord) -> Iterator[None]:
-    """Run an action by a claim; where that was lost meanwhile, nothing that it wrote stays that nobody knows of.
+    """Run an action by a claim. If the claim is lost, delete objects of this attempt that no row references.
 
     A worker that slept between writing down an object and putting it may wake up when its action was given up and the
     object collected: then it puts what nothing would ever remove. What is still live is its successor's, who writes

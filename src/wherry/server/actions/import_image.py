@@ -141,6 +141,6 @@ class ImportImage:
             end(tx, action)
 
     def _places(self, action: ActionRecord) -> list[str]:
-        """The regions that the image comes to be in, the one it is stored in first."""
+        """The regions of the image, beginning with the one it is stored in first."""
         assert action.region is not None
         return [action.region, *action.detail.get("others", ())]

@@ -71,7 +71,7 @@ class Inspector:
         tx.checked(checked, max(micros(tx.moment), not_before))
 
     def _is_to_be_there(self, tx: Writer, one: Inspected) -> bool:
-        """Whether what was found says anything: an object that nobody needs may go, or never have come, meanwhile."""
+        """Whether what was found says anything: an object that is not needed may go, or never have come, meanwhile."""
         is_missing = any(fault.kind == "missing" for fault in one.faults)
         if is_missing:
             return tx.is_needed(one.object.id)

@@ -25,8 +25,8 @@ class ProgressMeter:
     """Follows one step of an action; a ``storage.Watcher``.
 
     ``percent`` counts the stored bytes that have to be sent where they are known (``bytes_total``), or else the
-    fraction that ``position`` gives. Raises ActionCancelled where somebody asked for that, ClaimLost
-    where another worker has the action by now.
+    fraction that ``position`` gives. Raises ActionCancelled if that was requested, ClaimLost
+    if another worker has the action by now.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class Reads:
 
     @contextmanager
     def deciding(self, by: ActionRecord | None = None) -> Iterator[Writer]:
-        """Change the catalog where that decides what is needed by nobody: everything that is read has its row then."""
+        """Change the catalog where that decides what is not needed: everything that is read has its row then."""
         ended = threading.Event()
         with self._lock:
             self._decisions.add(ended)

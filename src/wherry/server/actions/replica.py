@@ -20,7 +20,7 @@ def read_published(catalog: Catalog, store: Store, action: ActionRecord, region:
 
 
 def record(tx: Writer, action: ActionRecord, region: str, key: str, manifest: Manifest) -> int:
-    """Record what a published manifest needs; answers its id, by which an image or a Droplet may name it."""
+    """Record what a published manifest needs, and return its id, by which an image or a Droplet may name it."""
     return tx.add_manifest(region, action.id, manifest_key=key, packs=manifest.pack_bytes(), samples=manifest.samples())
 
 

@@ -2,7 +2,7 @@
 
 How much of a region's store is due is reckoned by bytes and time: each action checks what belongs to the time since the
 last one, the objects that were checked the longest ago first, and what is overdue in any case. It takes its time over
-that; a scrub of a whole region that somebody asked for does not.
+that; a scrub of a whole region that the operator started does not.
 
 An object that can't be read, for a reason that says nothing of the object (its key is not at hand, say), counts as not
 checked. It is passed over, so that it does not keep others from being checked, and the action errors in the end.
@@ -170,7 +170,7 @@ class Scrub:
                 raise passed.error
 
     def _next(self, action: ActionRecord, done: int, passed: _PassedOver) -> tuple[dict[str, int], list[ObjectRecord]]:
-        """What is asked of the action by now, and what to check next; nothing where it is enough."""
+        """The action's goal by now, and what to check next; nothing if the goal is reached."""
         assert action.region is not None
         with self._catalog.read() as reader:
             asked = reader.action(action.id).detail

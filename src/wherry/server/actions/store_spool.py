@@ -40,7 +40,7 @@ _BATCH = 100
 
 
 class StoreSpool:
-    """Objects for each upload. ``process_id`` answers what this process is called in the catalog."""
+    """Objects for each upload. ``process_id`` returns this process's id in the catalog."""
 
     def __init__(self, catalog: Catalog, regions: Regions, process_id: Callable[[], int | None]) -> None:
         self._catalog = catalog
@@ -177,7 +177,7 @@ class _ObjectSink:
         self._made.close()
 
     def _discard(self, key: str) -> None:
-        """Remove an object that can't count, here and now: its row may be gone, and nobody else would find it then.
+        """Remove an object that can't count, now: its row may be gone, and no other process would find it.
 
         Only to be called where that is certain. Where it is not known what became of the transaction, it may count.
         """

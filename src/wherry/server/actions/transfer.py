@@ -1,4 +1,4 @@
-"""Transfer: an image comes to be in a further region. Only the blocks that are missing there move."""
+"""Transfer: replicate an image to another region. Only the blocks that are missing there move."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Transfer:
         return _summary(target, plan_copy(manifest, present.__contains__))
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
-        """Nothing is to be undone: what was copied is held by nobody then, and ``collect`` removes it."""
+        """Nothing is to be undone: what was copied is unreferenced then, and ``collect`` removes it."""
 
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)

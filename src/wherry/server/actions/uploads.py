@@ -43,7 +43,7 @@ _STEP = 1 << 20
 
 
 class Uploads:
-    """Takes bytes in and hands them to an import. ``process_id`` answers what this process is called in the catalog."""
+    """Takes bytes in and hands them to an import. ``process_id`` returns this process's id in the catalog."""
 
     def __init__(
         self, catalog: Catalog, importer: ImportImage, disk_importer: ImportDisk, regions: Regions, *, spool: Spool,
@@ -126,7 +126,7 @@ class Uploads:
                 self._in_use.discard(upload_id)
 
     def finish(self, account_id: int, upload_id: str, *, kind: str = "custom", slug: str | None = None) -> ActionRecord:
-        """Import what has come; a second time answers the same action."""
+        """Import what has come; a second time returns the same action."""
         with self.alone(upload_id), self._catalog.begin() as tx:
             upload = tx.upload(upload_id, account_id)
             if upload.image_id is not None:
@@ -145,7 +145,7 @@ class Uploads:
             return action
 
     def finish_disk(self, tx: Writer, account_id: int, droplet_id: int, upload_id: str) -> ActionRecord:
-        """Replace a Droplet's disk by what has come for it; a second time answers the same action."""
+        """Replace a Droplet's disk by what has come for it; a second time returns the same action."""
         upload = tx.upload(upload_id, account_id)
         if upload.request.get("droplet_id") != droplet_id:
             raise Unprocessable("Upload is not for the disk of this Droplet")
@@ -186,8 +186,7 @@ class Uploads:
     def sweep(self) -> None:
         """Remove what no upload and no import needs any longer. Any process may, at any time, several at once as well.
 
-        What came in one go goes when the process is gone that took it in: nobody knows of it, so nobody will go on with
-        it.
+        An upload in one request goes with the process that took it in: its id was never sent, so it can't be resumed.
         """
         with self._catalog.read() as reader:
             broken = self._broken(reader)
@@ -264,7 +263,7 @@ class Piece:
 
     @contextmanager
     def _unless_broken(self) -> Iterator[None]:
-        """After an error nobody knows what was written: nothing more may be, and none of it may come to count."""
+        """After an error it is unknown what was written: nothing more may be, and none of it may count."""
         try:
             yield
         except BaseException:

@@ -1,4 +1,4 @@
-"""Verify: checks one image in full when somebody asks for it: all objects that it needs, and that they fit together."""
+"""Verify: check one image in full, on request: all objects that it needs, and that they fit together."""
 
 from __future__ import annotations
 

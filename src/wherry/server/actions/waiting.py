@@ -1,4 +1,4 @@
-"""What an action that nobody runs yet waits for, in words for whoever looks at it."""
+"""What an action that no process runs yet waits for, in words for its caller."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The catalog: what exists, where, and in which state. The door is ``Catalog.read()`` and ``Catalog.begin()``.
 
-``read`` answers from one state of the database and never waits for a writer. ``begin`` changes it: all or nothing, and
+``read`` sees one state of the database and never waits for a writer. ``begin`` changes it: all or nothing, and
 when its block is left without an error, the change has survived power loss. Writers take turns in one transaction and
 share its commit (group commit), so that a disk's sync is paid once for all who came meanwhile; each but the first has a
-savepoint of its own, so one that fails takes nobody along. Between processes, one group writes at a time.
+savepoint of its own, so one that fails does not affect the others. Between processes, one group writes at a time.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Catalog:
 
     @contextmanager
     def _my_turn(self) -> Iterator[_Group]:
-        """Join the group that is open, or open one; whoever has nobody waiting behind commits for all."""
+        """Join the group that is open, or open one; a writer that leaves while no other waits commits for all."""
         came = time.monotonic()
         with self._queue:
             self._waiting += 1
@@ -176,7 +176,7 @@ class Catalog:
                 yield group
             finally:
                 metrics.had_turn(waited_s=began - came, held_s=time.monotonic() - began)
-                if group.size == 0:  # the first one failed, and nobody has joined yet
+                if group.size == 0:  # the first one failed, and no other has joined yet
                     self._abandon(group)
                 elif self._waiting == 0 or group.size >= _LARGEST_GROUP:
                     self._commit(group)

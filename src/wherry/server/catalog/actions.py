@@ -133,7 +133,7 @@ class ActionWriter(Changer, ActionReader):
         )  # fmt: skip
 
     def set_progress(self, action_id: int, progress: Progress) -> bool:
-        """Record how far an action is; answers whether somebody asked that it be cancelled."""
+        """Record how far an action is, and return whether its cancellation was requested."""
         text = msgspec.json.encode(progress).decode()
         change = update(t.actions).where(t.actions.c.id == action_id).values(progress=text)
         return bool(self.connection.scalar(change.returning(t.actions.c.cancel_requested)))

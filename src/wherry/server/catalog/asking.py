@@ -52,7 +52,7 @@ def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class Asker:
-    """Asks on one connection, so that all answers are from one state of the catalog."""
+    """Runs queries on one connection, so that all results are from one state of the catalog."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""What the service as a whole has, for whoever watches over it: taken from the catalog when somebody asks."""
+"""What the service as a whole has, for monitoring: read from the catalog on each request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECOND = 1_000_000  # in microseconds
 class CensusTaker:
     """Takes a census: of actions and processes each time, of regions every five minutes.
 
-    What a region has is counted over all its objects, which are many; it does not change quickly. ``silent_s`` answers
+    What a region has is counted over all its objects, which are many; it does not change quickly. ``silent_s`` returns
     for how long each process has been silent, by its id; ``monotonic`` is this machine's time, in seconds.
     """
 

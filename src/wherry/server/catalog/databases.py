@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of whoever writes
+_WRITER_LOCK = 0x77_68_65_72_72_79  # "wherry": the advisory lock of writers
 _ANSWER_S = 30  # how long PostgreSQL may take to answer before the connection counts as lost
 _MOST_COPIES = 10
 UPGRADE_S = 3600.0
 """How long a migration may take for one statement: it may have to rewrite a table."""
 
 _WRITER_SESSION = (
-    # A process that is stopped amid a transaction must not hold up all others: the server ends its session.
+    # A process that is stopped inside a transaction must not hold up all others: the server ends its session.
     "SET idle_in_transaction_session_timeout = '5s'",
     "SET lock_timeout = '20s'",
     "SET synchronous_commit = on",
 )
-# A lost connection is told of by whoever asked; that it could not be closed in good order is no news.
+# The query that lost its connection reports that; that the connection could not be closed in good order is no news.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 _SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
@@ -273,7 +273,7 @@ def revisions(readers: Engine) -> tuple[str | None, str]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Tell whoever set a database up what it says, in its own words."""
+    """Raise a database's own message, for the operator who sets it up."""
     try:
         yield
     except DBAPIError as error:
@@ -388,7 +388,7 @@ def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> A
 
 
 def _distrust(context: ExceptionContext) -> None:
-    """After an error that is not the database's own, a connection may be amid an answer: it is of no use any longer."""
+    """After an error that is not the database's own, a connection may have an unread reply: it can't be used again."""
     if not isinstance(context.original_exception, DriverError):
         context.is_disconnect = True
 

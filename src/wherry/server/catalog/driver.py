@@ -1,7 +1,7 @@
 """The driver of PostgreSQL, taught to say in one go what it would say in three.
 
-For each statement with parameters the driver waits for three answers: to the text, to the question what it returns, and
-to the values. The protocol needs one: everything is sent at once, and the answers come in the same order. Where the
+For each statement with parameters the driver waits for three replies: to the text, to the question what it returns, and
+to the values. The protocol needs one: everything is sent at once, and the replies come in the same order. Where the
 database is on another machine, and where there is more to do than processors, each wait costs more than the statement.
 """
 

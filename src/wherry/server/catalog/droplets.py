@@ -122,7 +122,7 @@ class DropletWriter(ImageWriter, DropletReader):
         self, account_id: int, name: str, *, region: str, size: str, is_gpu: bool, image_id: int, manifest_id: int,
         virtual_bytes: int, data_bytes: int, fingerprint: str, facts: Mapping[str, Any],
     ) -> int:  # fmt: skip
-        """Add a Droplet that is new; answers its id. The manifest is its disk from now on."""
+        """Add a new Droplet, and return its id. The manifest is its disk from now on."""
         return self._insert(
             t.droplets, account_id=account_id, name=name, status="new", region=region, size=size, is_gpu=is_gpu,
             image_id=image_id, manifest_id=manifest_id, virtual_bytes=virtual_bytes, data_bytes=data_bytes,
@@ -149,7 +149,7 @@ class DropletWriter(ImageWriter, DropletReader):
         return self._whole(rows)
 
     def update_droplet(self, droplet_id: int, **values: Any) -> None:
-        """Change columns of a Droplet. The disk that it had, if it gets another one, is loose if nobody needs it."""
+        """Change columns of a Droplet. The disk that it had, if it gets another one, is loose if nothing needs it."""
         query = select(t.droplets.c.manifest_id).where(t.droplets.c.id == droplet_id)
         had = self.connection.scalars(query).all() if "manifest_id" in values else []
         self.connection.execute(update(t.droplets).where(t.droplets.c.id == droplet_id).values(**values))
@@ -182,7 +182,7 @@ class DropletWriter(ImageWriter, DropletReader):
         self.connection.execute(update(t.droplets).where(*row).values(backup_retry_at=micros(moment)))
 
     def forget_droplet(self, droplet_id: int) -> None:
-        """Delete a Droplet: nobody finds it any longer. Its disk stays until ``drop_disk``."""
+        """Delete a Droplet: it can't be found any longer. Its disk stays until ``drop_disk``."""
         self.untag("droplet", droplet_id)
         self.set_policy(droplet_id, None, None)
         self.update_droplet(droplet_id, deleted_at=micros(self.moment))

@@ -98,7 +98,7 @@ class HealthReader(Asker):
         return {row.at: row.reason for row in self.connection.execute(query.order_by(t.damages.c.at))}
 
     def quarantined(self, region: str) -> list[tuple[ObjectRecord, str]]:
-        """The damaged objects of a region that somebody needs, and one reason of each."""
+        """The damaged objects of a region that are needed, and one reason of each."""
         reason = select(func.min(t.damages.c.reason)).where(t.damages.c.object_id == t.objects.c.id).scalar_subquery()
         damaged = t.objects.c.id.in_(select(t.damages.c.object_id))
         query = _objects().add_columns(reason).where(t.objects.c.region == region, damaged, needs.needed())
@@ -206,7 +206,7 @@ class HealthWriter(Changer, HealthReader):
             self.connection.execute(update(t.objects).where(t.objects.c.id.in_(batch)).values(checked_at=at))
 
     def set_damages(self, object_id: int, found: Mapping[int, tuple[bytes | None, str]]) -> bool:
-        """Write down all that a check of an object found, by where it begins; answers whether that was another before.
+        """Write down all that a check of an object found, by where it begins, and return whether that has changed.
 
         What was found before keeps its time; what is no longer so is forgotten, and with nothing left the object is in
         quarantine no longer.

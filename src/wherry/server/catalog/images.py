@@ -212,7 +212,7 @@ class ImageWriter(TagWriter, ImageReader):
         return self.image(image_id)
 
     def add_image_of(self, droplet: DropletRecord, name: str, kind: str, **values: Any) -> int:
-        """Add the image that a snapshot or a backup of a Droplet is; answers its id. It is nowhere yet."""
+        """Add the image that a snapshot or a backup of a Droplet is, and return its id. It is nowhere yet."""
         return self._insert(
             t.images, account_id=droplet.account_id, name=name, type=kind, status="available",
             distribution=droplet.image.distribution, public=False, error_message="", resource_id=droplet.id,
@@ -263,7 +263,7 @@ class ImageWriter(TagWriter, ImageReader):
             self._insert(t.replicas, image_id=image_id, region=region, manifest_id=manifest_id)
 
     def remove_replica(self, replica_id: int) -> None:
-        """Record that an image is no longer in a region; what it needed there is loose if nobody else needs it."""
+        """Record that an image is no longer in a region; what it needed there is loose if nothing else needs it."""
         query = select(t.replicas.c.manifest_id).where(t.replicas.c.id == replica_id)
         named = self.connection.scalars(query).all()
         self.connection.execute(delete(t.replicas).where(t.replicas.c.id == replica_id))
@@ -272,7 +272,7 @@ class ImageWriter(TagWriter, ImageReader):
     # ------------------------------------------------------------------------------------------------ account transfers
 
     def offer_image(self, image_id: int, sender_id: int, recipient_id: int) -> int:
-        """Offer an image to another account; answers the offer's number. Raises Unprocessable if it is offered."""
+        """Offer an image to another account, and return the offer's number. Raises Unprocessable if it is offered."""
         if self.is_offered(image_id):
             raise Unprocessable(BUSY["image"])
         return self._insert(

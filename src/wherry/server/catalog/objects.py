@@ -1,9 +1,9 @@
 """Objects of the stores, and who needs them: a manifest that is named needs its packs, an action what it works on.
 
 An object that neither a replica nor a Droplet leads to, that no action holds and no export reads, is what ``collect``
-may remove. No clock and no listing has a say in that. Nobody looks for such objects, either: whatever lets go of one
-writes it down as loose in the same transaction if that was its last need (``loosen``), so that a collect costs as much
-as there is to remove, and not as much as there is.
+may remove. No clock and no listing has a say in that. There is no search for such objects, either: code that lets go of
+one writes it down as loose in the same transaction if that was its last need (``loosen``), so that a collect costs as
+much as there is to remove, and not as much as there is.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ObjectReader(Asker):
         """The manifests in a region that share most of these samples: at most ``most``, the likest first.
 
         Only the account's own and public images, and the account's Droplets, are looked at, so that the time an import
-        takes tells nobody what others have.
+        takes reveals nothing of what others have.
         """
         shared: dict[int, int] = {}
         for batch in batches(samples):
@@ -97,18 +97,18 @@ class ObjectReader(Asker):
         return [found[manifest_id] for manifest_id in likest if manifest_id in found][:most]
 
     def garbage(self, region: str | None = None) -> list[Garbage]:
-        """How much in each region nobody needs, what is condemned already included."""
+        """How much in each region is not needed, condemned objects included."""
         through = select(t.refs.c.object_id).where(t.refs.c.manifest_id.in_(select(t.loose.c.object_id)))
         loose = t.objects.c.id.in_(union_all(select(t.loose.c.object_id), through))
-        nobody = or_(t.objects.c.state == "condemned", and_(loose, needs.unreferenced()))
-        query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(nobody)
+        unneeded = or_(t.objects.c.state == "condemned", and_(loose, needs.unreferenced()))
+        query = select(t.objects.c.region, func.count(), func.sum(t.objects.c.bytes)).where(unneeded)
         if region is not None:
             query = query.where(t.objects.c.region == region)
         rows = self.connection.execute(query.group_by(t.objects.c.region).order_by(t.objects.c.region))
         return [Garbage(slug, count, int(size)) for slug, count, size in rows]  # PostgreSQL's sums are decimals
 
     def loose(self, region: str | None, limit: int) -> list[int]:
-        """The ids of objects whose last need went, at most ``limit``; somebody may need one again by now."""
+        """The ids of objects whose last need went, at most ``limit``; some may be needed again by now."""
         query = select(t.loose.c.object_id).join(t.objects, t.objects.c.id == t.loose.c.object_id)
         if region is not None:
             query = query.where(t.objects.c.region == region)
@@ -129,7 +129,7 @@ class ObjectWriter(Changer, ObjectReader):
     """Changes of objects."""
 
     def add_object(self, region: str, kind: str, key: str, size: int, *, action_id: int, number: int) -> bool:
-        """Add an object that an action is about to put, held by it. A second time does nothing, and answers False.
+        """Add an object that an action is about to put, held by it. A second time does nothing, and returns False.
 
         Raises StoreUnavailable, which passes, if one of this name is condemned: what is put now would be removed.
         """
@@ -185,10 +185,10 @@ class ObjectWriter(Changer, ObjectReader):
         loosen(self.connection, held)
 
     def condemn(self, object_ids: Sequence[int]) -> int:
-        """Mark those of these loose objects that nobody needs, so that nobody may hold them again; answers how many.
+        """Mark the unneeded ones of these loose objects, so that they can't be held again, and return how many.
 
         What a manifest among them needed is needed by it no longer: its packs are loose or thinner then. The others
-        are not loose any more: somebody needs them, and will write them down when that ends.
+        are not loose any more: they are needed, and are written down again when that ends.
         """
         o = t.objects.c
         ids = self.connection.scalars(
@@ -216,7 +216,7 @@ class ObjectWriter(Changer, ObjectReader):
     def add_manifest(
         self, region: str, action_id: int, *, manifest_key: str, packs: Mapping[str, int], samples: Iterable[int]
     ) -> int:
-        """Record what a published manifest needs; answers its id, by which a replica or a Droplet may name it.
+        """Record what a published manifest needs, and return its id, by which a replica or a Droplet may name it.
 
         ``packs`` says of each pack's key how many stored bytes the manifest has there. A second time changes nothing.
         Raises BlockMissing if the action does not hold all of the objects, by themselves or by another manifest that
@@ -262,7 +262,7 @@ class ObjectWriter(Changer, ObjectReader):
 
 
 def loosen(connection: Connection, object_ids: Sequence[int]) -> None:
-    """Write down those of these objects that nobody needs now. Called by whatever lets go of an object."""
+    """Write down those of these objects that are not needed now. To be called after letting go of an object."""
     unknown = ~exists().where(t.loose.c.object_id == t.objects.c.id)
     for batch in batches(object_ids):
         free = select(t.objects.c.id).where(

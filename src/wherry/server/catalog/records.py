@@ -272,7 +272,7 @@ class PieceRecord:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What nobody holds in a region."""
+    """The unreferenced objects of a region."""
 
     region: str
     objects: int

@@ -56,7 +56,7 @@ class Recovery(Changer):
         super().__init__(tx.connection, tx.moment)
 
     def is_possible(self) -> bool:
-        """Whether the catalog has nothing but accounts and tokens, and nobody serves it."""
+        """Whether the catalog has nothing but accounts and tokens, and no process serves it."""
         others = [one for one in t.metadata.sorted_tables if one.name not in _LEFT_ALONE]
         return not any(self.connection.execute(select(one).limit(1)).first() for one in others)
 
@@ -66,7 +66,7 @@ class Recovery(Changer):
             self.connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
     def add_packs(self, region: str, packs: Iterable[FoundPack]) -> int:
-        """Add packs, but for those that are there; answers how many were added."""
+        """Add packs, but for those that are there, and return how many were added."""
         found = {one.key: one for one in packs}
         new = found.keys() - self.object_ids(region, list(found)).keys()
         self._insert_all(t.objects, [
@@ -89,7 +89,7 @@ class Recovery(Changer):
     def add_manifest(
         self, region: str, key: str, size: int, *, action_id: int, needs: Mapping[int, int], samples: Iterable[int]
     ) -> int:
-        """Add a manifest that is whole; ``needs`` has the stored bytes that it uses of each pack. Answers its id."""
+        """Add a manifest that is whole; ``needs`` has the stored bytes that it uses of each pack. Returns its id."""
         manifest_id = self._insert(
             t.objects, region=region, kind="manifest", key=key, bytes=size, state="live", action_id=action_id, number=0
         )
@@ -107,9 +107,9 @@ class Recovery(Changer):
         return row.action_id, row.key
 
     def forget_unneeded(self, region: str, object_ids: Sequence[int] | None = None) -> int:
-        """Drop the rows of packs (of these, or of all in the region) that no manifest needs: nobody will remove them.
+        """Drop the rows of packs that no manifest needs, of these or of all in the region, and return how many.
 
-        Answers how many.
+        The packs themselves stay: no collect will remove them.
         """
         unneeded = (t.objects.c.region == region, t.objects.c.kind == "pack", ~needs.referenced())
         if object_ids is None:
@@ -122,7 +122,7 @@ class Recovery(Changer):
     def loosen(self, region: str, manifest_ids: Sequence[int]) -> int:
         """Write down what of a region may be removed: these manifests, and the packs that no manifest needs.
 
-        Answers how many objects that are.
+        Returns how many objects that are.
         """
         self._insert_all(t.loose, [{"object_id": one} for one in manifest_ids])
         unneeded = select(t.objects.c.id).where(

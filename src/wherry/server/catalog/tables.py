@@ -4,7 +4,7 @@ Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and act
 never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
 which packs a manifest needs, ``holds`` what an action in progress needs, and ``reads`` what is being exported. What
 none of them leads to is what ``collect`` may remove; it stands in ``loose`` from the moment on in which its last need
-went, so that nobody has to look for it.
+went, so that a collect need not search.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ processes = Table(
 actions = Table(
     "actions", metadata,
     Column("id", _Id, primary_key=True),
-    Column("account_id", ForeignKey("accounts.id")),  # null: the operator's, in nobody's list
+    Column("account_id", ForeignKey("accounts.id")),  # null: the operator's, in no account's list
     Column("type", String(32), nullable=False),
     Column("status", String(16), nullable=False),
     Column("resource_id", BigInteger),
@@ -298,7 +298,7 @@ refs = Table(
 
 loose = Table(
     "loose", metadata,
-    Column("object_id", ForeignKey("objects.id"), primary_key=True),  # nobody needed it when its last need went
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),  # it was not needed when its last need went
     sqlite_with_rowid=False,
 )  # fmt: skip
 

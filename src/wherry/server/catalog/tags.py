@@ -1,4 +1,4 @@
-"""Tags, and what has them. A tag's first spelling is the one that counts, whoever writes it how later."""
+"""Tags, and what has them. A tag's first spelling is the one that counts, however it is spelled later."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TagWriter(Changer, TagReader):
     """Changes of tags."""
 
     def add_tag(self, account_id: int, name: str) -> int:
-        """The tag of this name, in any case; it is added where there is none. Answers its id.
+        """The tag of this name, in any case; it is added if there is none. Returns its id.
 
         Raises Unprocessable if the account may have no more tags; so does ``tag_resource``.
         """

@@ -1,7 +1,7 @@
 """Packs of which less is needed than was: what ``compact`` looks at, and what it asks of them.
 
 A pack comes here when a manifest that needed it is condemned (``ObjectWriter.condemn``). It leaves when it turns out to
-be needed well enough, or when nobody needs it any more; nobody looks for such packs.
+be needed well enough, or when it is not needed any more; there is no search for such packs.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ThinnedWriter(Changer, ThinnedReader):
             self.connection.execute(delete(t.thinned).where(t.thinned.c.object_id.in_(batch)))
 
     def forget_unneeded(self, pack_ids: Sequence[int]) -> int:
-        """Forget those of these packs that nobody needs any more; answers how many bytes those have."""
+        """Forget those of these packs that are not needed any more, and return their bytes."""
         size = 0
         for batch in batches(pack_ids):
             query = select(t.objects.c.id, t.objects.c.bytes).where(t.objects.c.id.in_(batch), needs.unreferenced())

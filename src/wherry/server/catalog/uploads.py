@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select
 
 _REMOVED = "removed"
-"""The status of an upload that nobody sees any more, and that only stays until its pieces are gone."""
+"""The status of an upload that is not shown any more, and that only stays until its pieces are gone."""
 
 
 class UploadReader(QuotaReader):
@@ -61,7 +61,7 @@ class UploadReader(QuotaReader):
         return [(PieceRecord(*row[:-1]), bool(row[-1])) for row in self.connection.execute(query)]
 
     def spent_pieces(self, region: str, limit: int) -> list[PieceRecord]:
-        """Pieces in a region's store that nobody needs, or ever will again.
+        """Pieces in a region's store that are not needed, and never will be again.
 
         Those that count, of an upload that was given up or whose import has ended; and what processes began that are
         gone. What a living process is about to put is its own affair.
@@ -109,7 +109,7 @@ class UploadWriter(Changer, UploadReader):
         self.update_upload(upload_id, **values)
 
     def remove_upload(self, upload_id: str) -> None:
-        """Drop an upload. Its row stays, seen by nobody, as long as it has pieces."""
+        """Drop an upload. Its row stays, not shown, as long as it has pieces."""
         self.update_upload(upload_id, status=_REMOVED)
         self._forget_removed([upload_id])
 

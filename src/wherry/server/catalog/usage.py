@@ -64,7 +64,7 @@ _NEEDED_ELSEWHERE = text("""
         OR EXISTS (SELECT 1 FROM holds WHERE object_id = :manifest)
         OR EXISTS (SELECT 1 FROM reads WHERE manifest_id = :manifest)
 """)
-# Of the packs that nobody needs but by this manifest: the bytes that it uses there, and all that they have.
+# Of the packs that are needed by this manifest alone: the bytes that it uses there, and all that they have.
 _ALONE = text("""
     SELECT coalesce(sum(mine.bytes), 0), coalesce(sum(objects.bytes), 0)
     FROM refs mine JOIN objects ON objects.id = mine.object_id

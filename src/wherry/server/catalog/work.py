@@ -77,11 +77,11 @@ class WorkWriter(ActionWriter, WorkReader):
     """Changes of who runs what."""
 
     def add_process(self, name: str, slots: int) -> int:
-        """Add a process that begins to run; answers its id."""
+        """Add a process that begins to run, and return its id."""
         return self._insert(t.processes, name=name, slots=slots, beats=0, started_at=micros(self.moment))
 
     def beat(self, process_id: int) -> bool:
-        """Say that a process lives. False if it was taken for dead: all that it ran is somebody else's by now."""
+        """Say that a process lives. False if it was taken for dead: other processes have all that it ran by now."""
         row = t.processes.c.id == process_id
         return bool(
             self.connection.execute(update(t.processes).where(row).values(beats=t.processes.c.beats + 1)).rowcount
@@ -90,7 +90,7 @@ class WorkWriter(ActionWriter, WorkReader):
     def remove_process(
         self, process_id: int, beats: int | None = None, *, has_left: bool = False
     ) -> dict[int, str] | None:
-        """Forget a process, and let others run what it ran; answers the types of those actions by their ids.
+        """Forget a process, and let others run what it ran, and return the types of those actions by their ids.
 
         Of one that ``has_left`` of its own will, the attempts do not count. None, and nothing changes, if it is gone
         already, or has another count of ``beats`` by now and so is alive.

@@ -117,7 +117,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.TEST_CLOCK.name: transfers.set_clock,
     c.TEST_FAULTS.name: transfers.ask_fault,
 }
-"""Who answers which call. One that is async takes or gives bytes and makes its own reply."""
+"""The handler of each call. One that is async takes or gives bytes and makes its own reply."""
 
 _CONSOLE = (
     ("/", "index.html", "text/html; charset=utf-8"),

@@ -100,7 +100,7 @@ def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
 
 
 def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply:
-    """Answer collect.create. Anyone may begin what takes from nobody; what would go is the operator's to know."""
+    """Answer collect.create. Any account may begin it, but only the operator may see a plan."""
     if x.body.dry_run:
         _check_operator(service, x)
         return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))

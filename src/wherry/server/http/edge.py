@@ -57,7 +57,7 @@ STATUS: dict[type[e.WherryError], int] = {
     e.ManifestCorrupt: 422,
     e.FormatError: 422,
 }
-"""Which status an error answers with; an error's base class speaks for it where it is not named."""
+"""The status of each error; an error that is not listed has the status of its base class."""
 
 UNEXPECTED = "Unexpected server-side error"
 STRANGER = "Unable to authenticate you."

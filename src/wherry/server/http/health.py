@@ -1,4 +1,4 @@
-"""What is asked of a process by whoever watches over it: does it live, can it serve, what has it done.
+"""The health of a process, for monitoring: whether it lives, whether it can serve, and its metrics.
 
 Answered without a token, outside the API: ``/healthz``, ``/readyz`` and ``/metrics``.
 """
@@ -173,7 +173,7 @@ class _Try:
 
 
 def health_endpoints(health: Health) -> dict[str, dict[str, Endpoint]]:
-    """Who answers for a process's health, by path and method."""
+    """The endpoints of a process's health, by path and method."""
     asked = _Asked(health)
     return {
         "/healthz": {"GET": asked.alive},
@@ -199,7 +199,7 @@ def make_health_app(health: Health, hosts: Hosts = ANY_HOST) -> ASGIApp:
 
 
 class _Asked:
-    """Answers the three questions."""
+    """Replies to the three requests."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -241,7 +241,7 @@ def _wrong(check: Callable[[], object]) -> str | None:
         return error.message
     except Exception as error:
         log.warning("ready.failed", exc_info=True)
-        return type(error).__name__  # its message is for the log: whoever asks here has shown no token
+        return type(error).__name__  # its message is for the log: this caller has shown no token
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is told of every request: its id, a line in the log, a span, and the metrics."""
+"""What is recorded of every request: its id, a line in the log, a span, and the metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Observation:
 
 
 def observation(request: Request) -> Observation:
-    """What is told of this request."""
+    """What is recorded of this request."""
     found: Observation = request.scope[_KEY]
     return found
 
@@ -51,7 +51,7 @@ def named(call: str, endpoint: Endpoint) -> Endpoint:
         observation(request).call = call
         return await endpoint(request)
 
-    return answer  # type: ignore[return-value]  # what the endpoint answers
+    return answer  # type: ignore[return-value]  # what the endpoint returns
 
 
 def observed(app: ASGIApp) -> ASGIApp:

@@ -1,4 +1,4 @@
-"""Finds who answers a request. A flat table instead of a framework's router: each call costs a look-up or two."""
+"""Finds the handler of a request. A flat table instead of a framework's router: each call costs a look-up or two."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Routes:
 
 
 def serve_routes(routes: Routes, unknown: Endpoint, wrong_method: Callable[[Request, list[str]], Response]) -> ASGIApp:
-    """An ASGI application. A trailing slash is served, not redirected; HEAD is served by whoever serves GET."""
+    """An ASGI application. A trailing slash is served, not redirected; HEAD is served by the handler of GET."""
 
     async def answer(request: Request) -> Response:
         endpoints, names = routes.find(request.scope["path"])

@@ -29,6 +29,6 @@ class Service:
     exports: Exports = field(default_factory=Exports)
 
     def shown(self, reader: Reader, found: Sequence[ActionRecord], token: TokenRecord) -> list[Action]:
-        """Actions as they are read: those that nobody runs yet say what they wait for."""
+        """Actions as they are read: those that no process runs yet say what they wait for."""
         waiting = self.actions.waiting_for(reader, found)
         return [self.wire.action(one, token, waiting.get(one.id)) for one in found]

@@ -88,7 +88,7 @@ def delete_upload(service: Service, x: Exchange) -> None:
 
 
 async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) -> str:
-    """Take the request's bytes into an upload; what came before a break counts. Answers the digest of what came."""
+    """Take the request's bytes into an upload; what came before a break counts. Returns the digest of what came."""
     held = ExitStack()  # filled by a thread: nothing is left open if this call is cancelled meanwhile
     digest = blake3()
 

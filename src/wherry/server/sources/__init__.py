@@ -41,7 +41,7 @@ _SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class _Sleeper:
-    """Waits where no action is told of it."""
+    """Waits for a caller that is no action."""
 
     def wait(self, seconds: float, reason: str) -> None:  # noqa: ARG002  the protocol's
         time.sleep(seconds)

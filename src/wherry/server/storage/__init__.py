@@ -1,8 +1,8 @@
 """The bytes of a region: blocks in packs, and manifests. The door is ``open_store(url) -> Store``.
 
 It promises that a block is checked whenever it is copied or served, that a manifest names only what was published
-before it, and that what was published survives power loss. It asks that whoever needs an object says so elsewhere
-(``Holder`` is told in time), for nothing here knows what is needed: ``remove`` removes.
+before it, and that what was published survives power loss. Callers record elsewhere which objects they need
+(``Holder`` is called in time): nothing here knows what is needed, and ``remove`` removes.
 """
 
 from __future__ import annotations

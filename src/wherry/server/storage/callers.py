@@ -33,7 +33,7 @@ class Holder(Protocol):
 
 
 class Known(Protocol):
-    """What the region has already and somebody holds."""
+    """Blocks that the region has already, and that are held."""
 
     def find(self, digest: bytes) -> Located | None:
         """Where the block lies, or None. Called from several threads."""

@@ -70,7 +70,7 @@ class DiskWriter:
         self._resources.close()
 
     def write(self, disk: DiskBlocks) -> Manifest:
-        """Store a disk's blocks, but for those that are known; answers its manifest, which nobody has stored yet."""
+        """Store a disk's blocks, but for those that are known, and return its manifest, which is not stored yet."""
         for number, buffer, length in disk.blocks(self._take):
             self._flight.append((buffer, self._pool.submit(self._prepare, number, buffer, length)))
         while self._flight:
@@ -100,7 +100,7 @@ class DiskWriter:
             return _Prepared(number, digest, encoded=encode(digest, data))
 
     def _land(self) -> bytearray:
-        """Append the oldest block in flight; answers its buffer, which is free then."""
+        """Append the oldest block in flight, and return its buffer, which is free then."""
         buffer, future = self._flight.popleft()
         block = future.result()
         if block is None:

@@ -132,7 +132,7 @@ class Manifest:
         return moved
 
     def moved(self, action_id: int, find: Callable[[str, Entry], tuple[str, Entry] | None]) -> Manifest:
-        """The same image, where the blocks for which ``find(pack key, entry)`` answers a place lie there.
+        """The same image, where the blocks for which ``find(pack key, entry)`` returns a place lie there.
 
         Others stay where they are. Packs in which nothing is left are not named any more.
         """

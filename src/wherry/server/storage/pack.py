@@ -160,7 +160,7 @@ class PackWriter:
         return has_room(len(self._entries) + 1, self._stored_bytes + stored_length)
 
     def append(self, block: Entry, stored: bytes | memoryview) -> Entry:
-        """Append a stored block, whose entry may come from another pack; answers its entry in this one."""
+        """Append a stored block, whose entry may come from another pack, and return its entry in this one."""
         entry = Entry(
             block.digest, block.stored_digest, self._size + RECORD_SIZE, block.stored_length, block.plain_length,
             block.codec,
@@ -172,10 +172,10 @@ class PackWriter:
         return entry
 
     def close(self, before_publish: Callable[[str, int], None]) -> str:
-        """End the pack and publish it; answers its key.
+        """End the pack, publish it, and return its key.
 
-        ``before_publish(key, size)`` is called when all its bytes are durable and it has no name yet: whoever holds
-        the pack writes that down there, for once it has a name nothing else says that it is needed.
+        ``before_publish(key, size)`` is called when all its bytes are durable and it has no name yet: the caller
+        records the hold there, since nothing else says that the pack is needed once it has a name.
         """
         index = PackIndex(self._action_id, self._number, tuple(self._entries)).encode()
         footer = _FOOTER.pack(self._size, len(index), blake3(index).digest(), b"WPCK")
@@ -212,7 +212,7 @@ class PackSeries:
         self._resources.close()
 
     def append(self, block: Entry, stored: bytes | memoryview) -> tuple[int, Entry]:
-        """Append a stored block; answers its pack's number and its entry there."""
+        """Append a stored block, and return its pack's number and its entry there."""
         if self._open is not None and not self._open.has_room(block.stored_length):
             self.close()
         if self._open is None:

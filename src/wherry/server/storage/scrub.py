@@ -54,7 +54,7 @@ class Fault:
 
 
 def scrub_pack(backend: Backend, key: str, *, watcher: Watcher, plain: bool = True) -> list[Fault]:
-    """What is wrong with a pack. The watcher is told of the blocks and stored bytes of each piece, read and checked.
+    """Check a pack, and return its faults. The watcher counts the blocks and stored bytes of each piece.
 
     Without ``plain``, blocks are taken for good whose stored bytes are those that the index has the digest of.
     """

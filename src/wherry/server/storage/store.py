@@ -66,7 +66,7 @@ class Store:
             return writer.write(disk)
 
     def write_manifest(self, manifest: Manifest, holder: Holder) -> str:
-        """Publish a manifest; answers its key. From then on the image can be read here.
+        """Publish a manifest, and return its key. From then on the image can be read here.
 
         Raises StoreFull, StoreUnavailable and what the holder raises; then nothing is published.
         """
@@ -85,7 +85,7 @@ class Store:
         self, blocks: Iterable[tuple[Entry, bytes | memoryview]], action_id: int, first_number: int, *,
         holder: Holder, watcher: Watcher,
     ) -> dict[bytes, Located]:  # fmt: skip
-        """Put stored blocks into new packs, as they are; answers where each digest lies now.
+        """Put stored blocks into new packs, as they are, and return where each digest lies now.
 
         Packs get the numbers from ``first_number`` on. The same blocks in the same order make the same packs, so the
         call may be repeated. A block that comes twice is written once; its bytes need to last until the next is asked
@@ -121,7 +121,7 @@ class Store:
         copier.copy(done)
 
     def can_copy_from(self, source: Store) -> bool:
-        """Whether the storage can copy whole packs from another store by itself. Asks nobody."""
+        """Whether the storage can copy whole packs from another store by itself. Makes no call."""
         return can_copy(source.backend, self.backend)
 
     def remove(self, key: str) -> None:
@@ -195,15 +195,15 @@ class Store:
     # ------------------------------------------------------------------------------------------- looking for damage
 
     def scrub_pack(self, key: str, *, watcher: Watcher) -> list[Fault]:
-        """Read and check a whole pack; answers all that is wrong with it.
+        """Read and check a whole pack, and return its faults.
 
-        The watcher is told of the blocks and stored bytes that were read and checked, as if they were sent. Raises
+        The watcher counts the blocks and stored bytes that were read and checked, as if they were sent. Raises
         StoreUnavailable, which is no fault of the pack, and what the watcher raises.
         """
         return scrub_pack(self.backend, key, watcher=watcher)
 
     def scrub_manifest(self, key: str) -> list[Fault]:
-        """Read and check a whole manifest; answers what is wrong with it. Raises StoreUnavailable."""
+        """Read and check a whole manifest, and return its faults. Raises StoreUnavailable."""
         return scrub_manifest(self.backend, key)
 
     def faults(self, manifest: Manifest, *, deep: bool) -> Iterator[StorageError]:

@@ -40,7 +40,7 @@ class WholePacks:
     def copy(self, number: int, places: Sequence[int]) -> bool:
         """Copy the pack that has the blocks at these places; False if they must be carried, for whatever reason.
 
-        When this answers True, the whole copy was read from where it is now, and all of it is right. A copy that is
+        If this returns True, the whole copy was read from where it is now, and all of it is right. A copy that is
         not stays: the action holds it, and its number is that of the pack in which the blocks are carried then.
 
         Raises StoreUnavailable, and what the holder and the watcher raise.

@@ -17,7 +17,7 @@ function call(path, method, it, all) {
     <td>${escape(p.description)}${p.schema.enum ? " One of " + escape(p.schema.enum.join(", ")) + "." : ""}</td></tr>`);
   const body = it.requestBody?.content["application/json"]?.schema;
   const replies = Object.entries(it.responses).filter(([code]) => code < 300).map(([code, reply]) =>
-    `<p>Answers <code>${escape(code)}</code> ${escape(reply.description)}</p>${shapes(reply.content?.["application/json"]?.schema, all)}`);
+    `<p>Replies <code>${escape(code)}</code> ${escape(reply.description)}</p>${shapes(reply.content?.["application/json"]?.schema, all)}`);
   const errors = Object.keys(it.responses).filter(code => code >= 400).map(code => `<code>${escape(code)}</code>`);
   return `<details id="${escape(it.operationId)}"><summary><span class="method">${method.toUpperCase()}</span>
     <span class="path">${escape(path)}</span><span class="about">${escape(it.summary)}</span></summary>

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Upload(Protocol):
-    """An object in the making. It has no name, and nobody sees it, until it is published."""
+    """An object in the making. It has no name, and can't be seen, until it is published."""
 
     def write(self, *parts: bytes | bytearray | memoryview) -> None:
         """Append bytes; their buffers may be used again once this returns.
@@ -73,12 +73,12 @@ class Copying(Protocol):
     """A backend whose storage can copy objects by itself, so that their bytes don't come by here."""
 
     def can_copy_from(self, source: Backend) -> bool:
-        """Whether the storage can copy from there. Asks nobody."""
+        """Whether the storage can copy from there. Makes no call."""
 
     def copy_from(self, source: Backend, source_key: str, target_key: str) -> bool:
         """Copy an object, create-only; False if this can't be done after all, and the bytes must be carried.
 
-        Whoever wants the copy reads it from here and checks it: nothing is promised of its bytes. Raises BlockMissing
+        The caller reads the copy from here and checks it: nothing is promised of its bytes. Raises BlockMissing
         if the source is not there, BlockCorrupt if one of another size has the name, StoreUnavailable.
         """
 

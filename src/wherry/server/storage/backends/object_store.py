@@ -73,7 +73,7 @@ class StoreOptions:
     it. ``credentials`` is the first part of the names of environment variables (``NYC3`` for ``NYC3_ACCESS_KEY_ID``);
     without it the provider's own variables count (``AWS_ACCESS_KEY_ID``). A request ends after ``request_timeout_s``;
     one that failed is sent again up to ``retries`` times within ``retry_for_s``. Together they bound how long a cut
-    network goes unnoticed: 45 s unless told.
+    network goes unnoticed (default: 45 s).
     """
 
     endpoint: str | None = None
@@ -102,7 +102,7 @@ def open_bucket(url: str, options: StoreOptions, environ: Mapping[str, str] = os
     return ObjectStoreBackend(store, parts.path.strip("/"), name=url, bucket=bucket)
 
 
-_in_the_making = threading.BoundedSemaphore(16)  # whoever makes one waits for nobody who makes another
+_in_the_making = threading.BoundedSemaphore(16)  # a thread that makes one never waits for a thread that makes another
 
 
 class ObjectStoreBackend:
@@ -119,7 +119,7 @@ class ObjectStoreBackend:
 
     def read(self, key: str, offset: int, into: memoryview) -> None:
         """Fill a buffer with an object's bytes from an offset on; one ranged get."""
-        if not into:  # no store answers a range of nothing
+        if not into:  # no store serves an empty range
             if self._look(key) is None:
                 raise BlockMissing(f"{key} is not in {self._name}")
             return
@@ -174,8 +174,8 @@ class ObjectStoreBackend:
 
         It can where both backends lie in one bucket. S3 knows no create-only copy in one request, so there it takes
         three (begin, copy as the only part, complete if there is none yet); a copy cut off between them leaves a part
-        that only a lifecycle rule of the bucket removes. The size is compared, and nothing else: whoever wants the
-        copy reads it from here and checks its blocks, as he would those of any copy.
+        that only a lifecycle rule of the bucket removes. The size is compared, and nothing else: the caller
+        reads the copy from here and checks its blocks, like those of any copy.
 
         Raises BlockMissing if the source is not there, BlockCorrupt if another size is, StoreUnavailable.
         """
@@ -292,7 +292,7 @@ class ObjectUpload:
             self._md5.update(part)
 
     def sync(self) -> None:
-        """Nothing survives before it is put; ``publish`` answers when the store has it."""
+        """Nothing survives before it is put; ``publish`` returns when the store has it."""
 
     def publish(self, key: str) -> None:
         """Put the object under its name."""
@@ -413,7 +413,7 @@ def _kind(error: Exception) -> type[StorageError]:
 def _cause(error: Exception) -> str:
     """Why, in a few words: the reply's status and code, or what became of the connection. Never the reply itself."""
     if status := _match(r"status code: (\d{3}[ \w]*)", error):
-        return f"it answers {shown(status)}" + (f" ({code})" if (code := _code(error)) else "")
+        return f"its reply is {shown(status)}" + (f" ({code})" if (code := _code(error)) else "")
     if kind := _match(r"\bkind: (\w+)", error):
         return _KINDS.get(kind, "the connection broke")
     return _first_line(error)

@@ -33,7 +33,7 @@ class Pace:
     """Lets bytes through at a rate that all its callers share, from any number of threads.
 
     Bytes stand in one line, in the order in which they were asked for, and the line moves at the rate. It does not move
-    on while nobody stands there: after a rest no more than a tenth of a second's bytes go at once. Who asks for many
+    on while it is empty: after a rest no more than a tenth of a second's bytes go at once. Who asks for many
     gets back into the line for each twentieth of a second's bytes, so that others get their turn.
     """
 
@@ -69,7 +69,7 @@ class Pace:
         """Wait until so many bytes may pass; returns for how many seconds that was.
 
         ``keep_going`` is called now and then while it waits; what that raises is raised, and the bytes that did not
-        pass are nobody's debt.
+        pass are not counted.
         """
         waited_s = 0.0
         while count > 0:

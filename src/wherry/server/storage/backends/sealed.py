@@ -23,9 +23,9 @@ It is a footer and not a header because a name is known only when an object is p
 front of what was written. Sealed objects lie under their key and ``.sealed``, and the sizes of version 1 are fixed: so
 a listing tells which objects are sealed, and how many bytes each has, without opening any.
 
-Objects without ``.sealed`` were written before encryption was switched on, and are read as they are. Whoever can write
-to the storage may put one there. He gains nothing: names are digests of content, checked above, so he can only put
-bytes that he knows where just these bytes belong.
+Objects without ``.sealed`` were written before encryption was switched on, and are read as they are. An attacker who
+can write to the storage can put one there, and gains nothing: names are digests of content, checked above, so only
+bytes that the attacker knows can be put, and only where they belong.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Sealed:
     """Every object that is published here is stored sealed; who calls sees plain bytes and plain sizes.
 
     Footers of objects that were read lately are kept, so that a read asks the storage once. Every read of an object's
-    last segment compares the footer again: whoever reads a whole object has checked all of what is stored.
+    last segment compares the footer again: a reader of a whole object has checked all stored bytes.
     """
 
     def __init__(self, backend: Backend, keyring: Keyring, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -224,7 +224,7 @@ class SealedUpload:
         self._begin(data)
 
     def _begin(self, data: memoryview) -> memoryview:
-        """Keep bytes for the segment that was begun, as many as it takes; answers the others."""
+        """Keep bytes for the segment that was begun, as many as it takes, and return the others."""
         count = min(len(data), SEGMENT - self._begun_length)
         self._begun[self._begun_length : self._begun_length + count] = data[:count]
         self._begun_length += count

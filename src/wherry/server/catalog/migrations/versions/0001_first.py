@@ -87,7 +87,7 @@ image_tags = Table(
 actions = Table(
     "actions", metadata,
     Column("id", _Id, primary_key=True),
-    Column("account_id", ForeignKey("accounts.id")),  # null: the operator's, in nobody's list
+    Column("account_id", ForeignKey("accounts.id")),  # null: the operator's, in no account's list
     Column("type", String(32), nullable=False),
     Column("status", String(16), nullable=False),
     Column("resource_id", BigInteger),

@@ -1,4 +1,4 @@
-"""Many processes: who runs an action, what waits with what, what nobody needs, and what scrub found.
+"""Many processes: who runs an action, what waits with what, what is not needed, and what scrub found.
 
 Revision ID: 0003
 """
