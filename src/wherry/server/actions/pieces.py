@@ -35,6 +35,7 @@ class PieceSource:
 
     def __init__(self, regions: Regions, pieces: Sequence[PieceRecord]) -> None:
         self.file = PieceFile(regions, pieces)
+        self.announced = self.file.size
         self._regions = regions
         self._pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="piece")
         self._whole = self._in_order(pieces)

@@ -167,6 +167,7 @@ class FileSource:
 
     def __init__(self, file: Any) -> None:
         self.file = LocalFile(file)
+        self.announced = self.file.size
         self._stream = file
 
     def read_into(self, into: memoryview) -> int:

@@ -6,26 +6,34 @@ partition table or a file system, or by the caller. Whatever is neither is refus
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from wherry.errors import FormatError, ImageTooLarge
-from wherry.server.disk_space import as_store_errors
+from wherry.errors import FormatError
 from wherry.server.formats import qcow2, vdi, vhd, vhdx, vmdk
 from wherry.server.formats.compression import Decompressed, compression_of
 from wherry.server.formats.export import Extent, Layout, lay_out
 from wherry.server.formats.kinds import HEAD, is_text, refuse_known, sign_of
-from wherry.server.formats.mapped import MappedDisk
 from wherry.server.formats.ova import WindowSource, disk_of, is_ova
 from wherry.server.formats.raw import RawDisk
-from wherry.server.formats.stream import AnywhereFile, ByteStream, LocalFile, Replayed, Source, fill
+from wherry.server.formats.stream import AnywhereFile, ArrivingFile, ByteStream, LocalFile, Replayed, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
 
-OpenDisk = RawDisk | qcow2.Qcow2Disk | MappedDisk
-"""A disk that is read forwards; ``format`` says what it came as."""
+class OpenDisk(Protocol):
+    """A disk that is read forwards. ``format`` says what it came as."""
+
+    format: str
+
+    @property
+    def virtual_size(self) -> int:
+        """Its size in bytes; of a raw stream, once it was read."""
+
+    def blocks(self, take: Callable[[], bytearray]) -> Iterator[tuple[int, bytearray, int]]:
+        """Its blocks that are not all zeros, ascending: number, a buffer that ``take`` gave, bytes used of it."""
+
 
 __all__ = [
     "AnywhereFile",
@@ -40,7 +48,7 @@ __all__ = [
     "open_image",
 ]
 
-_PIECE = 1 << 20
+_MOST_TABLES = 64 << 20
 
 _READERS: tuple[tuple[int, bytes, str, Callable[[AnywhereFile, int], OpenDisk]], ...] = (
     (0, qcow2.MAGIC, "qcow2", qcow2.Qcow2Disk),
@@ -50,9 +58,6 @@ _READERS: tuple[tuple[int, bytes, str, Callable[[AnywhereFile, int], OpenDisk]],
     (vdi.MAGIC_AT, vdi.MAGIC, "vdi", vdi.VdiDisk),
 )
 """The formats that are read here and there in a file: where their magic lies, it, their name and their reader."""
-
-
-_DOWNLOAD = "what must be read here and there"
 
 
 def open_image(
@@ -65,10 +70,11 @@ def open_image(
 ) -> OpenDisk:
     """Find out what a file is, and open it as a disk; its ``format`` says what was found.
 
-    A raw disk is read as it comes. All others must be read here and there: one that is compressed, or comes as a
-    stream, is first kept as it came in the file that ``spool`` gives. ``is_raw`` says that the disk is raw whatever
-    its bytes look like, once they are decompressed; ``unknown_is_raw`` says so of what has no sign of anything. Raises
-    FormatError for what is refused, ImageTooLarge for more than ``largest_bytes``.
+    A raw disk is read as it comes, and so is a streamOptimized vmdk. All others must be read here and there: one that
+    is compressed, or comes as a stream, is kept as it came in the file that ``spool`` gives, and read there as it
+    arrives. ``is_raw`` says that the disk is raw whatever its bytes look like, once they are decompressed;
+    ``unknown_is_raw`` says so of what has no sign of anything. Raises FormatError for what is refused, ImageTooLarge
+    for more than ``largest_bytes``.
     """
     stream = Replayed(source, HEAD)
     if not stream.head:
@@ -84,29 +90,31 @@ def open_image(
     if is_raw:
         disk = RawDisk(stream, largest_bytes)
     else:
-        disk = _open_plain(stream, plain_file, spool, largest_bytes, unknown_is_raw=unknown_is_raw)
+        announced = None if packing else source.announced
+
+        def arrive(name: str) -> ArrivingFile:
+            # Past the size of a whole disk and of the tables that say where it lies, no reader has use for more.
+            most = largest_bytes + (largest_bytes >> 4) + _MOST_TABLES
+            return ArrivingFile(stream, spool(), name, announced=announced, most=most)
+
+        disk = _open_plain(stream, plain_file, arrive, largest_bytes, unknown_is_raw=unknown_is_raw)
     disk.format += packing
     return disk
 
 
 def _open_plain(
-    stream: Replayed, file: AnywhereFile | None, spool: Callable[[], BinaryIO], largest_bytes: int, *,
+    stream: Replayed, file: AnywhereFile | None, arrive: Callable[[str], ArrivingFile], largest_bytes: int, *,
     unknown_is_raw: bool, in_ova: bool = False,
 ) -> OpenDisk:  # fmt: skip
     head = stream.head
-    for offset, magic, name, reader in _READERS:
-        if head.startswith(magic, offset):
-            if offset and (sign := sign_of(head[:512])):
-                raise FormatError(
-                    f"This could be a {name} image and a raw disk ({sign}): say format=raw if it is that."
-                )
-            return reader(file or _spooled(stream, spool(), name, largest_bytes), largest_bytes)
+    if (disk := _open_mapped(stream, file, arrive, largest_bytes)) is not None:
+        return disk
     if not in_ova and is_ova(head):
-        name, member = disk_of(file or _spooled(stream, spool(), "OVA", largest_bytes))
+        name, member = disk_of(file or arrive("OVA"))
         inner = Replayed(WindowSource(member), HEAD)
         if compression_of(inner.head):
             raise FormatError(f"The disk in the OVA ({name}) is compressed: unpack it and upload the disk.")
-        disk = _open_plain(inner, member, spool, largest_bytes, unknown_is_raw=unknown_is_raw, in_ova=True)
+        disk = _open_plain(inner, member, arrive, largest_bytes, unknown_is_raw=unknown_is_raw, in_ova=True)
         disk.format += " in an OVA"
         return disk
     if head.startswith(vmdk.DESCRIPTOR_MAGIC):
@@ -122,6 +130,24 @@ def _open_plain(
             "that we know. If it is a raw disk all the same, say so (format=raw, --format raw)."
         )
     return RawDisk(stream, largest_bytes, f"raw ({sign})" if sign else "raw", vhd.read_footer)
+
+
+def _open_mapped(
+    stream: Replayed, file: AnywhereFile | None, arrive: Callable[[str], ArrivingFile], largest_bytes: int
+) -> OpenDisk | None:
+    """Open an image that has tables of where its disk lies; None if it is no such image."""
+    for offset, magic, name, reader in _READERS:
+        if not stream.head.startswith(magic, offset):
+            continue
+        if offset and (sign := sign_of(stream.head[:512])):
+            raise FormatError(f"This could be a {name} image and a raw disk ({sign}): say format=raw if it is that.")
+        if file is not None:
+            return reader(file, largest_bytes)
+        if magic == vmdk.MAGIC and vmdk.is_stream(stream.head):
+            return vmdk.VmdkStream(stream, largest_bytes)
+        arriving = arrive(name)
+        return _Arriving(reader(arriving, largest_bytes), arriving)
+    return None
 
 
 def is_packed(head: bytes) -> bool:
@@ -141,17 +167,28 @@ def _tail(file: AnywhereFile | None) -> bytes:
     return bytes(data)
 
 
-def _spooled(stream: ByteStream, spool: BinaryIO, name: str, largest_bytes: int) -> LocalFile:
-    buffer = memoryview(bytearray(_PIECE))
-    size = 0
-    while count := fill(stream, buffer):
-        size += count
-        if size > largest_bytes + (largest_bytes >> 4) + (
-            64 << 20
-        ):  # a whole disk, and the tables that say where it is
-            raise ImageTooLarge(f"The {name} file is larger than {largest_bytes} bytes.")
-        with as_store_errors(_DOWNLOAD):
-            spool.write(buffer[:count])
-    with as_store_errors(_DOWNLOAD):
-        spool.flush()
-    return LocalFile(spool)
+class _Arriving:
+    """A disk in a file that arrives while it is read: the whole file is awaited, so that its source can be checked."""
+
+    def __init__(self, disk: OpenDisk, file: ArrivingFile) -> None:
+        self._disk = disk
+        self._file = file
+
+    @property
+    def format(self) -> str:
+        """What it came as."""
+        return self._disk.format
+
+    @format.setter
+    def format(self, name: str) -> None:
+        self._disk.format = name
+
+    @property
+    def virtual_size(self) -> int:
+        """The disk's size in bytes."""
+        return self._disk.virtual_size
+
+    def blocks(self, take: Callable[[], bytearray]) -> Iterator[tuple[int, bytearray, int]]:
+        """The disk's blocks, and then the rest of the file."""
+        yield from self._disk.blocks(take)
+        self._file.arrive()

@@ -35,6 +35,7 @@ class WindowSource:
 
     def __init__(self, file: AnywhereFile) -> None:
         self.file = file
+        self.announced = file.size
         self._at = 0
 
     def read_into(self, into: memoryview) -> int:

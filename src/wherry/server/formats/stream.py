@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from wherry.errors import ImageTooLarge
+from wherry.server.disk_space import as_store_errors
+
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+_PIECE = 1 << 20
 
 
 class AnywhereFile(Protocol):
@@ -36,6 +41,67 @@ class LocalFile:
         return done
 
 
+class HeldFile:
+    """The beginning of a file, in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read_at(self, offset: int, into: memoryview) -> int:
+        """Fill a buffer with the bytes from an offset on."""
+        part = self._data[offset : offset + len(into)]
+        into[: len(part)] = part
+        return len(part)
+
+
+class ArrivingFile:
+    """A file that can be read anywhere while it arrives as a stream: what is asked for is awaited.
+
+    What has come is kept in ``spool``, a temporary file. ``announced`` is the size that the sender gave, None if it
+    gave none: then the whole file is awaited as soon as its size is asked for. Raises ImageTooLarge past ``most``
+    bytes, and StoreFull where the temporary file finds no room.
+    """
+
+    def __init__(self, stream: ByteStream, spool: BinaryIO, name: str, *, announced: int | None, most: int) -> None:
+        self._stream = stream
+        self._spool = spool
+        self._name = name
+        self._announced = announced
+        self._most = most
+        self._buffer = memoryview(bytearray(_PIECE))
+        self._arrived = 0
+        self._is_whole = False
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes: what was announced, or what came."""
+        if self._announced is None:
+            self.arrive()
+            return self._arrived
+        return self._announced
+
+    def read_at(self, offset: int, into: memoryview) -> int:
+        """Fill a buffer with the bytes from an offset on, once they have come."""
+        self.arrive(offset + len(into))
+        done = 0
+        while done < len(into) and (count := os.preadv(self._spool.fileno(), [into[done:]], offset + done)):
+            done += count
+        return done
+
+    def arrive(self, until: int | None = None) -> None:
+        """Wait for the bytes up to an offset; default: for all."""
+        while not self._is_whole and (until is None or self._arrived < until):
+            count = fill(self._stream, self._buffer)
+            self._is_whole = count < len(self._buffer)
+            if self._arrived + count > self._most:
+                raise ImageTooLarge(f"The {self._name} file is larger than {self._most} bytes.")
+            with as_store_errors("what must be read here and there"):
+                self._spool.write(self._buffer[:count])
+                self._spool.flush()
+            self._arrived += count
+
+
 class ByteStream(Protocol):
     """Bytes that come one after another."""
 
@@ -49,6 +115,10 @@ class Source(ByteStream, Protocol):
     @property
     def file(self) -> AnywhereFile | None:
         """The file, if it can be read anywhere; None for one that only comes as a stream."""
+
+    @property
+    def announced(self) -> int | None:
+        """The size in bytes that the sender gave; None if it gave none."""
 
     def position(self) -> float | None:
         """Which fraction was read, or None where the size is not known."""

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import FormatError
 from wherry.server.formats.mapped import MappedDisk, Unit
+from wherry.server.formats.stream import HeldFile, fill
 from wherry.server.outside import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wherry.server.formats.stream import AnywhereFile
+    from wherry.server.formats.stream import AnywhereFile, ByteStream
 
 MAGIC = b"KDMV"
 DESCRIPTOR_MAGIC = b"# Disk DescriptorFile"
@@ -30,7 +31,9 @@ _HAS_SECOND_DIRECTORY, _HAS_ZERO_GRAINS, _COMPRESSED, _HAS_MARKERS = 1 << 1, 1 <
 _DEFLATE = 1
 _AT_END = (1 << 64) - 1
 _MARKER = Struct("<QII")
-_FOOTER_MARKER = 3
+_END_MARKER, _FOOTER_MARKER = 0, 3
+_TABLE_MARKERS = {1, 2, _FOOTER_MARKER}
+_MOST_OVERHEAD = 0x10000  # sectors of tables: a directory of 32 MiB is that of a disk of 256 TiB
 _GRAIN = Struct("<QI")
 _ZEROS = 1
 _MOST_ENTRIES = 512
@@ -51,6 +54,10 @@ class VmdkDisk(MappedDisk):
         header = self._read(0, _SECTOR, "the header")
         if _HEADER.unpack_from(header)[9] == _AT_END:
             header = self._read_footer()
+        self._directory = self._read_directory(*self._take_header(header))
+
+    def _take_header(self, header: bytes) -> tuple[int, int, int]:
+        """Check the header and its descriptor. Returns where both directories lie, in sectors, and their length."""
         (
             _, version, flags, capacity, grain, descriptor_at, descriptor_size, entries, second_at, first_at, _, _,
             method,
@@ -68,9 +75,9 @@ class VmdkDisk(MappedDisk):
         self._begin(capacity * _SECTOR, grain * _SECTOR)
         self._entries = entries
         tables = -(-capacity // (grain * entries))
-        self._directory = self._read_directory(first_at, second_at if flags & _HAS_SECOND_DIRECTORY else 0, tables)
         self._inflated: tuple[int, bytes] = (-1, b"")
         self.format = f"vmdk ({kind})"
+        return first_at, second_at if flags & _HAS_SECOND_DIRECTORY else 0, tables
 
     def _read_directory(self, first_at: int, second_at: int, tables: int) -> array[int]:
         """The directory of grain tables: the first one, or the second where the first can't be."""
@@ -134,11 +141,67 @@ class VmdkDisk(MappedDisk):
         sector, length = _GRAIN.unpack(self._read(place, _GRAIN.size, "a grain"))
         if sector * _SECTOR != number * self._unit or length > 2 * self._unit:
             raise self._damaged(f"what lies at {place} is not grain {number}")
-        packed = self._read(place + _GRAIN.size, length, "a grain")
+        return self._decompress(number, self._read(place + _GRAIN.size, length, "a grain"))
+
+    def _decompress(self, number: int, packed: bytes) -> bytes:
         try:
             return zlib.decompressobj().decompress(packed, self._unit)
         except zlib.error as error:
             raise self._damaged(f"grain {number} does not decompress: {shown(error)}") from error
+
+
+class VmdkStream(VmdkDisk):
+    """A streamOptimized VMDK image that comes as a stream, read grain by grain.
+
+    The tables behind the grains say again where those lie, and are passed over.
+    """
+
+    def __init__(self, stream: ByteStream, largest_bytes: int) -> None:
+        self._stream = stream
+        header = self._next(_SECTOR)
+        overhead = _HEADER.unpack_from(header)[10]
+        if not 1 <= overhead <= _MOST_OVERHEAD:
+            raise FormatError(f"The vmdk image is damaged: its grains would begin at sector {overhead}.")
+        MappedDisk.__init__(self, HeldFile(header + self._next((overhead - 1) * _SECTOR)), "vmdk", largest_bytes)
+        self._take_header(header)
+
+    def _units(self) -> Iterator[Unit]:
+        last = -1
+        while True:
+            marker = self._next(_SECTOR)
+            self._work.allow_for(_SECTOR)
+            value, length, kind = _MARKER.unpack_from(marker)
+            if length:
+                number, rest = divmod(value * _SECTOR, self._unit)
+                if rest or number <= last or value * _SECTOR >= self.virtual_size or length > 2 * self._unit:
+                    raise self._damaged(f"a grain for sector {value} comes after grain {last}")
+                padded = -(-(_GRAIN.size + length) // _SECTOR) * _SECTOR
+                self._work.allow_for(padded - _SECTOR)
+                self._work.spend_piece(self._unit)
+                packed = (marker + self._next(padded - _SECTOR))[_GRAIN.size : _GRAIN.size + length]
+                self._inflated = number, self._decompress(number, packed)
+                last = number
+                yield number, 0
+            elif kind == _END_MARKER:
+                break
+            elif kind in _TABLE_MARKERS and value <= _MOST_OVERHEAD:
+                self._next(value * _SECTOR)
+            else:
+                raise self._damaged(f"a marker has type {kind}, for {value} sectors")
+        while self._stream.read_into(memoryview(bytearray(_SECTOR))):
+            pass
+
+    def _next(self, length: int) -> bytes:
+        data = bytearray(length)
+        if (count := fill(self._stream, memoryview(data))) < length:
+            raise FormatError(f"The vmdk image is cut short: {length - count} bytes are missing, and more.")
+        return bytes(data)
+
+
+def is_stream(head: bytes) -> bool:
+    """Whether a vmdk image that begins so has its tables at its end, and can be read as a stream."""
+    fields = _HEADER.unpack_from(head)
+    return fields[9] == _AT_END and bool(fields[2] & _COMPRESSED) and bool(fields[2] & _HAS_MARKERS)
 
 
 def refusal(descriptor: bytes) -> FormatError:

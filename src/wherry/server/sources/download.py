@@ -158,6 +158,7 @@ class Download:
         self._check_status(self._reply)
         self._version = self._reply.version
         self._size = self._reply.length
+        self.announced = self._size
         self.encoding = self._reply.headers.get("content-encoding", "identity").strip().lower()
 
     def read_into(self, into: memoryview) -> int:
@@ -273,6 +274,7 @@ class Decoded:
     """A download without its Content-Encoding, which servers put on in spite of what they were asked for."""
 
     file = None
+    announced = None
 
     def __init__(self, download: Download) -> None:
         if download.encoding not in _GZIP:

@@ -17,6 +17,7 @@ from itertools import islice
 
 import zstandard
 from tests.unit.server.formats.images.make import HERE, IMAGES, disk
+from tests.unit.server.formats.images.vmware import stream_of
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
@@ -46,7 +47,7 @@ class Patched:
         self._data = data
         self._patches = patches
         self._at = 0
-        self.size = len(data)
+        self.size = self.announced = len(data)
         self.file = None if is_stream else self
 
     def read_at(self, offset: int, into: memoryview) -> int:
@@ -77,6 +78,7 @@ def originals() -> dict[str, bytes]:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return images | {
+        "vmdk-vmware": stream_of(raw),
         "ova": archive.getvalue(),
         "raw": raw,
         "zstd": zstandard.compress(raw),

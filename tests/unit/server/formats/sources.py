@@ -20,8 +20,9 @@ class Stream:
 
     file = None
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, is_announced: bool = True) -> None:
         self._data = io.BytesIO(data)
+        self.announced = len(data) if is_announced else None
 
     def read_into(self, into: memoryview) -> int:
         return self._data.readinto(into[: min(len(into), 77_777)])
@@ -36,6 +37,7 @@ class Lying:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("rb")
         self.file = LocalFile(self._stream)
+        self.announced = self.file.size
 
     def read_into(self, into: memoryview) -> int:
         return self._stream.readinto(into)
@@ -52,7 +54,7 @@ class Held:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.size = len(data)
+        self.size = self.announced = len(data)
         self.file = self
         self._at = 0
 
