@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, StorageError, Unavailable
 from wherry.server import metrics, tracing
-from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool
+from wherry.server.actions import Actions, FolderSpool, Regions, RegionSpool, Spool, StoreSpool
 from wherry.server.admin import (
     Accounts,
     Tokens,
@@ -328,11 +328,9 @@ def _assemble(
     sources = Sources(folder, settings.readable_networks, pace, patience_s=settings.import_patience_s)
     secrets = open_secrets(settings.data / "secrets.key", os.environ.get(SECRET_KEYS))
     sizes = load_sizes()
-    spool = (
-        FolderSpool(catalog, folder, regions.home)
-        if regions.home is not None
-        else StoreSpool(catalog, regions, lambda: engine.process_id)
-    )
+    spool: Spool = StoreSpool(catalog, regions, lambda: engine.process_id)
+    if regions.home is not None:
+        spool = RegionSpool(catalog, regions, folder=FolderSpool(catalog, folder, regions.home), stores=spool)
     actions = Actions(
         catalog, engine, regions, sources, secrets, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,

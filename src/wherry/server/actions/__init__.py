@@ -47,10 +47,11 @@ from wherry.server.actions.inspector import ITSELF, Inspector
 from wherry.server.actions.pacing import Pacing
 from wherry.server.actions.prune import KEY_LIVES, Prune
 from wherry.server.actions.reads import Reads
+from wherry.server.actions.region_spool import RegionSpool
 from wherry.server.actions.regions import Regions
 from wherry.server.actions.scheduler import Scheduler
 from wherry.server.actions.scrub import Scrub
-from wherry.server.actions.spool import FolderSpool
+from wherry.server.actions.spool import FolderSpool, Spool
 from wherry.server.actions.store_spool import StoreSpool
 from wherry.server.actions.transfer import Transfer
 from wherry.server.actions.uploads import Uploads
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
         Size,
         TransferPlan,
     )
-    from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog, Reader, Writer
     from wherry.server.catalog.records import ActionRecord
     from wherry.server.clock import Clock
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from wherry.server.secrets import Secrets
     from wherry.server.sources import Sources
 
-__all__ = ["Actions", "FolderSpool", "Regions", "StoreSpool"]
+__all__ = ["Actions", "FolderSpool", "RegionSpool", "Regions", "Spool", "StoreSpool"]
 
 log = logging.getLogger("wherry.actions")
 

@@ -168,7 +168,7 @@ class Uploads:
         with self._catalog.read() as reader:
             untouched = reader.uploads_untouched(before)
         for upload in untouched:
-            with suppress(NotFound, Unprocessable), self.alone(upload.id):
+            with suppress(NotFound, Unprocessable, OSError), self.alone(upload.id):  # OSError: swept later
                 with self._catalog.begin() as tx:
                     if _open_upload(tx, upload.account_id, upload.id).touched_at >= before:
                         continue  # another process took bytes in meanwhile
