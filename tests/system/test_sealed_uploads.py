@@ -1,4 +1,4 @@
-"""What comes in for an encrypted region is never plain on a disk."""
+"""What comes in for an encrypted region is never plain on a disk: not as an upload, not in a temporary file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,38 @@ def is_sealed(request: pytest.FixtureRequest) -> bool:
     return "sealed" in request.node.callspec.id
 
 
+class Half(ThreadingHTTPServer):
+    """Serves the file, and holds its second half back until it is released."""
+
+    daemon_threads = True
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.body = body
+        self.sent_half = threading.Event()
+        self.released = threading.Event()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader that was killed is no fault."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Half
+
+    def do_GET(self) -> None:
+        body, middle = self.server.body, len(self.server.body) * 3 // 4
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:middle])
+        self.server.sent_half.set()
+        self.server.released.wait(DEADLINE_S)
+        self.wfile.write(body[middle:])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.mark.parametrize("form", ["raw", "qcow2"])
 def test_an_upload_is_never_plain_on_the_disk(service: ServiceProcess, is_sealed: bool, form: str) -> None:  # noqa: FBT001  a fixture
     """Between its pieces, within one, after kill -9, at the next start, and once it is an image."""
@@ -128,3 +161,37 @@ def test_an_upload_is_never_plain_on_the_disk(service: ServiceProcess, is_sealed
         assert zlib.crc32(exported) == zlib.crc32(DISK)
         assert not list(service.data.rglob("*.spool"))
         assert client.regions.list().total() == 1
+
+
+def test_a_download_that_is_kept_is_never_plain_on_the_disk(service: ServiceProcess) -> None:
+    """Not in an encrypted region, nor in another one: what is only kept while it is read is encrypted for all."""
+    server = Half(qcow2(DISK))
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    serving.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/disk.qcow2"
+        with httpx2.Client(base_url=service.url, headers=AUTHORIZED, timeout=DEADLINE_S) as http:
+            made = http.post("/v2/images", json={"name": "secret", "url": url, "region": "nyc3"})
+            assert made.status_code == 202, made.text
+            assert server.sent_half.wait(DEADLINE_S)
+            wait_for(lambda: kept_bytes(service) >= 3 * MIB // 2)
+            assert plain_in(service) == []
+            server.released.set()
+            image_id = made.json()["image"]["id"]
+            wait_for(lambda: http.get(f"/v2/images/{image_id}").json()["image"]["status"] == "available")
+            assert http.get(f"/v2/images/{image_id}/export").content == DISK
+    finally:
+        server.released.set()
+        server.shutdown()
+        serving.join()
+        server.server_close()
+
+
+def kept_bytes(service: ServiceProcess) -> int:
+    """How much is in temporary files of the spool, which have no name."""
+    sizes = []
+    for path in Path(f"/proc/{service.pid}/fd").iterdir():
+        with suppress(OSError):
+            if "/spool/" in str(path.readlink()) and "(deleted)" in str(path.readlink()):
+                sizes.append(path.stat().st_size)
+    return sum(sizes)

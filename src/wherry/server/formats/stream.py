@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wherry.errors import ImageTooLarge
 from wherry.server.disk_space import as_store_errors
+from wherry.server.formats.secret_file import SecretFile
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -58,14 +59,14 @@ class HeldFile:
 class ArrivingFile:
     """A file that can be read anywhere while it arrives as a stream: what is asked for is awaited.
 
-    What has come is kept in ``spool``, a temporary file. ``announced`` is the size that the sender gave, None if it
-    gave none: then the whole file is awaited as soon as its size is asked for. Raises ImageTooLarge past ``most``
-    bytes, and StoreFull where the temporary file finds no room.
+    What has come is kept in ``spool``, a temporary file, encrypted. ``announced`` is the size that the sender gave,
+    None if it gave none: then the whole file is awaited as soon as its size is asked for. Raises ImageTooLarge past
+    ``most`` bytes, and StoreFull where the temporary file finds no room.
     """
 
     def __init__(self, stream: ByteStream, spool: BinaryIO, name: str, *, announced: int | None, most: int) -> None:
         self._stream = stream
-        self._spool = spool
+        self._kept = SecretFile(spool)
         self._name = name
         self._announced = announced
         self._most = most
@@ -84,10 +85,7 @@ class ArrivingFile:
     def read_at(self, offset: int, into: memoryview) -> int:
         """Fill a buffer with the bytes from an offset on, once they have come."""
         self.arrive(offset + len(into))
-        done = 0
-        while done < len(into) and (count := os.preadv(self._spool.fileno(), [into[done:]], offset + done)):
-            done += count
-        return done
+        return self._kept.read_at(offset, into)
 
     def arrive(self, until: int | None = None) -> None:
         """Wait for the bytes up to an offset; default: for all."""
@@ -97,8 +95,7 @@ class ArrivingFile:
             if self._arrived + count > self._most:
                 raise ImageTooLarge(f"The {self._name} file is larger than {self._most} bytes.")
             with as_store_errors("what must be read here and there"):
-                self._spool.write(self._buffer[:count])
-                self._spool.flush()
+                self._kept.append(self._buffer[:count])
             self._arrived += count
 
 
