@@ -56,6 +56,10 @@ types: $(READY) ## check the types
 test: $(READY) ## run the tests, two at a time
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+.PHONY: test-pythons
+test-pythons: $(READY) ## run the unit suites on every other Python that is supported and installed
+	@scripts/test_pythons.sh
+
 .PHONY: test-slow
 test-slow: $(READY) ## run the proofs that take minutes: deaths at many points, long random runs, the benchmark itself
 	@$(BIN)/python -m pytest -m slow

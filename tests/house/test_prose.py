@@ -37,13 +37,6 @@ ALLOWED = {
 }
 """Words that stand in a file all the same, and why."""
 
-NOT_YET = {
-    "src/wherry/server/actions/spool.py",
-    "src/wherry/server/formats/stream.py",
-    "src/wherry/server/sources/download.py",
-}
-"""Files that are not rewritten yet. A file leaves this list when it is."""
-
 PATTERNS = ("README.md", "docs/**/*.md", "src/**/*.py", "src/**/*.html", "src/**/*.js")
 
 
@@ -63,14 +56,9 @@ def test_no_word_is_used_that_readers_stumble_on() -> None:
         f"{name}:{line}: {word!r}; say: {INSTEAD[word]}"
         for name, path in ((str(path.relative_to(ROOT)), path) for path in files)
         for line, word in banned(path.read_text(encoding="utf-8"))
-        if (name, word) not in ALLOWED and name not in NOT_YET
+        if (name, word) not in ALLOWED
     ]
     assert not hits, "\n".join(hits)
-
-
-def test_clean_files_are_not_excused() -> None:
-    """A file that is rewritten is no longer on the list of those that are not."""
-    assert [name for name in sorted(NOT_YET) if not banned((ROOT / name).read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(("name", "word"), ALLOWED)

@@ -40,7 +40,7 @@ class Sink(Protocol):
         """Whether what was written is enough to be kept now."""
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take bytes in; answers how many, which is all. Raises StorageError or OSError."""
+        """Take bytes in, and return how many, which is all. Raises StorageError or OSError."""
 
     def keep(self, count: Callable[[Writer], None]) -> None:
         """Make what was written durable, then let it count: by ``count``, in the transaction that says so.

@@ -30,7 +30,7 @@ class LocalFile:
     """A file of this machine, read by its descriptor; it stays open as long as this does."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file  # kept: a temporary one is closed, and gone, when nobody refers to it
+        self._file = file  # kept: a temporary one is closed, and gone, when nothing refers to it
         self._descriptor = file.fileno()
         self.size = os.fstat(self._descriptor).st_size
 
@@ -57,7 +57,7 @@ class HeldFile:
 
 
 class ArrivingFile:
-    """A file that can be read anywhere while it arrives as a stream: what is asked for is awaited.
+    """A file that can be read anywhere while it arrives as a stream: a read waits for its bytes.
 
     What has come is kept in ``spool``, a temporary file, encrypted. ``announced`` is the size that the sender gave,
     None if it gave none: then the whole file is awaited as soon as its size is asked for. Raises ImageTooLarge past
@@ -141,7 +141,7 @@ class Replayed:
 
 
 def fill(source: ByteStream, into: memoryview) -> int:
-    """Read until the buffer is full or the stream ends; answers how much came."""
+    """Read until the buffer is full or the stream ends, and return how many bytes came."""
     done = 0
     while done < len(into) and (count := source.read_into(into[done:])):
         done += count

@@ -209,7 +209,7 @@ class Download:
         reply.close()
         passes = reply.status >= _FIRST_SERVER_ERROR or reply.status in _PASSING
         kind = SourceUnavailable if passes else SourceRefused
-        raise kind(f"{self._target.place} answers {reply.status} {reply.reason} for {self._target.shown}.")
+        raise kind(f"{self._target.place} replied {reply.status} {reply.reason} for {self._target.shown}.")
 
     def _go_on(self, why: str) -> None:
         """Get the rest of the same version, with ever longer waits. Raises SourceError."""
