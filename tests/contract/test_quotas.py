@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import Unprocessable
+from wherry.server.catalog import open_sqlite
 from wherry.server.catalog.quotas import QUOTAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from wherry.server.catalog import Catalog, Reader, Writer
 
@@ -137,15 +139,15 @@ def test_an_image_is_not_given_to_an_account_that_may_not_have_it(catalog: Catal
         assert used(tx)["bytes"] == 0
 
 
-def test_counting_reads_one_index_each(open_catalog: Callable[..., Catalog], request: pytest.FixtureRequest) -> None:
-    """What is deleted costs nothing: images and Droplets stay as rows for ever, and a count must not read those."""
-    if "postgres" in request.node.callspec.id:
-        pytest.skip("PostgreSQL plans by the rows that there are")
-    catalog = open_catalog()
-    with catalog.begin() as tx:
-        tx.add_account("uuid", "owner@example.invalid", "Owner")
+def test_counting_reads_one_index_each(tmp_path: Path) -> None:
+    """What is deleted costs nothing: images and Droplets stay as rows for ever, and a count must not read those.
+
+    Of SQLite alone: PostgreSQL plans by the rows that there are.
+    """
+    catalog = open_sqlite(tmp_path / "catalog.db")
     with catalog.read() as reader:
         for name, index in (("images", "images_kept"), ("droplets", "droplets_kept")):
             said = str(QUOTAS[name].used).replace(":account", "1").replace(":status_1", "'deleted'")
             plan = reader.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT {said}").all()
             assert any(f"COVERING INDEX {index}" in row[-1] for row in plan), plan
+    catalog.close()

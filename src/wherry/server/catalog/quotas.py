@@ -45,8 +45,8 @@ def _droplets() -> tuple[ColumnElement[bool], ...]:
 
 def _stored() -> ColumnElement[int]:
     """The data of each image in each of its regions, and of each Droplet's disk, as if none shared a block."""
-    regions = select(func.count()).where(t.replicas.c.image_id == t.images.c.id).scalar_subquery()
-    of_images = select(func.coalesce(func.sum(t.images.c.data_bytes * regions), 0)).where(*_images())
+    in_regions = t.images.join(t.replicas, t.replicas.c.image_id == t.images.c.id)  # a row for each region
+    of_images = select(func.coalesce(func.sum(t.images.c.data_bytes), 0)).select_from(in_regions).where(*_images())
     of_droplets = select(func.coalesce(func.sum(t.droplets.c.data_bytes), 0)).where(*_droplets())
     return of_images.scalar_subquery() + of_droplets.scalar_subquery()
 
