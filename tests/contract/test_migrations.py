@@ -1,23 +1,32 @@
-"""Migrations: a catalog of the first schema keeps all that it has, and a fresh one is what the tables say."""
+"""Migrations: a catalog of the first schema is opened and carried on, and a fresh one is what the tables say.
+
+``catalogs/0003.*.sql`` are catalogs as the program wrote them before its first release, in SQLite and in PostgreSQL.
+They have the rows of ``ROWS``.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from wherry.server.catalog import open_sqlite
-from wherry.server.catalog.tables import FIRST_DROPLET_ID, metadata
+from wherry.errors import Unavailable
+from wherry.server.catalog import open_postgres, open_sqlite, upgrade_postgres
+from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_DROPLET_ID, FIRST_IMAGE_ID, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from wherry.server.catalog import Catalog
+    from wherry.testing.postgres import PostgresServer
+
+CATALOGS = Path(__file__).parent / "catalogs"
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "accounts": [
@@ -25,215 +34,342 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"id": 2, "uuid": "b", "email": "b@example.invalid", "name": "B"},
     ],
     "tokens": [{"id": 1, "account_id": 1, "name": "first", "digest": "d", "created_at": 5}],
+    "facts": [{"name": "first_images_published", "value": "1"}],
+    "processes": [{"id": 4, "name": "host:77", "slots": 4, "beats": 12, "started_at": 3}],
+    "objects": [
+        {
+            "id": 1,
+            "region": "nyc3",
+            "kind": "pack",
+            "key": "p1",
+            "bytes": 10,
+            "action_id": 3_000_000_001,
+            "number": 0,
+            "state": "live",
+        },
+        {
+            "id": 2,
+            "region": "nyc3",
+            "kind": "pack",
+            "key": "p2",
+            "bytes": 11,
+            "action_id": 3_000_000_001,
+            "number": 1,
+            "state": "live",
+            "checked_at": 8,
+            "key_id": "k1",
+        },
+        {
+            "id": 3,
+            "region": "nyc3",
+            "kind": "manifest",
+            "key": "m1",
+            "bytes": 2,
+            "action_id": 3_000_000_001,
+            "number": 2,
+            "state": "live",
+        },
+        {
+            "id": 4,
+            "region": "nyc3",
+            "kind": "manifest",
+            "key": "m2",
+            "bytes": 3,
+            "action_id": 3_000_000_001,
+            "number": 3,
+            "state": "live",
+        },
+        {
+            "id": 5,
+            "region": "ams3",
+            "kind": "pack",
+            "key": "p5",
+            "bytes": 12,
+            "action_id": 3_000_000_002,
+            "number": 0,
+            "state": "live",
+        },
+        {
+            "id": 6,
+            "region": "nyc3",
+            "kind": "pack",
+            "key": "p6",
+            "bytes": 13,
+            "action_id": 3_000_000_001,
+            "number": 4,
+            "state": "live",
+        },
+        {
+            "id": 7,
+            "region": "nyc3",
+            "kind": "pack",
+            "key": "p7",
+            "bytes": 14,
+            "action_id": 3_000_000_001,
+            "number": 5,
+            "state": "condemned",
+        },
+    ],
     "images": [
-        {"id": 200_000_001, "account_id": 1, "name": "one", "status": "available", "fingerprint": "f1"},
-        {"id": 200_000_002, "account_id": 1, "name": "two", "status": "available", "fingerprint": "f2"},
+        {
+            "id": 200_000_001,
+            "account_id": 1,
+            "name": "one",
+            "status": "available",
+            "fingerprint": "f1",
+            "data_bytes": 21,
+            "virtual_bytes": 30,
+        },
+        {
+            "id": 200_000_002,
+            "account_id": 1,
+            "name": "two",
+            "status": "available",
+            "fingerprint": "f2",
+            "type": "backup",
+            "resource_id": 500_000_001,
+            "expires_at": 9_000_000,
+            "min_disk_gib": 1,
+        },
         {"id": 200_000_003, "account_id": 2, "name": "theirs", "status": "available", "fingerprint": "f3"},
         {"id": 200_000_004, "account_id": 1, "name": "gone", "status": "deleted", "deleted_at": 9},
     ],
-    "image_tags": [
-        {"image_id": 200_000_001, "tag": "web"},
-        {"image_id": 200_000_001, "tag": "Über"},
-        {"image_id": 200_000_002, "tag": "WEB"},
-        {"image_id": 200_000_002, "tag": "Web"},
-        {"image_id": 200_000_002, "tag": "über"},
-        {"image_id": 200_000_003, "tag": "WEB"},
-        {"image_id": 200_000_004, "tag": "web"},
-        {"image_id": 200_000_004, "tag": "forgotten"},
+    "droplets": [
+        {
+            "id": 500_000_001,
+            "account_id": 1,
+            "name": "web-1",
+            "status": "active",
+            "region": "nyc3",
+            "size": "s-1vcpu-1gb",
+            "is_gpu": False,
+            "image_id": 200_000_001,
+            "manifest_id": 3,
+            "virtual_bytes": 30,
+            "data_bytes": 21,
+            "fingerprint": "f1",
+            "facts": "{}",
+            "backup_policy": '{"plan":"daily","hour":0}',
+            "backup_due_at": 99,
+            "created_at": 6,
+        }
+    ],
+    "tags": [
+        {"id": 1, "account_id": 1, "name": "web", "folded": "web"},
+        {"id": 2, "account_id": 1, "name": "Über", "folded": "über"},
+        {"id": 3, "account_id": 2, "name": "WEB", "folded": "web"},
+    ],
+    "taggings": [
+        {"id": 1, "tag_id": 1, "resource_type": "image", "resource_id": 200_000_001},
+        {"id": 2, "tag_id": 2, "resource_type": "image", "resource_id": 200_000_001},
+        {"id": 3, "tag_id": 3, "resource_type": "image", "resource_id": 200_000_003},
+        {"id": 4, "tag_id": 1, "resource_type": "droplet", "resource_id": 500_000_001},
+    ],
+    "ssh_keys": [
+        {"id": 1, "account_id": 1, "name": "laptop", "public_key": "ssh-ed25519 AAAA", "fingerprint": "aa:bb"}
+    ],
+    "account_transfers": [
+        {"id": 1, "image_id": 200_000_001, "sender_id": 1, "recipient_id": 2, "status": "pending", "created_at": 7}
     ],
     "actions": [
-        {"id": 3_000_000_001, "account_id": 1, "type": "import", "status": "completed", "resource_id": 200_000_001,
-         "resource_type": "image", "region": "nyc3", "started_at": 5, "completed_at": 6},
-        {"id": 3_000_000_002, "account_id": 1, "type": "transfer", "status": "in-progress", "resource_id": 200_000_001,
-         "resource_type": "image", "region": "ams3", "started_at": 7, "attempts": 1},
-    ],
-    "objects": [
-        {"id": 1, "region": "nyc3", "kind": "pack", "key": "p1", "bytes": 10, "action_id": 3_000_000_001, "number": 0},
-        {"id": 2, "region": "nyc3", "kind": "pack", "key": "p2", "bytes": 11, "action_id": 3_000_000_001, "number": 1},
-        {"id": 3, "region": "nyc3", "kind": "manifest", "key": "m1", "bytes": 2, "action_id": 3_000_000_001,
-         "number": 2},
-        {"id": 4, "region": "nyc3", "kind": "manifest", "key": "m2", "bytes": 3, "action_id": 3_000_000_001,
-         "number": 3},
-        {"id": 5, "region": "ams3", "kind": "pack", "key": "p5", "bytes": 12, "action_id": 3_000_000_002, "number": 0},
+        {
+            "id": 3_000_000_001,
+            "account_id": 1,
+            "type": "import",
+            "status": "completed",
+            "resource_id": 200_000_001,
+            "resource_type": "image",
+            "region": "nyc3",
+            "started_at": 5,
+            "completed_at": 6,
+        },
+        {
+            "id": 3_000_000_002,
+            "account_id": 1,
+            "type": "transfer",
+            "status": "in-progress",
+            "resource_id": 200_000_001,
+            "resource_type": "image",
+            "region": "ams3",
+            "started_at": 7,
+            "attempts": 1,
+            "detail": '{"source": "nyc3", "manifest": "m1", "whole": false}',
+            "lane": "0/1/nyc3/ams3",
+            "process_id": 4,
+            "fence": 2,
+            "steps_done": 1,
+        },
     ],
     "replicas": [
         {"id": 1, "image_id": 200_000_001, "region": "nyc3", "manifest_id": 3},
         {"id": 2, "image_id": 200_000_002, "region": "nyc3", "manifest_id": 4},
     ],
     "refs": [
-        # In the first schema a replica needs its manifest as well as the packs.
-        *({"object_id": one, "replica_id": 1} for one in (1, 2, 3)),
-        *({"object_id": one, "replica_id": 2} for one in (2, 4)),
+        {"object_id": 1, "manifest_id": 3, "bytes": 10},
+        {"object_id": 2, "manifest_id": 3, "bytes": 4},
+        {"object_id": 2, "manifest_id": 4, "bytes": 7},
     ],
-    "holds": [{"object_id": one, "action_id": 3_000_000_002} for one in (1, 2, 5)],
+    "holds": [{"object_id": o, "action_id": 3_000_000_002} for o in (1, 2, 3, 5)],
+    "loose": [{"object_id": 6}],
+    "thinned": [{"object_id": 2}],
+    "damages": [{"object_id": 2, "at": 5, "digest": "e1", "reason": "BlockCorrupt", "found_at": 8}],
+    "lost": [{"manifest_id": 4, "number": 3}],
+    "reads": [{"id": 1, "manifest_id": 3, "process_id": 4}],
     "samples": [
-        {"region": "nyc3", "digest": 77, "replica_id": 1},
-        {"region": "nyc3", "digest": 78, "replica_id": 1},
-        {"region": "nyc3", "digest": 77, "replica_id": 2},
+        {"region": "nyc3", "digest": 77, "manifest_id": 3},
+        {"region": "nyc3", "digest": 78, "manifest_id": 3},
+        {"region": "nyc3", "digest": 77, "manifest_id": 4},
     ],
     "uploads": [
-        {"id": "u", "account_id": 1, "request": "{}", "received_bytes": 3, "spooled_bytes": 2, "packed": True,
-         "status": "open", "created_at": 5},
+        {
+            "id": "u",
+            "account_id": 1,
+            "request": "{}",
+            "received_bytes": 3,
+            "spooled_bytes": 2,
+            "packed": True,
+            "status": "open",
+            "created_at": 5,
+        }
     ],
+    "pieces": [{"upload_id": "u", "number": 0, "region": "nyc3", "key": "spool/u/0", "bytes": 2}],
     "repeats": [{"account_id": 1, "key": "k", "request": "r", "outcome": "{}", "created_at": 5}],
-}  # fmt: skip
-"""What the old catalog has, table by table."""
+}
+"""What the old catalogs have, table by table."""
 
 ALWAYS: dict[str, dict[str, Any]] = {
-    "images": {"type": "custom", "distribution": "Debian", "public": False, "error_message": "", "created_at": 5},
-    "objects": {"state": "live"},
+    "images": {"type": "custom", "distribution": "Debian", "public": False, "error_message": "", "created_at": 5}
 }
 """Columns that must have a value and do not matter here."""
 
 
-def migrate(connection: Connection, revision: str) -> None:
-    """Bring a catalog to a revision, as the service does."""
-    config = Config()
-    config.set_main_option("script_location", str(files("wherry.server.catalog") / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+class Old:
+    """A catalog of the first schema, in one of the databases."""
+
+    def __init__(self, url: str, path: Path | None) -> None:
+        self.url = url
+        self._path = path
+
+    def open(self) -> Catalog:
+        """Open it as the service does, which migrates it; PostgreSQL is migrated by a command before."""
+        if self._path is not None:
+            return open_sqlite(self._path)
+        upgrade_postgres(self.url)
+        return open_postgres(self.url)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Connect to the database beside the catalog."""
+        engine = create_engine(self.url.replace("postgresql://", "postgresql+pg8000://"))
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
 
-def put(connection: Connection, table: str, row: dict[str, Any]) -> None:
-    """Add a row, in plain SQL: what the program knew then is not what it knows now."""
-    whole = {**ALWAYS.get(table, {}), **row}
-    columns, values = ", ".join(whole), ", ".join(f":{name}" for name in whole)
-    connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), whole)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
+    """A catalog as the program wrote it before its first release."""
+    script = (CATALOGS / f"0003.{request.param}.sql").read_text(encoding="utf-8")
+    if request.param == "sqlite":
+        path = tmp_path / "catalog.db"
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript(script)
+        return Old(f"sqlite:///{path}", path)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    old = Old(server.new_database(), None)
+    with old.connect() as connection:
+        for statement in script.split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+        connection.commit()
+    return old
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A catalog as the first version left it."""
-    path = tmp_path / "catalog.db"
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        migrate(connection, "0001")
-        for table, rows in ROWS.items():
-            for row in rows:
-                put(connection, table, row)
-    engine.dispose()
-    return path
-
-
-@pytest.fixture
-def new(old: Path) -> Iterator[Connection]:
-    """The same catalog after today's program opened it."""
-    open_sqlite(old).close()
-    engine = create_engine(f"sqlite:///{old}")
-    with engine.connect() as connection:
+def new(old: Old) -> Iterator[Connection]:
+    """The same database after today's program opened it."""
+    old.open().close()
+    with old.connect() as connection:
         yield connection
-    engine.dispose()
 
 
 def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
-    """What a query answers."""
+    """Return the rows of a query."""
     return [tuple(row) for row in connection.execute(text(query))]
 
 
 def test_every_row_is_kept(new: Connection) -> None:
-    """What has the same shape as before has the same values, and as many rows."""
-    for table in ("accounts", "tokens", "images", "actions", "objects", "replicas", "uploads", "repeats"):
+    """Every table has as many rows as before, with the same values."""
+    for table, wanted in ROWS.items():
         found = [dict(row._mapping) for row in new.execute(text(f"SELECT * FROM {table}"))]
-        wanted = [{**ALWAYS.get(table, {}), **row} for row in ROWS[table]]
         assert len(found) == len(wanted), table
-        for row in wanted:
-            assert any(row.items() <= one.items() for one in found), (table, row)
+        for row in ({**ALWAYS.get(table, {}), **row} for row in wanted):
+            assert any(row.items() <= other.items() for other in found), (table, row)
 
 
-def test_what_the_former_engine_kept_is_gone(old: Path) -> None:
-    """Its tables, which lay in the same file, go; keys between them are no hindrance."""
-    engine = create_engine(f"sqlite:///{old}")
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE workflow_status (workflow_uuid TEXT PRIMARY KEY)"))
-        connection.execute(text(
-            "CREATE TABLE operation_outputs (workflow_uuid TEXT REFERENCES workflow_status (workflow_uuid))"
-        ))  # fmt: skip
-        connection.execute(text("INSERT INTO workflow_status VALUES ('action-1-0')"))
-        connection.execute(text("INSERT INTO operation_outputs VALUES ('action-1-0')"))
-    open_sqlite(old).close()
-    with engine.connect() as connection:
-        assert rows(connection, "SELECT name FROM sqlite_master WHERE name LIKE '%workflow%'") == []
-    engine.dispose()
+def test_the_rows_are_of_every_table(new: Connection) -> None:
+    """No table of today is without a row in the old catalog."""
+    assert set(ROWS) == set(metadata.tables)
+    assert rows(new, "SELECT count(*) FROM alembic_version") == [(1,)]
 
 
-def test_a_transfer_that_is_under_way_is_told_what_it_reads(new: Connection) -> None:
-    """It keeps what it holds, and holds its source as well; it waits for a worker of the new program."""
-    assert rows(new, "SELECT object_id FROM holds ORDER BY 1") == [(1,), (2,), (3,), (5,)]
-    assert rows(new, "SELECT detail, lane, process_id FROM actions WHERE status = 'in-progress'") == [
-        ('{"source": "nyc3", "manifest": "m1", "whole": false}', "0/1//ams3", None)
-    ]
-
-
-def test_what_nobody_needed_before_is_loose(new: Connection) -> None:
-    """Pack 5 is held by the transfer; nothing else is without a need."""
-    assert rows(new, "SELECT object_id FROM loose") == []
-
-
-def test_needs_are_named_by_manifest(new: Connection) -> None:
-    """What a replica needed, its manifest needs; a manifest does not need itself."""
-    assert rows(new, "SELECT object_id, manifest_id FROM refs ORDER BY 1, 2") == [(1, 3), (2, 3), (2, 4)]
-    assert rows(new, "SELECT region, digest, manifest_id FROM samples ORDER BY 2, 3") == [
-        ("nyc3", 77, 3), ("nyc3", 77, 4), ("nyc3", 78, 3),
-    ]  # fmt: skip
-
-
-def test_of_the_spellings_of_a_tag_the_first_one_counts(new: Connection) -> None:
-    """Spellings become one tag of each account, called as its oldest image says; capitals are not only ASCII's."""
-    names = "SELECT account_id, name, folded FROM tags ORDER BY account_id, folded"
-    assert rows(new, names) == [(1, "web", "web"), (1, "Über", "über"), (2, "WEB", "web")]
-
-
-def test_images_keep_their_tags(new: Connection, old: Path) -> None:
-    """Every image has the tags that it had, once each; a deleted one no longer counts."""
-    tagged = (
-        "SELECT g.resource_type, g.resource_id, t.folded FROM taggings g JOIN tags t ON t.id = g.tag_id ORDER BY 2, 3"
-    )
-    assert rows(new, tagged) == [
-        ("image", 200_000_001, "web"), ("image", 200_000_001, "über"), ("image", 200_000_002, "web"),
-        ("image", 200_000_002, "über"), ("image", 200_000_003, "web"),
-    ]  # fmt: skip
-    catalog = open_sqlite(old)
-    with catalog.read() as reader:
-        assert reader.tagged(1, "image", "ÜBER") == [200_000_001, 200_000_002]
-        assert reader.image(200_000_002).tags == ("web", "Über")
-    catalog.close()
-
-
-def test_nothing_that_is_needed_may_be_collected(new: Connection, old: Path) -> None:
-    """After the migration, collect would find nothing to remove."""
-    catalog = open_sqlite(old)
+def test_the_catalog_is_carried_on(old: Old) -> None:
+    """Old rows are read as before, nothing that is needed may be collected, and ids go on after the old ones."""
+    catalog = old.open()
     with catalog.begin() as tx:
-        assert tx.garbage() == []
-        assert tx.loose(None, 100) == []
+        assert tx.image(200_000_001).tags == ("web", "Über")
+        assert tx.tagged(1, "image", "ÜBER") == [200_000_001]
+        assert tx.loose(None, 100) == [6]
+        assert [(one.objects, one.bytes) for one in tx.garbage()] == [(2, 27)]
+        assert tx.add_action("verify", account_id=1, image_id=200_000_002, region="nyc3").id == 3_000_000_003
     catalog.close()
-
-
-def test_ids_go_on_where_they_were(old: Path) -> None:
-    """No id is used again, and the first Droplet's is where Droplets begin."""
-    open_sqlite(old).close()
-    engine = create_engine(f"sqlite:///{old}")
-    with engine.connect() as connection:
-        next_ids = dict(rows(connection, "SELECT name, seq FROM sqlite_sequence"))
-    engine.dispose()
-
-    assert next_ids["images"] == 200_000_004
-    assert next_ids["actions"] == 3_000_000_002
-    assert next_ids["droplets"] == FIRST_DROPLET_ID - 1
 
 
 @pytest.mark.parametrize("age", ["old", "fresh"])
-def test_a_catalog_is_what_the_tables_say(age: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """However old a catalog is, tables, columns, keys and indexes are those of tables.py, and no key leads nowhere."""
-    path = request.getfixturevalue("old") if age == "old" else tmp_path / "fresh.db"
-    open_sqlite(path).close()
-    engine = create_engine(f"sqlite:///{path}")
+@pytest.mark.parametrize("old", ["postgresql"], indirect=True)
+def test_a_catalog_in_postgresql_is_what_the_tables_say(age: str, old: Old, postgres: PostgresServer) -> None:
+    """However old a database is, its tables, columns, keys and indexes are those of tables.py."""
+    opened = old if age == "old" else Old(postgres.new_database(), None)
+    opened.open().close()
+    with opened.connect() as connection:
+        assert differences(connection) == []
+        wanted = {index.name for table in metadata.tables.values() for index in table.indexes}
+        assert wanted <= {name for (name,) in rows(connection, "SELECT indexname FROM pg_indexes")}
 
-    with engine.connect() as connection:
+
+@pytest.mark.parametrize("age", ["old", "fresh"])
+@pytest.mark.parametrize("old", ["sqlite"], indirect=True)
+def test_a_catalog_in_a_file_is_what_the_tables_say(age: str, old: Old, tmp_path: Path) -> None:
+    """However old a catalog is, tables, columns, keys and indexes are those of tables.py, and no key leads nowhere."""
+    path = tmp_path / "fresh.db"
+    opened = old if age == "old" else Old(f"sqlite:///{path}", path)
+    opened.open().close()
+    with opened.connect() as connection:
         assert differences(connection) == []
         assert rows(connection, "PRAGMA foreign_key_check") == []
         assert rows(connection, "PRAGMA integrity_check") == [("ok",)]
-    assert schema(engine) == declared(tmp_path / "declared.db")
-    engine.dispose()
+        assert schema(connection) == declared(tmp_path / "declared.db")
+
+
+def test_ids_of_a_fresh_catalog_begin_where_they_should(tmp_path: Path) -> None:
+    """The first image, action and Droplet have the ids that examples show."""
+    open_sqlite(tmp_path / "fresh.db").close()
+    with closing(sqlite3.connect(tmp_path / "fresh.db")) as database:
+        next_ids = dict(database.execute("SELECT name, seq + 1 FROM sqlite_sequence"))
+    assert next_ids == {"images": FIRST_IMAGE_ID, "actions": FIRST_ACTION_ID, "droplets": FIRST_DROPLET_ID}
+
+
+@pytest.mark.parametrize(("revision", "reason"), [("0002", "before the first release"), ("9999", "newer wherry")])
+def test_a_catalog_of_another_schema_is_refused(old: Old, revision: str, reason: str) -> None:
+    """A schema that this program does not know is refused, with what it knows, and left as it is."""
+    with old.connect() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        connection.commit()
+        with pytest.raises(Unavailable, match=reason):
+            old.open()
+        assert rows(connection, "SELECT version_num FROM alembic_version") == [(revision,)]
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -243,10 +379,9 @@ def differences(connection: Connection) -> list[Any]:
     return found
 
 
-def schema(engine: Engine) -> dict[str, Any]:
+def schema(connection: Connection) -> dict[str, Any]:
     """What alembic does not compare: conditions of indexes, and which tables count their ids or have none."""
-    with engine.connect() as connection:
-        made = rows(connection, "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+    made = rows(connection, "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
     return {
         name: " ".join(sql.split()) if kind == "index" else ("AUTOINCREMENT" in sql, "WITHOUT ROWID" in sql)
         for kind, name, sql in made
@@ -256,22 +391,20 @@ def schema(engine: Engine) -> dict[str, Any]:
 
 def declared(path: Path) -> dict[str, Any]:
     """The same of a database that was made of the tables at once."""
-    engine = create_engine(f"sqlite:///{path}")
+    engine: Engine = create_engine(f"sqlite:///{path}")
     metadata.create_all(engine)
-    found = schema(engine)
+    with engine.connect() as connection:
+        found = schema(connection)
     engine.dispose()
     return found
 
 
-def test_a_migration_that_is_run_again_does_nothing(old: Path) -> None:
+@pytest.mark.parametrize("old", ["sqlite"], indirect=True)
+def test_a_migration_that_is_run_again_does_nothing(old: Old, tmp_path: Path) -> None:
     """Opening a catalog a second time changes nothing."""
-    open_sqlite(old).close()
-    engine = create_engine(f"sqlite:///{old}")
-    with engine.connect() as connection:
-        before = list(connection.connection.driver_connection.iterdump())  # type: ignore[union-attr]
-
-    open_sqlite(old).close()
-
-    with engine.connect() as connection:
-        assert list(connection.connection.driver_connection.iterdump()) == before  # type: ignore[union-attr]
-    engine.dispose()
+    dumps = []
+    for _ in range(2):
+        old.open().close()
+        with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+            dumps.append(list(database.iterdump()))
+    assert dumps[0] == dumps[1]

@@ -306,6 +306,11 @@ def _revision(connection: Connection) -> str | None:
 
 def _check_known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if revision is not None and revision < min(known):
+        raise Unavailable(
+            f"The catalog was written before the first release (schema {revision}; this wherry opens schemas from "
+            f"{min(known)} on). Open it once with the last version before that, which migrates it."
+        )
     if revision is not None and revision not in known:
         raise Unavailable(
             f"The catalog was written by a newer wherry (schema {revision}; this one knows up to {max(known)}). "
