@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
 
-from wherry.errors import Unavailable
+from wherry.errors import BadRequest, Unavailable
 from wherry.server.connections import Connections, Listener, closing_early, raise_descriptor_limit
 from wherry.server.tls import Certificate, ensure_certificate, own_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from wherry.server.settings import Limits, Settings, Tls
 
 
+log = logging.getLogger("wherry")
+
+_RENEW_EVERY_S = 3600.0
+
+
 @dataclass(frozen=True)
 class Face:
-    """An address that is listened on, and the certificate that is shown there; without one, it is plain http."""
+    """An address that is listened on, and the certificate that is shown there; without one, it is plain http.
+
+    ``renewed`` returns the certificate to show from now on, and raises BadRequest or Unavailable if there is none.
+    """
 
     listener: socket.socket
     url: str
     certificate: Certificate | None = None
+    renewed: Callable[[], Certificate] | None = None
 
     def config(self, app: Any, limits: Limits) -> uvicorn.Config:
         """How the web server shows an app here."""
@@ -45,9 +56,10 @@ class Face:
 class _Server(uvicorn.Server):
     """A server that leaves the signals to ``_run``, for each would take them from the other, and accepts by limits."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, connections: Connections) -> None:
+    def __init__(self, face: Face, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
-        self.listener = listener
+        self.face = face
+        self.listener = face.listener
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,9 +81,30 @@ async def _run(servers: list[_Server], connections: Connections) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    watch = asyncio.create_task(connections.watch())
+    tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(_keep_renewed(servers))]
     await asyncio.gather(*(server.serve(sockets=[server.listener]) for server in servers))
-    watch.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+async def _keep_renewed(servers: list[_Server]) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_EVERY_S)
+        for server in servers:
+            await show_renewed(server.face, server.config)
+
+
+async def show_renewed(face: Face, config: uvicorn.Config) -> None:
+    """Show new connections the certificate that is valid now; if there is none, they get the one before."""
+    if face.renewed is None or config.ssl is None:
+        return
+    try:
+        certificate = await asyncio.to_thread(face.renewed)
+        config.ssl.load_cert_chain(certificate.cert_file, certificate.key_file)  # here, where connections are accepted
+    except (BadRequest, Unavailable) as error:
+        log.warning("tls.not_renewed %s", error.message)
+    except OSError as error:  # an operator is about to replace its files
+        log.warning("tls.not_renewed The certificate's files can't be used: %s.", error.strerror)
 
 
 def take_addresses(settings: Settings) -> list[Face]:
@@ -92,7 +125,7 @@ def run_servers(faces: Sequence[Face], app: Any, limits: Limits) -> None:
     """Serve an app at all addresses until a signal stops it."""
     connections = Connections(limits, raise_descriptor_limit())
     app = closing_early(app)
-    servers = [_Server(face.config(app, limits), face.listener, connections) for face in faces]
+    servers = [_Server(face, face.config(app, limits), connections) for face in faces]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(servers, connections))
 
@@ -100,11 +133,12 @@ def run_servers(faces: Sequence[Face], app: Any, limits: Limits) -> None:
 def _faces(settings: Settings) -> Iterator[Face]:
     yield take_address(settings.host, settings.port)
     if tls := settings.tls:
-        certificate = _certificate(tls, settings.data.resolve() / "tls")
+        renewed = partial(_certificate, tls, settings.data.resolve() / "tls")
+        certificate = renewed()
         listener = _listen(tls.host, tls.port)
         # By the name that the certificate has: the address behind it may not be in there, and 0.0.0.0 is in none.
         host = "localhost" if tls.host in {"0.0.0.0", "::"} else tls.host  # noqa: S104  nothing is bound here
-        yield Face(listener, _url("https", host, listener.getsockname()[1]), certificate)
+        yield Face(listener, _url("https", host, listener.getsockname()[1]), certificate, renewed)
 
 
 def _certificate(tls: Tls, folder: Path) -> Certificate:
