@@ -151,7 +151,7 @@ def test_what_nobody_holds_is_garbage_and_nothing_else(catalog: Catalog) -> None
         add_replica(tx, image_id, "nyc3")
         other = tx.add_action("transfer", account_id=1, image_id=image_id, region="ams3")
         tx.hold(other.id, "nyc3", ["packs/3000000001"])
-        tx.forget_image(image_id)
+        tx.forget_images([image_id])
         assert [(one.objects, one.bytes) for one in tx.garbage()] == [(1, 10)]
         assert tx.condemn(tx.loose(None, 100)) == 1
         tx.drop_holds(other.id)

@@ -133,7 +133,7 @@ def test_a_tag_counts_what_has_it_and_names_the_last(catalog: Catalog) -> None:
         tx.unassign_tag(tag_id, "image", [first])
         tx.unassign_tag(tag_id, "image", [first])
         assert list(tx.tag(OWNER, "web").last.items()) == [("image", second), ("droplet", 7)]
-        tx.forget_image(second)
+        tx.forget_images([second])
         assert tx.tag(OWNER, "web").counts == {"droplet": 1}
 
 
@@ -201,7 +201,7 @@ def test_deleting_an_image_ends_its_offer(catalog: Catalog) -> None:
     with catalog.begin() as tx:
         image_id = add_image(tx)
         number = tx.offer_image(image_id, OWNER, OTHER)
-        tx.forget_image(image_id)
+        tx.forget_images([image_id])
         assert tx.account_transfer(number, image_id).status == "cancelled"
 
 

@@ -103,7 +103,7 @@ def delete_and_collect(catalog: Catalog, image_id: int) -> Count:
     """Delete an image, ask what would go, and let it go."""
     with counting(catalog) as count:
         with catalog.begin() as tx:
-            tx.forget_image(image_id)
+            tx.forget_images([image_id])
         with catalog.read() as reader:
             (garbage,) = reader.garbage()
             assert (garbage.region, garbage.objects) == ("nyc3", PACKS + 1)

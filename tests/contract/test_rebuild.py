@@ -364,7 +364,7 @@ def test_a_catalog_in_use_is_left_alone(catalog: Catalog, stores: Stores) -> Non
     with catalog.begin() as tx:
         tx.remove_process(process)
         image = tx.add_image(1, "mine", "custom", status="available", distribution="Unknown")
-        tx.forget_image(image.id)
+        tx.forget_images([image.id])
     with pytest.raises(BadRequest, match="move catalog.db"):
         run(catalog, stores)
     assert places(catalog) == {}

@@ -40,7 +40,7 @@ def add_images(tx: Writer, count: int, account_id: int = OWNER) -> list[int]:
 
 
 def give_tags(tx: Writer, count: int) -> None:
-    tx.tag_resource(OWNER, "image", 7, [f"{count}-{number}" for number in range(count)])
+    tx.tag_resources(OWNER, "image", [7], [f"{count}-{number}" for number in range(count)])
 
 
 def assign(tx: Writer, count: int) -> None:

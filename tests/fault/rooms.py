@@ -357,16 +357,21 @@ class Site:
     compact_bytes: int = 0
 
     def open(
-        self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True, scrub_days: float = 0.0
-    ) -> Rooms:
-        """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``."""
+        self, driver: Driver | None = None, death: Death | None = None, *, alone: bool = True, scrub_days: float = 0.0,
+        catalog: Catalog | None = None,
+    ) -> Rooms:  # fmt: skip
+        """Build rooms over it, as at a start, and run nothing yet. All rooms before are dead if these are ``alone``.
+
+        Their catalog is a SQLite file of the folder, unless another one is given.
+        """
         clock = Clock()
-        catalog = open_sqlite(self.folder / "catalog.db", clock)
+        catalog = catalog or open_sqlite(self.folder / "catalog.db", clock)
         with catalog.begin() as tx:
             if tx.first_account() is None:
                 for name in ("owner", "guest"):
                     tx.add_account(name, f"{name}@example.invalid", name)
-        regions = Regions(load_regions(SLUGS), {slug: Store(self.backends[slug]) for slug in SLUGS})
+        stores = {slug: Store(backend) for slug, backend in self.backends.items()}
+        regions = Regions(load_regions(tuple(stores)), stores)
         engine = InlineEngine(catalog, death)
         engine.start(alone=alone)
         spool = (

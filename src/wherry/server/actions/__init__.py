@@ -89,6 +89,7 @@ _LONGEST_KEY = 255
 _GLANCE_S = 0.02
 _PATIENCE_S = 1.0
 _LOOKS = 3
+_DELETED_AT_ONCE = 100
 _PUBLISHED = "first_images_published"
 
 
@@ -182,7 +183,7 @@ class Actions:
         """Transfer an image to regions: one action each, all of them or none."""
         return self._once(
             account_id, key, ("transfer", image_id, regions),
-            lambda tx: [self._transfer.accept(tx, account_id, image_id, region) for region in regions],
+            lambda tx: self._transfer.accept(tx, account_id, image_id, regions),
         )  # fmt: skip
 
     def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
@@ -252,14 +253,24 @@ class Actions:
     def delete_droplet(self, account_id: int, droplet_id: int) -> None:
         """Delete a Droplet and its backups."""
         with self._catalog.begin() as tx:
-            self._droplets.delete(tx, account_id, droplet_id)
+            self._droplets.delete(tx, account_id, [droplet_id])
 
     def delete_tagged(self, account_id: int, tag: str) -> None:
-        """Delete all Droplets with a tag, or none. Raises NotFound for a tag that there is not."""
-        with self._catalog.begin() as tx:
-            tx.tag(account_id, tag)
-            for droplet_id in tx.tagged(account_id, "droplet", tag):
-                self._droplets.delete(tx, account_id, droplet_id)
+        """Delete all Droplets with a tag. Raises NotFound for a tag that does not exist.
+
+        Raises Unprocessable, and deletes none, if one of them is busy. Of more than ``_DELETED_AT_ONCE`` each batch has
+        a turn of its own: if a Droplet becomes busy meanwhile, those that are left keep the tag, and a repeat goes on.
+        """
+        with self._catalog.read() as reader:
+            reader.tag(account_id, tag)
+            ids = reader.tagged(account_id, "droplet", tag)
+            if reader.is_any_busy(ids):
+                raise Unprocessable(lifecycle.BUSY["droplet"])
+        while ids:
+            with self._catalog.begin() as tx:
+                ids = tx.tagged(account_id, "droplet", tag)
+                self._droplets.delete(tx, account_id, ids[:_DELETED_AT_ONCE])
+            ids = ids[_DELETED_AT_ONCE:]
 
     def back_up(self, account_id: int, droplet_id: int) -> ActionRecord:
         """Take a backup of a Droplet now."""
@@ -405,7 +416,7 @@ class Actions:
             if (before := tx.repeat(account_id, key, since)) is not None:
                 if before[0] != request:
                     raise Unprocessable("Idempotency-Key was used for another request within the last 24 hours")
-                return [tx.action(action_id) for action_id in before[1]["actions"]]
+                return tx.actions_by_id(before[1]["actions"])
             actions = accept(tx)
             tx.remember(account_id, key, request, {"actions": [one.id for one in actions]})
             return actions

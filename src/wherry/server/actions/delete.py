@@ -25,7 +25,7 @@ def accept(tx: Writer, account_id: int, image_id: int) -> None:
     if image.status == "deleted":
         raise Unprocessable(ALREADY)
     lifecycle.check_delete(image, account_id, tx.running(image_id=image_id))
-    tx.forget_image(image_id)
+    tx.forget_images([image_id])
     tx.add_action(KIND, account_id=account_id, image_id=image_id, completed=True)
 
 

@@ -17,6 +17,7 @@ from wherry.server import lifecycle
 from wherry.server.actions import snapshot
 from wherry.server.actions.replica import end
 from wherry.server.backup_policy import Policy, read_policy
+from wherry.server.catalog.records import NewAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,70 +104,74 @@ class Droplets:
         assert image.fingerprint is not None
         tx.check_quota(account_id, "droplets", len(names))
         tx.check_quota(account_id, "bytes", len(names) * (image.data_bytes or 0))
-        begun = []
-        for name in names:
-            droplet_id = tx.add_droplet(
-                account_id, name, region=region, size=size.slug, is_gpu=_is_gpu(size), image_id=image.id,
-                manifest_id=replica.manifest_id, virtual_bytes=image.virtual_bytes or 0,
-                data_bytes=image.data_bytes or 0, fingerprint=image.fingerprint, facts=facts,
-            )  # fmt: skip
-            if policy is not None:
-                tx.set_policy(droplet_id, policy, policy.next_window(tx.moment))
-            tx.tag_resource(account_id, "droplet", droplet_id, asked.tags or [])
-            begun.append(self.begin(tx, tx.droplet(droplet_id), "create"))
-        return begun
+        ids = tx.add_droplets(
+            account_id, names, facts=facts, policy=policy, region=region, size=size.slug, is_gpu=_is_gpu(size),
+            image_id=image.id, manifest_id=replica.manifest_id, virtual_bytes=image.virtual_bytes or 0,
+            data_bytes=image.data_bytes or 0, fingerprint=image.fingerprint,
+        )  # fmt: skip
+        tx.tag_resources(account_id, "droplet", ids, asked.tags or [])
+        return tx.add_actions("create", [NewAction(account_id, droplet_id=each, region=region) for each in ids])
 
     def act(self, tx: Writer, account_id: int, droplet_id: int, asked: DropletActionRequest) -> ActionRecord:
         """Begin an action of a Droplet. Raises NotFound for a type that there is not."""
         if asked.type not in _REQUESTED:
             raise NotFound(lifecycle.NO_ACTION)
-        droplet = tx.lock_droplet(droplet_id, account_id)
-        lifecycle.check_not_busy(droplet)  # first: its status is about to change
-        lifecycle.check_power(asked.type, droplet.status)
-        detail = _KINDS[asked.type].prepare(_Asked(tx, droplet, asked, self._regions, self._sizes))
-        if is_snapshot := asked.type == "snapshot":
-            snapshot.check_quota(tx, droplet)
-        when = snapshot.moment_for(tx, droplet_id, tx.moment) if is_snapshot else None
-        return self.begin(tx, droplet, asked.type, detail=detail, started_at=when)
+        return self._act(tx, [tx.lock_droplet(droplet_id, account_id)], asked)[0]
 
     def act_tagged(self, tx: Writer, account_id: int, tag: str, asked: DropletActionRequest) -> list[ActionRecord]:
         """Begin an action of each Droplet with a tag, or of none. One that is on or off already is left out."""
         if asked.type not in lifecycle.BULK_ACTIONS:
             raise NotFound(lifecycle.NO_ACTION)
-        droplets = [tx.lock_droplet(droplet_id, account_id) for droplet_id in tx.tagged(account_id, "droplet", tag)]
-        return [
-            self.act(tx, account_id, droplet.id, asked)
-            for droplet in droplets
+        ids = tx.tagged(account_id, "droplet", tag)
+        lifecycle.check_bulk(tag, len(ids))
+        droplets = [
+            droplet
+            for droplet in tx.lock_droplets(ids, account_id)
             if droplet.is_busy or (asked.type, droplet.status) not in lifecycle.IN_EFFECT
         ]
+        return self._act(tx, droplets, asked)
+
+    def _act(self, tx: Writer, droplets: Sequence[DropletRecord], asked: DropletActionRequest) -> list[ActionRecord]:
+        details = []
+        for droplet in droplets:
+            lifecycle.check_not_busy(droplet)  # first: its status is about to change
+            lifecycle.check_power(asked.type, droplet.status)
+            details.append(_KINDS[asked.type].prepare(_Asked(tx, droplet, asked, self._regions, self._sizes)))
+        taken = {}
+        if asked.type == "snapshot" and droplets:
+            snapshot.check_quota(tx, droplets)
+            taken = snapshot.moments_for(tx, [droplet.id for droplet in droplets], tx.moment)
+        return self._begin(tx, asked.type, droplets, details, taken)
 
     def back_up(self, tx: Writer, droplet: DropletRecord, *, is_scheduled: bool) -> ActionRecord:
         """Begin to take a backup."""
-        when = snapshot.moment_for(tx, droplet.id, tx.moment)
-        detail = snapshot.backup_detail(droplet, when, is_scheduled=is_scheduled)
-        return self.begin(tx, droplet, "backup", detail=detail, started_at=when)
+        taken = snapshot.moments_for(tx, [droplet.id], tx.moment)
+        detail = snapshot.backup_detail(droplet, taken[droplet.id], is_scheduled=is_scheduled)
+        return self._begin(tx, "backup", [droplet], [detail], taken)[0]
 
-    def delete(self, tx: Writer, account_id: int, droplet_id: int) -> ActionRecord:
-        """Delete a Droplet: it can't be found any longer, its backups go with it, its snapshots stay."""
-        droplet = tx.lock_droplet(droplet_id, account_id)
-        action = self.begin(tx, droplet, "destroy")
-        for image_id in droplet.backup_ids:
-            tx.forget_image(image_id)
-        tx.forget_droplet(droplet_id)
-        return action
+    def delete(self, tx: Writer, account_id: int, droplet_ids: Sequence[int]) -> None:
+        """Delete Droplets: they can't be found any longer, their backups go with them, their snapshots stay."""
+        droplets = tx.lock_droplets(droplet_ids, account_id)
+        self._begin(tx, "destroy", droplets, [{}] * len(droplets), {})
+        tx.forget_images([image_id for droplet in droplets for image_id in droplet.backup_ids])
+        tx.forget_droplets([droplet.id for droplet in droplets])
 
-    def begin(
-        self, tx: Writer, droplet: DropletRecord, kind: str, *, detail: Mapping[str, Any] | None = None,
-        started_at: datetime | None = None,
-    ) -> ActionRecord:  # fmt: skip
-        """Begin an action that was checked. Raises Unprocessable where another one of the Droplet is in progress."""
-        action = tx.add_action(
-            kind, account_id=droplet.account_id, droplet_id=droplet.id, region=droplet.region, detail=detail,
-            started_at=started_at,
-        )  # fmt: skip
-        if (manifest_id := action.detail.get("manifest_id")) is not None:
-            tx.hold_manifest(action.id, manifest_id)  # the image may be deleted before the action ends
-        return action
+    def _begin(
+        self, tx: Writer, kind: str, droplets: Sequence[DropletRecord], details: Sequence[Mapping[str, Any]],
+        started: Mapping[int, datetime],
+    ) -> list[ActionRecord]:  # fmt: skip
+        """Begin actions that were checked. Raises Unprocessable if another one of a Droplet is in progress."""
+        new = [
+            NewAction(
+                droplet.account_id, droplet_id=droplet.id, region=droplet.region, detail=detail,
+                started_at=started.get(droplet.id),
+            )
+            for droplet, detail in zip(droplets, details, strict=True)
+        ]  # fmt: skip
+        actions = tx.add_actions(kind, new)
+        held = {action.id: action.detail["manifest_id"] for action in actions if "manifest_id" in action.detail}
+        tx.hold_manifests(held)  # the image may be deleted before the action ends
+        return actions
 
     # ---------------------------------------------------------------------------------------------------- running
 
@@ -245,8 +250,7 @@ def _set_policy(ending: _Ending) -> None:
 
 def _disable_backups(ending: _Ending) -> None:
     ending.tx.set_policy(ending.droplet.id, None, None)
-    for image_id in ending.droplet.backup_ids:
-        ending.tx.forget_image(image_id)
+    ending.tx.forget_images(ending.droplet.backup_ids)
 
 
 def _prepare_restore(asked: _Asked) -> dict[str, Any]:

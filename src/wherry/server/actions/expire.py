@@ -62,8 +62,7 @@ class Expire:
         while True:
             with self._catalog.begin(by=action) as tx:
                 expired = tx.expired(tx.moment, limit=_BATCH)
-                for image in expired:
-                    tx.forget_image(image.id)
+                tx.forget_images([image.id for image in expired])
                 if not expired:
                     end(tx, action)
                     self._collect.accept(tx)

@@ -10,7 +10,7 @@ from wherry.server.backup_policy import Policy
 from wherry.server.catalog import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from wherry.models import Size
     from wherry.server.catalog import Reader, Writer
@@ -20,14 +20,17 @@ RETRY_AFTER = timedelta(minutes=10)
 """How long after a scheduled backup errored it is tried again."""
 
 
-def moment_for(reader: Reader, droplet_id: int, now: datetime) -> datetime:
-    """When a snapshot that is asked for now counts as taken: in this second, or in the first that is free.
+def moments_for(reader: Reader, droplet_ids: Sequence[int], now: datetime) -> dict[int, datetime]:
+    """When snapshots of these Droplets that begin now count as taken: in this second, or in the first that is free.
 
     Terraform finds the snapshot it asked for by its second alone, so no two of one Droplet share one.
     """
-    second = now.replace(microsecond=0)
-    last = reader.last_image_of(droplet_id)
-    return second if last is None or last < second else last.replace(microsecond=0) + timedelta(seconds=1)
+    second, last = now.replace(microsecond=0), reader.last_images_of(droplet_ids)
+    moments = dict.fromkeys(droplet_ids, second)
+    for droplet_id, moment in last.items():
+        if moment >= second:
+            moments[droplet_id] = moment.replace(microsecond=0) + timedelta(seconds=1)
+    return moments
 
 
 def snapshot_detail(droplet: DropletRecord, name: str | None, now: datetime) -> dict[str, Any]:
@@ -44,17 +47,18 @@ def backup_detail(droplet: DropletRecord, now: datetime, *, is_scheduled: bool) 
     return {"name": name, "retention_s": int(policy.retention.total_seconds()), "scheduled": is_scheduled}
 
 
-def check_quota(tx: Writer, droplet: DropletRecord) -> None:
-    """Raise Unprocessable if the account may have no snapshot of a Droplet. Backups are never refused."""
-    tx.check_quota(droplet.account_id, "images")
-    tx.check_quota(droplet.account_id, "bytes", droplet.data_bytes)
+def check_quota(tx: Writer, droplets: Sequence[DropletRecord]) -> None:
+    """Raise Unprocessable if the account may not have snapshots of all these Droplets. Backups are never refused."""
+    account_id = droplets[0].account_id
+    tx.check_quota(account_id, "images", len(droplets))
+    tx.check_quota(account_id, "bytes", sum(droplet.data_bytes for droplet in droplets))
 
 
 def take(tx: Writer, droplet: DropletRecord, action: ActionRecord, sizes: Mapping[str, Size]) -> None:
     """Add the image. It is listed from the transaction on in which its action completes, never later."""
     assert droplet.manifest_id is not None
     if action.type == "snapshot":
-        check_quota(tx, droplet)
+        check_quota(tx, [droplet])
     retention = action.detail.get("retention_s")
     expires = None if retention is None else action.started_at + timedelta(seconds=retention)
     image_id = tx.add_image_of(

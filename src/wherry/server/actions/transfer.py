@@ -11,10 +11,11 @@ from wherry.server.actions.copies import Copies, Rescuer, read_or_report
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
 from wherry.server.actions.replica import end, read_published, record
+from wherry.server.catalog.records import NewAction
 from wherry.server.storage import Counted, Store, plan_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from wherry.server.actions.heal import Heal
     from wherry.server.actions.pacing import Pacing
@@ -53,44 +54,53 @@ class Transfer:
         """What is done, in this order: a manifest must never name a block that is not there yet."""
         return (self._plan, self._copy, self._publish, self._complete)
 
-    def accept(self, tx: Writer, account_id: int, image_id: int, region: str | None) -> ActionRecord:
-        """Begin a transfer; once the transaction has committed it survives any crash.
+    def accept(self, tx: Writer, account_id: int, image_id: int, regions: Sequence[str | None]) -> list[ActionRecord]:
+        """Begin a transfer to each region, or none; once the transaction has committed they survive any crash.
 
-        A transfer of the same image to the same region that is in progress is answered instead: clients send a request
+        A transfer of the same image to the same region that is in progress stands for a new one: clients send a request
         again when its reply was lost.
         """
         image = tx.lock_image(image_id, account_id)
-        if running := tx.running_transfer(image_id, region):
-            return running
-        target = lifecycle.check_transfer(image, region, self._regions.by_slug)
-        self._regions.check_room(target.slug)
-        _check_quota(tx, image)
-        return self._begin(tx, account_id, image, target.slug)
+        running = tx.running_transfers(image_id)
+        targets = [
+            lifecycle.check_transfer(image, region, self._regions.by_slug).slug
+            for region in regions
+            if region not in running
+        ]
+        for target in targets:
+            self._regions.check_room(target)
+        _check_quota(tx, image, len(targets))
+        begun = {action.region: action for action in self._begin(tx, account_id, image, targets)}
+        return [(running | begun)[region] for region in regions]
 
     def spread(self, tx: Writer, image: ImageRecord) -> list[ActionRecord]:
         """Begin to bring an image to all regions that it is not in, for its owner."""
-        return [
-            self._begin(tx, image.account_id, image, region, background=True)
-            for region in self._regions.by_slug
-            if region not in image.regions and tx.running_transfer(image.id, region) is None
-        ]
+        running = tx.running_transfers(image.id)
+        missing = [slug for slug in self._regions.by_slug if slug not in image.regions and slug not in running]
+        return self._begin(tx, image.account_id, image, missing, background=True)
 
     def _begin(
-        self, tx: Writer, account_id: int, image: ImageRecord, region: str, *, background: bool = False
-    ) -> ActionRecord:
+        self, tx: Writer, account_id: int, image: ImageRecord, targets: Sequence[str], *, background: bool = False
+    ) -> list[ActionRecord]:
         """Begin to read the image's first sound replica, held until the end: each step must meet the same one."""
+        if not targets:
+            return []
         replicas = tx.replicas(image.id)
         replica = next((one for one in replicas if not tx.damages(one.manifest_id)), replicas[0])
-        action = tx.add_action(
-            "transfer", account_id=account_id, image_id=image.id, region=region, source=replica.region,
-            background=background,
-            detail={
-                "source": replica.region, "manifest": replica.manifest_key,
-                "whole": self._regions.store(region).can_copy_from(self._regions.store(replica.region)),
-            },
-        )  # fmt: skip
-        tx.hold_manifest(action.id, replica.manifest_id)
-        return action
+        source = self._regions.store(replica.region)
+        new = [
+            NewAction(
+                account_id, image_id=image.id, region=target, source=replica.region, background=background,
+                detail={
+                    "source": replica.region, "manifest": replica.manifest_key,
+                    "whole": self._regions.store(target).can_copy_from(source),
+                },
+            )
+            for target in targets
+        ]  # fmt: skip
+        actions = tx.add_actions("transfer", new)
+        tx.hold_manifests({action.id: replica.manifest_id for action in actions})
+        return actions
 
     def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         """What a transfer would send, if it were begun now. Changes nothing, so what it counts may be gone by then."""
@@ -158,9 +168,9 @@ class Transfer:
         return Rescuer(self._catalog, self._heal, copy.source_region, copies)
 
 
-def _check_quota(tx: Writer, image: ImageRecord) -> None:
+def _check_quota(tx: Writer, image: ImageRecord, regions: int = 1) -> None:
     if not image.public:
-        tx.check_quota(image.account_id, "bytes", image.data_bytes or 0)
+        tx.check_quota(image.account_id, "bytes", regions * (image.data_bytes or 0))
 
 
 def _summary(region: str, plan: CopyPlan) -> TransferPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,13 @@ from wherry.errors import NotFound, Unprocessable
 from wherry.models import ActionError, Progress
 from wherry.server import metrics
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, Asker, Changer, check_ids, micros, moment_of, moment_or_none
-from wherry.server.catalog.records import ActionRecord
+from wherry.server.catalog.asking import GONE, Asker, Changer, batches, check_ids, micros, moment_of, moment_or_none
+from wherry.server.catalog.records import ActionRecord, NewAction
 from wherry.server.dispatch import BACKGROUND_TYPES, Lane
 from wherry.server.lifecycle import BUSY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Case, Row
@@ -72,10 +73,19 @@ class ActionReader(Asker):
             query = query.where(t.actions.c.type == kind)
         return [read_action(row) for row in self.connection.execute(query)]
 
-    def running_transfer(self, image_id: int, region: str | None) -> ActionRecord | None:
-        """The transfer of an image to a region that is in progress, or None."""
-        row = self.connection.execute(_RUNNING_TRANSFER, {"image": image_id, "region": region}).first()
-        return None if row is None else read_action(row)
+    def running_transfers(self, image_id: int) -> dict[str | None, ActionRecord]:
+        """The transfers of an image that are in progress, by their region."""
+        rows = self.connection.execute(_RUNNING_TRANSFERS, {"image": image_id})
+        return {row.region: read_action(row) for row in rows}
+
+    def actions_by_id(self, ids: Sequence[int]) -> list[ActionRecord]:
+        """The actions with these ids, in this order."""
+        query = select(t.actions)
+        rows = (
+            row for batch in batches(ids) for row in self.connection.execute(query.where(t.actions.c.id.in_(batch)))
+        )
+        by_id = {row.id: read_action(row) for row in rows}
+        return [by_id[action_id] for action_id in ids]
 
     def repeat(self, account_id: int, key: str, since: datetime) -> tuple[str, dict[str, Any]] | None:
         """What an Idempotency-Key stood for (digest of the request, outcome), unless that is older than ``since``."""
@@ -105,32 +115,47 @@ class ActionWriter(Changer, ActionReader):
     ) -> ActionRecord:
         """Add an action; unless it is ``completed`` by this very transaction, a worker runs it once that has committed.
 
-        ``source`` is the region that a transfer reads. One in the ``background`` waits behind what is not.
         Raises Unprocessable if an action in progress excludes it (by the indexes of the table).
         """
-        resource: ResourceKind = "image" if droplet_id is None else "droplet"
-        resource_id = image_id if droplet_id is None else droplet_id
-        started = started_at or self.moment
-        lane = Lane(background or kind in BACKGROUND_TYPES, account_id, source, region)
-        values: dict[str, Any] = {
-            "account_id": account_id, "type": kind, "status": "completed" if completed else "in-progress",
-            "resource_id": resource_id, "resource_type": None if resource_id is None else resource, "region": region,
-            "started_at": micros(started), "completed_at": micros(self.moment) if completed else None,
-            "detail": json.dumps(detail or {}), "lane": lane.encode(), "trace": self.trace,
-        }  # fmt: skip
+        new = NewAction(account_id, image_id, droplet_id, region, detail or {}, source, background, started_at)
+        return self.add_actions(kind, [new], completed=completed)[0]
+
+    def add_actions(self, kind: str, new: Sequence[NewAction], *, completed: bool = False) -> list[ActionRecord]:
+        """Add actions of one kind: all or none, by a number of statements that does not grow with theirs.
+
+        Raises Unprocessable if an action in progress excludes one of them.
+        """
+        status, completed_at = ("completed", self.moment) if completed else ("in-progress", None)
+        records = [
+            ActionRecord(
+                id=0, account_id=each.account_id, type=kind, status=status,
+                resource_id=each.image_id if each.droplet_id is None else each.droplet_id,
+                resource_type=_resource_type(each), region=each.region, started_at=each.started_at or self.moment,
+                completed_at=completed_at, error=None, progress=None, attempts=0, cancel_requested=False,
+                lane=Lane(each.background or kind in BACKGROUND_TYPES, each.account_id, each.source, each.region),
+                detail=dict(each.detail), trace=self.trace,
+            )
+            for each in new
+        ]  # fmt: skip
+        rows = [
+            {
+                "account_id": record.account_id, "type": kind, "status": status, "resource_id": record.resource_id,
+                "resource_type": record.resource_type, "region": record.region,
+                "started_at": micros(record.started_at),
+                "completed_at": None if completed_at is None else micros(completed_at),
+                "detail": json.dumps(record.detail), "lane": record.lane.encode(), "trace": record.trace,
+            }
+            for record in records
+        ]  # fmt: skip
         try:
-            action_id = self._insert(t.actions, **values)
+            ids = self._insert_with_ids(t.actions, rows, "resource_id", "region")
         except IntegrityError as error:
-            raise Unprocessable(BUSY[resource]) from error
-        self.once_committed.append(partial(metrics.action_accepted, kind))
-        if completed:
-            self.once_committed.append(partial(_tell_end, action_id, kind, 0.0))
-        return ActionRecord(
-            id=action_id, account_id=account_id, type=kind, status=values["status"], resource_id=resource_id,
-            resource_type=values["resource_type"], region=region, started_at=started,
-            completed_at=self.moment if completed else None, error=None, progress=None, attempts=0,
-            cancel_requested=False, lane=lane, detail=dict(detail or {}), trace=self.trace,
-        )  # fmt: skip
+            raise Unprocessable(BUSY[_resource_type(new[0]) or "image"]) from error
+        for action_id in ids:
+            self.once_committed.append(partial(metrics.action_accepted, kind))
+            if completed:
+                self.once_committed.append(partial(_tell_end, action_id, kind, 0.0))
+        return [replace(record, id=action_id) for record, action_id in zip(records, ids, strict=True)]
 
     def set_progress(self, action_id: int, progress: Progress) -> bool:
         """Record how far an action is, and return whether its cancellation was requested."""
@@ -208,6 +233,12 @@ class ActionWriter(Changer, ActionReader):
         )  # fmt: skip
 
 
+def _resource_type(new: NewAction) -> ResourceKind | None:
+    if new.droplet_id is not None:
+        return "droplet"
+    return None if new.image_id is None else "image"
+
+
 def _tell_end(action_id: int, kind: str, seconds: float, code: str | None = None) -> None:
     metrics.action_ended(kind, seconds, code)
     status = "completed" if code is None else "errored"
@@ -216,10 +247,9 @@ def _tell_end(action_id: int, kind: str, seconds: float, code: str | None = None
 
 _OPERATOR = select(func.min(t.accounts.c.id))  # the account that the first start made
 _ACTION = select(t.actions).where(t.actions.c.id == bindparam("id"))
-_RUNNING_TRANSFER = select(t.actions).where(
-    t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image"),
-    t.actions.c.region == bindparam("region"),
-)  # fmt: skip
+_RUNNING_TRANSFERS = select(t.actions).where(
+    t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image")
+)
 
 
 def _not_before_start(moment: int) -> Case[int]:

@@ -98,6 +98,19 @@ class Changer(Asker):
         for batch in batches(rows):
             self.connection.execute(insert(table).values(list(batch)))
 
+    def _insert_with_ids(self, table: Any, rows: Sequence[dict[str, Any]], *names: str) -> list[int]:
+        """Insert rows by one statement for each batch. Returns their ids, in the order of the rows.
+
+        ``names`` are the columns in which the rows differ: databases return what they inserted in any order, and
+        SQLAlchemy keeps ours only by a statement for each row.
+        """
+        statement = insert(table).returning(table.c.id, *(table.c[name] for name in names))
+        ids: dict[tuple[Any, ...], list[int]] = {}
+        for batch in batches(rows):
+            for number, *values in self.connection.execute(statement, list(batch)):
+                ids.setdefault(tuple(values), []).append(number)
+        return [ids[tuple(row[name] for name in names)].pop() for row in rows]
+
     def _insert_all(self, table: Any, rows: list[dict[str, Any]]) -> None:
         if rows:
             self.connection.execute(insert(table), rows)

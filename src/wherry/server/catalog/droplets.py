@@ -64,6 +64,13 @@ class DropletReader(ImageReader):
         total = self.connection.scalar(select(func.count()).select_from(t.droplets).where(*where))
         return self._whole(rows), total or 0
 
+    def droplets_by_id(self, ids: Sequence[int]) -> list[DropletRecord]:
+        """The Droplets with these ids, deleted ones too, in this order."""
+        query = select(t.droplets)
+        rows = [row for b in batches(ids) for row in self.connection.execute(query.where(t.droplets.c.id.in_(b)))]
+        by_id = {droplet.id: droplet for droplet in self._whole(rows)}
+        return [by_id[droplet_id] for droplet_id in ids]
+
     def all_disks(self) -> list[DropletRecord]:
         """Every Droplet that has a disk."""
         query = select(t.droplets).where(t.droplets.c.manifest_id.is_not(None)).order_by(t.droplets.c.id)
@@ -74,6 +81,12 @@ class DropletReader(ImageReader):
         d = t.droplets.c
         query = select(d.id).where(or_(d.backup_due_at <= micros(moment), d.backup_retry_at <= micros(moment)))
         return list(self.connection.scalars(query))
+
+    def is_any_busy(self, droplet_ids: Sequence[int]) -> bool:
+        """Whether an action of one of these Droplets is in progress."""
+        a = t.actions.c
+        running = (a.status == "in-progress", a.resource_type == "droplet")
+        return any(self._exists(*running, a.resource_id.in_(batch)) for batch in batches(droplet_ids))
 
     def busy_droplets(self) -> set[int]:
         """The ids of Droplets of which an action is in progress."""
@@ -118,16 +131,20 @@ class DropletReader(ImageReader):
 class DropletWriter(ImageWriter, DropletReader):
     """Changes of Droplets."""
 
-    def add_droplet(
-        self, account_id: int, name: str, *, region: str, size: str, is_gpu: bool, image_id: int, manifest_id: int,
-        virtual_bytes: int, data_bytes: int, fingerprint: str, facts: Mapping[str, Any],
-    ) -> int:  # fmt: skip
-        """Add a new Droplet, and return its id. The manifest is its disk from now on."""
-        return self._insert(
-            t.droplets, account_id=account_id, name=name, status="new", region=region, size=size, is_gpu=is_gpu,
-            image_id=image_id, manifest_id=manifest_id, virtual_bytes=virtual_bytes, data_bytes=data_bytes,
-            fingerprint=fingerprint, facts=json.dumps(facts), created_at=micros(self.moment),
-        )  # fmt: skip
+    def add_droplets(
+        self, account_id: int, names: Sequence[str], *, facts: Mapping[str, Any], policy: Policy | None, **values: Any
+    ) -> list[int]:
+        """Add Droplets that are new and alike but for their names. Returns their ids, in the order of the names.
+
+        ``values`` are the other columns. The manifest is the disk of each from now on.
+        """
+        alike = values | {
+            "account_id": account_id, "status": "new", "facts": json.dumps(facts), "created_at": micros(self.moment),
+        }  # fmt: skip
+        if policy is not None:
+            due = micros(policy.next_window(self.moment))
+            alike |= {"backup_policy": json.dumps(asdict(policy)), "backup_due_at": due}
+        return self._insert_with_ids(t.droplets, [alike | {"name": name} for name in names], "name")
 
     def lock_droplet(self, droplet_id: int, account_id: int) -> DropletRecord:
         """Read a Droplet and keep others from deciding over it until this transaction ends. Raises NotFound."""
@@ -164,8 +181,7 @@ class DropletWriter(ImageWriter, DropletReader):
         now = micros(self.moment)
         row = t.droplets.c.id == droplet_id
         if policy is None:
-            no_more = {"backup_policy": None, "backup_due_at": None, "backup_retry_at": None}
-            self.connection.execute(update(t.droplets).where(row).values(**no_more))
+            self.connection.execute(update(t.droplets).where(row).values(**_NO_BACKUPS))
             return
         missed = update(t.droplets).where(row, t.droplets.c.backup_due_at <= now)
         self.connection.execute(missed.values(backup_retry_at=now))
@@ -181,16 +197,18 @@ class DropletWriter(ImageWriter, DropletReader):
         row = (t.droplets.c.id == droplet_id, t.droplets.c.backup_policy.is_not(None))
         self.connection.execute(update(t.droplets).where(*row).values(backup_retry_at=micros(moment)))
 
-    def forget_droplet(self, droplet_id: int) -> None:
-        """Delete a Droplet: it can't be found any longer. Its disk stays until ``drop_disk``."""
-        self.untag("droplet", droplet_id)
-        self.set_policy(droplet_id, None, None)
-        self.update_droplet(droplet_id, deleted_at=micros(self.moment))
+    def forget_droplets(self, droplet_ids: Sequence[int]) -> None:
+        """Delete Droplets: they can't be found any longer. Their disks stay until ``drop_disk``."""
+        self.untag("droplet", droplet_ids)
+        gone = {"deleted_at": micros(self.moment)} | _NO_BACKUPS
+        for batch in batches(droplet_ids):
+            self.connection.execute(update(t.droplets).where(t.droplets.c.id.in_(batch)).values(**gone))
 
     def drop_disk(self, droplet_id: int) -> None:
         """Let go of a deleted Droplet's disk."""
         self.update_droplet(droplet_id, manifest_id=None)
 
 
+_NO_BACKUPS = {"backup_policy": None, "backup_due_at": None, "backup_retry_at": None}
 _DROPLET = select(t.droplets).where(t.droplets.c.id == bindparam("id"))
 _LOCK_DROPLET = select(t.droplets.c.id).where(t.droplets.c.id == bindparam("id")).with_for_update()

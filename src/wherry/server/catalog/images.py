@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Row, Select
+    from sqlalchemy import ColumnElement, Row, Select
 
     from wherry.server.catalog.records import DropletRecord
 
@@ -113,10 +113,12 @@ class ImageReader(TagReader):
         """Every replica there is."""
         return [ReplicaRecord(*row) for row in self.connection.execute(_replicas().order_by(t.replicas.c.id))]
 
-    def last_image_of(self, droplet_id: int) -> datetime | None:
-        """When the last snapshot or backup of a Droplet was taken, also one that is deleted; None before the first."""
-        query = select(func.max(t.images.c.created_at)).where(t.images.c.resource_id == droplet_id)
-        return moment_or_none(self.connection.scalar(query))
+    def last_images_of(self, droplet_ids: Sequence[int]) -> dict[int, datetime]:
+        """By Droplet, when its last snapshot or backup was taken, also one that is deleted; none before the first."""
+        i = t.images.c
+        query = select(i.resource_id, func.max(i.created_at)).group_by(i.resource_id)
+        rows = (row for b in batches(droplet_ids) for row in self.connection.execute(query.where(i.resource_id.in_(b))))
+        return {droplet_id: moment_of(last) for droplet_id, last in rows}
 
     def expired(self, moment: datetime, *, account_id: int | None = None, limit: int = 1000) -> list[ImageRecord]:
         """Backups whose time is over, the oldest first. The newest backup of a Droplet is never among them."""
@@ -208,7 +210,7 @@ class ImageWriter(TagWriter, ImageReader):
             description=description, public=False, error_message="", created_at=micros(self.moment),
             **({} if image_id is None else {"id": image_id}),
         )  # fmt: skip
-        self.tag_resource(account_id, "image", image_id, tags)
+        self.tag_resources(account_id, "image", [image_id], tags)
         return self.image(image_id)
 
     def add_image_of(self, droplet: DropletRecord, name: str, kind: str, **values: Any) -> int:
@@ -249,13 +251,16 @@ class ImageWriter(TagWriter, ImageReader):
         self.connection.execute(update(t.images).where(*had).values(slug=None, status="retired"))
         self.update_image(image_id, slug=slug, public=True)
 
-    def forget_image(self, image_id: int) -> None:
-        """Delete an image: its replicas, tags and offers go, its row stays so that its id means something for ever."""
-        for replica in self.replicas(image_id):
-            self.remove_replica(replica.id)
-        self.untag("image", image_id)
-        self.withdraw_offers(image_id)
-        self.update_image(image_id, status="deleted", deleted_at=micros(self.moment), slug=None, expires_at=None)
+    def forget_images(self, image_ids: Sequence[int]) -> None:
+        """Delete images: their replicas, tags and offers go, their rows stay, so that no id is ever used again."""
+        offers = t.account_transfers.c
+        gone = {"status": "deleted", "deleted_at": micros(self.moment), "slug": None, "expires_at": None}
+        self.untag("image", image_ids)
+        for batch in batches(image_ids):
+            self._remove_replicas(t.replicas.c.image_id.in_(batch))
+            pending = (offers.image_id.in_(batch), offers.status == "pending")
+            self.connection.execute(update(t.account_transfers).where(*pending).values(status="cancelled"))
+            self.connection.execute(update(t.images).where(t.images.c.id.in_(batch)).values(**gone))
 
     def add_replica(self, image_id: int, region: str, manifest_id: int) -> None:
         """Record that an image is in a region; where it is already, nothing changes, so that a step may run twice."""
@@ -264,9 +269,10 @@ class ImageWriter(TagWriter, ImageReader):
 
     def remove_replica(self, replica_id: int) -> None:
         """Record that an image is no longer in a region; what it needed there is loose if nothing else needs it."""
-        query = select(t.replicas.c.manifest_id).where(t.replicas.c.id == replica_id)
-        named = self.connection.scalars(query).all()
-        self.connection.execute(delete(t.replicas).where(t.replicas.c.id == replica_id))
+        self._remove_replicas(t.replicas.c.id == replica_id)
+
+    def _remove_replicas(self, where: ColumnElement[bool]) -> None:
+        named = self.connection.scalars(delete(t.replicas).where(where).returning(t.replicas.c.manifest_id)).all()
         loosen(self.connection, named)
 
     # ------------------------------------------------------------------------------------------------ account transfers
@@ -286,11 +292,6 @@ class ImageWriter(TagWriter, ImageReader):
         if not self.connection.execute(update(t.account_transfers).where(*pending).values(status=status)).rowcount:
             raise NotFound(GONE)
 
-    def withdraw_offers(self, image_id: int) -> None:
-        """End the offer of an image as cancelled, if there is one."""
-        pending = (t.account_transfers.c.image_id == image_id, t.account_transfers.c.status == "pending")
-        self.connection.execute(update(t.account_transfers).where(*pending).values(status="cancelled"))
-
     def give_image(self, image_id: int, account_id: int) -> None:
         """Make an image another account's, without what leads back to the one it was: its tags and its Droplet.
 
@@ -299,7 +300,7 @@ class ImageWriter(TagWriter, ImageReader):
         image = self.image(image_id)
         self.check_quota(account_id, "images")
         self.check_quota(account_id, "bytes", (image.data_bytes or 0) * len(image.regions))
-        self.untag("image", image_id)
+        self.untag("image", [image_id])
         self.update_image(image_id, account_id=account_id, resource_id=None)
 
 

@@ -243,6 +243,11 @@ class ObjectWriter(Changer, ObjectReader):
         loosen(self.connection, [old_id])
         return named
 
+    def hold_manifests(self, by_action: Mapping[int, int]) -> None:
+        """Let each new action, which holds nothing yet, hold a manifest that is named now."""
+        rows = [{"object_id": manifest_id, "action_id": action_id} for action_id, manifest_id in by_action.items()]
+        self._insert_together(t.holds, rows)
+
     def hold_manifest(self, action_id: int, manifest_id: int) -> None:
         """Hold a manifest that is named now, and with it all that it needs."""
         self._hold(action_id, [manifest_id])

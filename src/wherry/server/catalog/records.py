@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from wherry.models import ActionError, Progress
@@ -79,6 +80,23 @@ class ImageRecord:
     min_disk_gib: int | None = None
     regions: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewAction:
+    """An action that is about to be added.
+
+    ``source`` is the region that a transfer reads. One in the ``background`` waits behind those that are not.
+    """
+
+    account_id: int | None
+    image_id: int | None = None
+    droplet_id: int | None = None
+    region: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    background: bool = False
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,10 @@ class TagWriter(Changer, TagReader):
             these = (g.tag_id == tag_id, g.resource_type == kind, g.resource_id.in_(batch))
             self.connection.execute(delete(t.taggings).where(*these))
 
-    def tag_resource(self, account_id: int, kind: ResourceKind, resource_id: int, names: Iterable[str]) -> None:
-        """Give a resource all these tags; those that there are not yet are made."""
+    def tag_resources(
+        self, account_id: int, kind: ResourceKind, resource_ids: Sequence[int], names: Iterable[str]
+    ) -> None:
+        """Give new resources, which have none, all these tags; those that there are not yet are made."""
         spelled: dict[str, str] = {}
         for name in names:
             spelled.setdefault(name.lower(), name)
@@ -117,8 +119,7 @@ class TagWriter(Changer, TagReader):
             self.check_quota(account_id, "tags", len(missing))
             self._insert_together(t.tags, missing)
             known = self._ids_by_folded(account_id, list(spelled))
-        has = set(self.connection.scalars(select(t.taggings.c.tag_id).where(*_of(kind, resource_id))))
-        self._tag((known[folded], kind, resource_id) for folded in spelled if known[folded] not in has)
+        self._tag((known[folded], kind, resource_id) for resource_id in resource_ids for folded in spelled)
 
     def _ids_by_folded(self, account_id: int, folded: Sequence[str]) -> dict[str, int]:
         own = select(t.tags.c.folded, t.tags.c.id).where(t.tags.c.account_id == account_id)
@@ -132,9 +133,11 @@ class TagWriter(Changer, TagReader):
         names = ("tag_id", "resource_type", "resource_id")
         self._insert_together(t.taggings, [dict(zip(names, each, strict=True)) for each in taggings])
 
-    def untag(self, kind: ResourceKind, resource_id: int) -> None:
-        """Take all tags from a resource."""
-        self.connection.execute(delete(t.taggings).where(*_of(kind, resource_id)))
+    def untag(self, kind: ResourceKind, resource_ids: Sequence[int]) -> None:
+        """Take all tags from resources."""
+        g = t.taggings.c
+        for batch in batches(resource_ids):
+            self.connection.execute(delete(t.taggings).where(g.resource_type == kind, g.resource_id.in_(batch)))
 
 
 def names_of(kind: ResourceKind) -> Select[tuple[int, str]]:
@@ -158,7 +161,3 @@ def ids_of(account_id: int, kind: ResourceKind, name: str) -> Select[tuple[int]]
 
 def _spelled(account_id: int, name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return t.tags.c.account_id == account_id, t.tags.c.folded == name.lower()
-
-
-def _of(kind: ResourceKind, resource_id: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return t.taggings.c.resource_type == kind, t.taggings.c.resource_id == resource_id

@@ -45,7 +45,8 @@ def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
         x.require("tag:create")
     begun = service.actions.create_droplets(x.account_id, x.body, x.idempotency_key)
     with service.catalog.read() as reader:
-        made = [service.wire.droplet(reader.droplet(one.droplet_id, deleted=True), x.token) for one in begun]
+        droplets = reader.droplets_by_id([action.droplet_id for action in begun])
+        made = [service.wire.droplet(droplet, x.token) for droplet in droplets]
     base = x.base_url
     links = m.CreatedLinks(
         actions=[
