@@ -42,6 +42,11 @@ lint: $(READY) ## check format, rules and layers
 	@$(BIN)/ruff check src tests demo bench scripts
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/sync_client.py --check
+	@$(BIN)/python scripts/request_guide.py --check
+
+.PHONY: request-guide
+request-guide: $(READY) ## write docs/guide/requests.md from the table of what becomes of each field
+	@$(BIN)/python scripts/request_guide.py
 
 .PHONY: sync-client
 sync-client: $(READY) ## generate the sync client from the async one

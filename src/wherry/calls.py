@@ -320,8 +320,13 @@ DISK_IMPORT = Call(
     "disks.import", "PUT", "/v2/droplets/{droplet_id}/disk",
     "Replace a Droplet's disk by the body's bytes, or by those of an upload that was begun for it.",
     ("droplet:update",), {201: m.ActionReply},
-    params=(Param("upload_id", "Which upload; then the body stays empty."), IDEMPOTENCY_KEY), errors=(422,), ours=True,
-    body_media=BYTES,
+    params=(
+        Param("upload_id", "Which upload; then the body stays empty."),
+        Param("format", "Take the body as this, whatever it looks like; an upload's own request says it.",
+              values=("raw",)),
+        IDEMPOTENCY_KEY,
+    ),
+    errors=(422,), ours=True, body_media=BYTES,
 )  # fmt: skip
 
 # Controls for tests, in test mode only.

@@ -543,12 +543,17 @@ class ScrubRequest(Model, frozen=True, kw_only=True):
 
 
 class BackupPolicyRequest(Model, frozen=True, kw_only=True):
-    """Ask for a backup policy. ``day`` is what DigitalOcean's own example writes for ``weekday``."""
+    """Ask for a backup policy. ``day`` is what DigitalOcean's own example writes for ``weekday``.
+
+    The last two may repeat what the plan has, as a policy that was read does, and ask for nothing else.
+    """
 
     plan: Short | None = None
     weekday: Short | None = None
     day: Short | None = None
     hour: int | None = None
+    window_length_hours: int | None = None
+    retention_period_days: int | None = None
 
 
 class DropletCreateRequest(Model, frozen=True, kw_only=True):

@@ -41,10 +41,10 @@ def add_image(tx: Writer, size: int = 0, account_id: int = OWNER, regions: tuple
 
 def add_droplet(tx: Writer, image_id: int, size: int = 0) -> int:
     manifest = tx.replicas(image_id)[0].manifest_id
-    return tx.add_droplet(
-        OWNER, "web", region="nyc3", size="s-1vcpu-1gb", is_gpu=False, image_id=image_id, manifest_id=manifest,
-        virtual_bytes=size, data_bytes=size, fingerprint="f", facts={},
-    )  # fmt: skip
+    return tx.add_droplets(
+        OWNER, ["web"], region="nyc3", size="s-1vcpu-1gb", is_gpu=False, image_id=image_id, manifest_id=manifest,
+        virtual_bytes=size, data_bytes=size, fingerprint="f", facts={}, policy=None,
+    )[0]  # fmt: skip
 
 
 def test_limits_are_generous_until_they_are_set(catalog: Catalog) -> None:
@@ -67,12 +67,12 @@ def test_what_an_account_has_is_counted(catalog: Catalog) -> None:
     with catalog.begin() as tx:
         first = add_image(tx, 100, regions=("nyc3", "ams3"))
         add_droplet(tx, first, 30)
-        tx.forget_droplet(add_droplet(tx, first, 5))
-        tx.forget_image(add_image(tx, 1000))
+        tx.forget_droplets([add_droplet(tx, first, 5)])
+        tx.forget_images([add_image(tx, 1000)])
         tx.update_image(add_image(tx, 1000), status="deleted")  # an import that failed
         tx.publish_image(add_image(tx, 1000), "debian")
         add_image(tx, 1000, OTHER)
-        tx.tag_resource(OWNER, "image", first, ["a", "b", "A"])
+        tx.tag_resources(OWNER, "image", [first], ["a", "b", "A"])
         tx.add_upload("open", OWNER, {})
         tx.add_upload("finished", OWNER, {})
         tx.update_upload("finished", status="finished", image_id=first)
@@ -113,12 +113,12 @@ def test_tags_are_added_together_or_not_at_all(catalog: Catalog) -> None:
     with catalog.begin() as tx:
         tx.set_limits(OWNER, {"tags": 3})
         image_id = add_image(tx)
-        tx.tag_resource(OWNER, "image", image_id, ["a", "b"])
+        tx.tag_resources(OWNER, "image", [image_id], ["a", "b"])
         with pytest.raises(Unprocessable, match=r"will exceed your tag limit: 2 of 3 are in use"):
-            tx.tag_resource(OWNER, "image", image_id, ["a", "c", "d"])
-        tx.tag_resource(OWNER, "image", image_id, ["a", "b", "c"])
+            tx.tag_resources(OWNER, "image", [image_id], ["a", "c", "d"])
+        tx.tag_resources(OWNER, "image", [image_id], ["a", "b", "c"])
         tx.set_limits(OWNER, {"tags": 1})
-        tx.tag_resource(OWNER, "image", image_id, ["a", "b", "c"])
+        tx.tag_resources(OWNER, "image", [image_id], ["a", "b", "c"])
         assert tx.add_tag(OWNER, "A") == tx.add_tag(OWNER, "a")
         assert used(tx)["tags"] == 3
 

@@ -515,7 +515,7 @@ def test_a_fault_of_the_service_is_told_without_its_text(stage: Stage) -> None:
     assert ended.error.message == ("Wherry met a fault of its own (RuntimeError); details are in the service's log.")
 
 
-@pytest.mark.parametrize("kind", sorted(droplets_module._REQUESTED))
+@pytest.mark.parametrize("kind", sorted(droplets_module.REQUESTED))
 def test_a_driver_that_fails_changes_no_fact(stage: Stage, kind: str) -> None:
     """A Droplet in any status that takes the action stays as it was if the driver can't do it."""
     driver = _Failing(StoreUnavailable("the machine is away"))

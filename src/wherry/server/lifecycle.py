@@ -63,6 +63,14 @@ def check_update(image: ImageRecord, name: str | None) -> None:
         check_name(name)
 
 
+def check_changes(image: ImageRecord, changes: Mapping[str, str]) -> None:
+    """Check that an image of this type may have these facts. Raises Unprocessable; what stays the same may be said."""
+    kept = {"distribution": image.distribution, "description": image.description or ""}
+    for name, value in kept.items():
+        if image.type != "custom" and changes.get(name, value) != value:
+            raise Unprocessable(f"{name}: only a custom image's can be changed, and this is a {image.type}")
+
+
 def check_delete(image: ImageRecord, account_id: int, running: Collection[ActionRecord]) -> None:
     """Whether an image may be deleted. A public one may, by its publisher, once another one has its slug."""
     if image.status != "retired" or image.account_id != account_id:

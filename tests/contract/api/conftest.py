@@ -85,7 +85,8 @@ class Api(httpx2.Client):
 
     def create(self, **body: Any) -> httpx2.Response:
         """Ask for a Droplet from a public image."""
-        asked = {"name": "web", "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
+        name = {} if "names" in body else {"name": "web"}
+        asked = {**name, "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
         return self.post("/v2/droplets", json=asked)
 
     def do(self, droplet_id: int, kind: str, **body: Any) -> httpx2.Response:

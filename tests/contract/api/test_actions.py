@@ -222,7 +222,7 @@ def test_a_transfer_may_go_to_a_region_that_is_closed(api: Api) -> None:
         ("snapshot", {"type": "transfer", "regions": []}, 422, "Region can't be blank"),
         (
             "snapshot", {"type": "transfer", "region": "ams3", "regions": ["ams3"]}, 422,
-            "Region and regions exclude each other",
+            "region and regions exclude each other",
         ),
         (
             "snapshot", {"type": "transfer", "regions": ["ams3", "sgp1"], "dry_run": True}, 422,

@@ -143,7 +143,8 @@ def test_a_policy_is_asked_for_in_several_ways(
     if kind == "create":
         droplet = api.droplet(backups=True, backup_policy=asked)["id"]
     else:
-        droplet = api.droplet(backups=kind == "change_backup_policy", backup_policy={"plan": "weekly"})["id"]
+        weekly: dict[str, Any] = {"backups": True, "backup_policy": {"plan": "weekly"}}
+        droplet = api.droplet(**weekly if kind == "change_backup_policy" else {})["id"]
         # A change must say what it asks for.
         asked = {} if asked is None and kind == "change_backup_policy" else asked
         assert api.done(droplet, kind, backup_policy=asked)["status"] == "completed"
@@ -185,9 +186,20 @@ def test_only_a_policy_that_there_is_can_be_changed(api: Api) -> None:
     assert refusal(api.do(backed_up, "change_backup_policy")) == (422, "Backup policy can't be blank")
 
 
-def test_a_policy_without_backups_enables_none(api: Api) -> None:
-    """A policy counts only where backups are asked for."""
-    assert api.droplet(backups=False, backup_policy={"plan": "weekly"})["next_backup_window"] is None
+def test_a_policy_without_backups_is_refused(api: Api) -> None:
+    """A policy counts only where backups are enabled; one that says nothing asks for nothing."""
+    policy: dict[str, Any] = {"plan": "weekly", "weekday": "", "hour": 0}
+    text = "backup_policy: it needs backups to be true"
+    assert refusal(api.create(backups=False, backup_policy=policy)) == (422, text)
+    nothing = {**policy, "plan": ""}
+    assert api.droplet(backups=False, backup_policy=nothing)["next_backup_window"] is None
+
+
+def test_a_policy_may_be_said_as_it_was_read(api: Api) -> None:
+    """The hours of a window and the days of retention, which a reply has, may be sent again."""
+    droplet = api.droplet(backups=True)["id"]
+    policy = api.get(f"/v2/droplets/{droplet}/backups/policy").json()["policy"]["backup_policy"]
+    assert api.done(droplet, "change_backup_policy", backup_policy=policy)["status"] == "completed"
 
 
 # --------------------------------------------------------------------------------------------- windows and retention

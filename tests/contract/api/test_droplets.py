@@ -372,14 +372,14 @@ def test_of_a_key_that_comes_twice_the_last_one_counts(api: Api) -> None:
 
 
 def test_what_is_asked_for_is_told_again(api: Api) -> None:
-    """Tags and features of a Droplet are those that were asked for."""
+    """Tags and features of a Droplet are those that were asked for; an agent is none that it has."""
     droplet = api.create(
         tags=["web", "env:prod"], monitoring=True, with_droplet_agent=True,
         user_data="ü" * 32768,
     ).json()["droplet"]  # fmt: skip
 
     assert sorted(droplet["tags"]) == ["env:prod", "web"]
-    assert {"monitoring", "droplet_agent", "private_networking"} <= set(droplet["features"])
+    assert set(droplet["features"]) == {"monitoring", "private_networking"}
 
 
 @pytest.mark.parametrize(

@@ -233,12 +233,15 @@ def test_what_is_not_sent_stays(api: Api, shelf: Shelf) -> None:
 
 
 def test_only_a_custom_image_changes_its_distribution_and_description(api: Api) -> None:
-    """Of a snapshot only the name can be changed; the rest is ignored."""
+    """Of a snapshot only the name can be changed; the rest may be said as it is."""
     image = api.make("snapshot")
+    path = f"/v2/images/{image['id']}"
 
-    reply = api.put(f"/v2/images/{image['id']}", json={"name": "new", "distribution": "Fedora", "description": "x"})
-
-    assert reply.json() == {"image": {**image, "name": "new"}}
+    for name in ("distribution", "description"):
+        reply = api.put(path, json={"name": "new", name: "Fedora"})
+        assert refusal(reply) == (422, f"{name}: only a custom image's can be changed, and this is a snapshot")
+    same = {"name": "new", "distribution": image["distribution"], "description": ""}
+    assert api.put(path, json=same).json() == {"image": {**image, "name": "new"}}
 
 
 @pytest.mark.parametrize(

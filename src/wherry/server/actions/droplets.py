@@ -114,7 +114,7 @@ class Droplets:
 
     def act(self, tx: Writer, account_id: int, droplet_id: int, asked: DropletActionRequest) -> ActionRecord:
         """Begin an action of a Droplet. Raises NotFound for a type that there is not."""
-        if asked.type not in _REQUESTED:
+        if asked.type not in REQUESTED:
             raise NotFound(lifecycle.NO_ACTION)
         return self._act(tx, [tx.lock_droplet(droplet_id, account_id)], asked)[0]
 
@@ -349,5 +349,5 @@ _KINDS = {
     "enable_private_networking": _Kind(_nothing),
 }
 
-_REQUESTED = _KINDS.keys() - {"create", "destroy", "backup"}
+REQUESTED = _KINDS.keys() - {"create", "destroy", "backup"}
 """What a caller may ask for."""

@@ -70,7 +70,7 @@ class TagWriter(Changer, TagReader):
     def add_tag(self, account_id: int, name: str) -> int:
         """The tag of this name, in any case; it is added if there is none. Returns its id.
 
-        Raises Unprocessable if the account may have no more tags; so does ``tag_resource``.
+        Raises Unprocessable if the account may have no more tags; so does ``tag_resources``.
         """
         found: int | None = self.connection.scalar(select(t.tags.c.id).where(*_spelled(account_id, name)))
         if found is not None:
@@ -103,7 +103,7 @@ class TagWriter(Changer, TagReader):
     def tag_resources(
         self, account_id: int, kind: ResourceKind, resource_ids: Sequence[int], names: Iterable[str]
     ) -> None:
-        """Give new resources, which have none, all these tags; those that there are not yet are made."""
+        """Give resources all these tags; those that do not exist yet are made."""
         spelled: dict[str, str] = {}
         for name in names:
             spelled.setdefault(name.lower(), name)
@@ -119,7 +119,15 @@ class TagWriter(Changer, TagReader):
             self.check_quota(account_id, "tags", len(missing))
             self._insert_together(t.tags, missing)
             known = self._ids_by_folded(account_id, list(spelled))
-        self._tag((known[folded], kind, resource_id) for resource_id in resource_ids for folded in spelled)
+        g = t.taggings.c
+        query = select(g.resource_id, g.tag_id).where(g.resource_type == kind)
+        has = {
+            (row.tag_id, kind, row.resource_id)
+            for batch in batches(resource_ids)
+            for row in self.connection.execute(query.where(g.resource_id.in_(batch)))
+        }
+        wanted = ((known[folded], kind, resource_id) for resource_id in resource_ids for folded in spelled)
+        self._tag(tagging for tagging in wanted if tagging not in has)
 
     def _ids_by_folded(self, account_id: int, folded: Sequence[str]) -> dict[str, int]:
         own = select(t.tags.c.folded, t.tags.c.id).where(t.tags.c.account_id == account_id)

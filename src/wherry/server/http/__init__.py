@@ -19,6 +19,7 @@ from wherry.server.http import (
     actions,
     droplets,
     edge,
+    effects,
     exports,
     images,
     openapi,
@@ -175,6 +176,7 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate, largest_body_byte
     def answer(exchange: edge.Exchange, headers: dict[str, str], raw: bytes) -> Response:
         if call.body is not None:
             exchange.body = edge.decode_body(call, raw)
+            effects.check(exchange.body)
         with bound(account_id=exchange.account_id):
             body = handler(service, exchange)
         status = next((code for code, kind in call.replies.items() if kind is type(body)), call.status)

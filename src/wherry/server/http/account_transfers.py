@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry import models as m
-from wherry.errors import BadRequest
+from wherry.errors import BadRequest, Unprocessable
 from wherry.server.actions import account_transfer
 from wherry.server.http.edge import UNREADABLE
 
@@ -36,6 +36,7 @@ def accept_offer(service: Service, x: Exchange) -> None:
 def cancel_offer(service: Service, x: Exchange) -> None:
     """Answer account_transfers.cancel."""
     image_id, transfer_id = x.number("image_id"), _transfer_id(x)
+    _check_no_recipient(x)
     with service.catalog.begin() as tx:
         account_transfer.cancel(tx, x.account_id, image_id, transfer_id)
 
@@ -43,8 +44,14 @@ def cancel_offer(service: Service, x: Exchange) -> None:
 def decline_offer(service: Service, x: Exchange) -> None:
     """Answer account_transfers.decline."""
     image_id, transfer_id = x.number("image_id"), _transfer_id(x)
+    _check_no_recipient(x)
     with service.catalog.begin() as tx:
         account_transfer.decline(tx, x.account_id, image_id, transfer_id)
+
+
+def _check_no_recipient(x: Exchange) -> None:
+    if x.body.recipient_uuid:
+        raise Unprocessable("recipient_uuid: only accept takes it")
 
 
 def _transfer_id(x: Exchange) -> int:

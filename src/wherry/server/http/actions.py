@@ -24,7 +24,7 @@ def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m
         action = service.actions.convert(x.account_id, image_id, x.idempotency_key)
         return service.wire.image_action(action, x.token)
     if asked.regions is not None and asked.region is not None:
-        raise Unprocessable("Region and regions exclude each other")
+        raise Unprocessable("region and regions exclude each other")
     regions: list[str | None] = [asked.region] if asked.regions is None else list(dict.fromkeys(asked.regions))
     if not regions:
         raise Unprocessable("Region can't be blank")

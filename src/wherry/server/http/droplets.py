@@ -162,20 +162,15 @@ async def export_disk(service: Service, x: Exchange, headers: dict[str, str]) ->
 async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer disks.import: take the bytes of the body, or those of an upload that came before."""
     upload_id = x.query("upload_id")
+    if upload_id and x.query("format"):
+        raise Unprocessable("format: the request that began the upload says it")
     body = await run_in_threadpool(_begin_import, service, x, upload_id) if upload_id else await _upload(service, x)
     return reply(HTTPStatus.CREATED, body, headers)
 
 
-def _import_format(x: Exchange) -> m.ImportFormat | None:
-    value = x.query("format")
-    if value not in {None, "raw"}:
-        raise Unprocessable(f"format is {value!r}; raw is the only one that can be said")
-    return "raw" if value else None
-
-
 async def _upload(service: Service, x: Exchange) -> m.ActionReply:
     """Take the bytes of the body; where no import comes of them, nothing stays of them."""
-    asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"), format=_import_format(x))
+    asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"), format="raw" if x.query("format") else None)
     uploads = service.actions.uploads
     may_repeat = x.idempotency_key is not None
     begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)

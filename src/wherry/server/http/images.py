@@ -61,11 +61,11 @@ def update_image(service: Service, x: Exchange) -> m.ImageReply:
         image = tx.lock_image(image_id, x.account_id)
         lifecycle.check_update(image, asked.name)
         changes = {} if asked.name is None else {"name": asked.name}
-        if image.type == "custom":
-            if asked.distribution is not None:
-                changes["distribution"] = lifecycle.distribution(asked.distribution)
-            if asked.description is not None:
-                changes["description"] = asked.description
+        if asked.distribution is not None:
+            changes["distribution"] = lifecycle.distribution(asked.distribution)
+        if asked.description is not None:
+            changes["description"] = asked.description
+        lifecycle.check_changes(image, changes)
         if changes:
             tx.update_image(image_id, **changes)
         return m.ImageReply(image=wire.image(tx.image(image_id), x.token))

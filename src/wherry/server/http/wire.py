@@ -249,10 +249,8 @@ def _as_known_to(droplet: DropletRecord, token: TokenRecord) -> ImageRecord:
 
 
 def _features(record: DropletRecord) -> list[str]:
-    kept = ("monitoring", "ipv6")
+    kept = ("monitoring", "ipv6")  # ``effects`` says why nothing else that a request may have is repeated
     features = [name for name in kept if record.facts.get(name)] + ["private_networking"]
-    if record.facts.get("with_droplet_agent"):
-        features.append("droplet_agent")
     return ["backups", *features] if record.policy is not None else features
 
 
