@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.catalog.records import ReplicaRecord
+    from wherry.server.storage import Manifest
 
     Build = Callable[..., Rooms]
 
@@ -442,16 +443,16 @@ def test_nothing_is_read_ahead_for_a_reader_that_takes_nothing(
 
 
 def test_a_store_that_fails_on_the_way(build: Build, disk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is broken off, and the image let go of."""
+    """All that is before the block is sent, the connection is broken off, and the image let go of."""
     rooms = build()
     image_id = rooms.import_disk(disk)
     app = web_face(rooms)
-    read_block, left = Store.read_block, iter(range(3))
+    read_block = Store.read_block
 
-    def failing(store: Store, *arguments: Any) -> bytes:
-        if next(left, None) is None:
+    def failing(store: Store, manifest: Manifest, place: int, *arguments: Any) -> bytes:
+        if place == manifest.first_place(3):  # others, before and after it, are read at the same time
             raise StoreUnavailable("It is away.")
-        return read_block(store, *arguments)
+        return read_block(store, manifest, place, *arguments)
 
     async def act() -> list[Message]:
         client = Client(app, image_id, takes=1000)
@@ -462,5 +463,6 @@ def test_a_store_that_fails_on_the_way(build: Build, disk: bytes, monkeypatch: p
         patch.setattr(Store, "read_block", failing)
         messages = asyncio.run(act())
     assert messages[0]["status"] == 200
-    assert all(one["more_body"] for one in messages[1:])
+    assert b"".join(bytes(message["body"]) for message in messages[1:]) == disk[: 3 << 20]
+    assert all(message["more_body"] for message in messages[1:])
     assert is_free(rooms, image_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import logging
@@ -53,6 +52,7 @@ from wherry.server.http import Hosts, Service, Wire, make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.loops import Loops
+from wherry.server.memory import keep_freed_memory
 from wherry.server.private_files import tighten
 from wherry.server.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.regions_file import open_region, served_regions, store_folder
@@ -91,8 +91,6 @@ __all__ = [
 
 log = logging.getLogger("wherry")
 
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-_KEPT_BYTES = 64 << 20
 _GLANCE_S = 0.2
 _TAKE_S = 0.5
 _PROVED = "change_proved_at"
@@ -527,18 +525,5 @@ def _take(lock: TextIO, data: Path) -> None:
 def _prepare_process(role: str, settings: Settings) -> None:
     end_by_deadline(settings.grace_s)
     tracing.set_up_tracing(role)
-    _keep_memory()
+    keep_freed_memory()
     sys.setswitchinterval(_SWITCH_S)
-
-
-def _keep_memory() -> None:
-    """Tell glibc to keep the megabyte-sized buffers it frees instead of giving their pages back.
-
-    Without it, decompressing in threads spends more time on fresh pages than on decompressing.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # another C library, with another allocator
-        return
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

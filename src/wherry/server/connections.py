@@ -15,6 +15,7 @@ import errno
 import logging
 import resource
 import socket
+import struct
 import time
 import uuid
 from ipaddress import IPv6Address, ip_address
@@ -45,6 +46,7 @@ _TURN_S = 1.0  # how often connections are looked at
 _STALLED_S = 5.0  # a caller that took no byte of its reply for so long may make room for others
 _LINGER_S, _LINGER_BYTES = 5.0, 8 << 20  # how much is still read, so that a caller gets to see why it is turned away
 _DRAINED_BYTES = 64 << 10  # an unread body up to this is passed over, and the connection goes on
+_RESET = struct.pack("ii", 1, 0)  # the C struct linger: on, for 0 s
 _MOST_PIPELINED = 128
 _ACCEPTED_AT_ONCE = 64
 _WITHOUT_DESCRIPTORS_S = 0.1
@@ -161,7 +163,7 @@ class Connection(HttpToolsProtocol):
             self._unsent_bytes, self._unsent_since = unsent, now
         elif now - self._unsent_since >= self._limits.idle_s:
             metrics.turned_away("slow_reader")
-            self.abort()
+            self.reset()
             return
         if self._lingering is not None or self.transport.is_closing():
             return
@@ -242,6 +244,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        # What sends a reply that is not read can end it: closing in good order would wait for the reader.
+        self.scope["extensions"] = {"wherry.abort": cast("dict[object, object]", self.reset)}
         self._unset_keepalive_if_required()  # here and not at any byte: empty lines may come between requests
         self._is_in_head, self._pending_bytes, self._header_bytes, self.since = True, 0, 0, time.monotonic()
         if len(self.pipeline) >= _MOST_PIPELINED:
@@ -274,6 +278,12 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self._accepted is not None:
             self._accepted.shutdown(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        """End it at once, and drop what the kernel was given to send: it would wait for a reader that stalls."""
+        if self.transport is not None and (accepted := self.transport.get_extra_info("socket")) is not None:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.abort()
 
     def _refuse(self, reason: TurnedAway, error: e.RequestError) -> None:
         self._refusal = reason, error

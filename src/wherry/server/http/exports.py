@@ -18,7 +18,7 @@ from http import HTTPStatus
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 
 from wherry.errors import (
@@ -39,6 +39,7 @@ from wherry.server.catalog import GONE
 from wherry.server.formats import lay_out
 from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.threads import run_to_its_end
+from wherry.server.memory import give_freed_memory_back
 from wherry.server.metrics import Moves
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ log = logging.getLogger("wherry.http")
 _SLICE = 256 << 10  # what is handed to the socket at once
 _STALLED_S = 1.0  # a reader that takes nothing for so long keeps nothing that was read ahead
 _WINDOW_S = 300.0  # over which the slowest reader is measured
+_GIVE_BACK_S = 3.0  # how often freed memory is given back at most
 _READ_AHEAD_BLOCKS = 32  # of all exports of the process together
 _PREPARING = 16  # exports of which the manifest is read; more wait, and no other call waits with them
 _DIGITS = 20  # of the largest number in a range; what is cut off is no offset in any disk
@@ -91,6 +93,7 @@ class Exports:
     running: Counter[int] = field(default_factory=Counter)
     preparing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_PREPARING))
     ahead: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_READ_AHEAD_BLOCKS))
+    giving_back: asyncio.Task[None] | None = None
 
     def enter(self, token_id: int) -> None:
         """Begin an export of a token. Raises RateLimited if too many are running."""
@@ -103,6 +106,16 @@ class Exports:
         self.running[token_id] -= 1
         if not self.running[token_id]:
             del self.running[token_id]
+
+    def freed(self) -> None:
+        """Note that an export freed memory: some time later, the system gets back what others have not used again."""
+        if self.giving_back is None or self.giving_back.done():
+            self.giving_back = asyncio.ensure_future(self._give_back())
+
+    async def _give_back(self) -> None:
+        await asyncio.sleep(_GIVE_BACK_S)
+        self.giving_back = None  # what is freed from here on is given back after this
+        await to_thread.run_sync(give_freed_memory_back)
 
 
 @dataclass(frozen=True)
@@ -198,6 +211,7 @@ class _Sent(Response):
                 await blocks.close()
             finally:
                 self._held.close()
+                self._service.exports.freed()
                 await run_to_its_end(None, self._service.actions.reads.sweep)
 
     @property
@@ -218,6 +232,10 @@ class _Sent(Response):
 
         return ReadAhead(prepared.layout.extents(prepared.start, prepared.stop), read, service.exports.ahead)
 
+    def _stalled(self, blocks: ReadAhead) -> None:
+        blocks.drop()
+        self._service.exports.freed()
+
     async def _send_body(self, blocks: ReadAhead, send: Send, gone: asyncio.Future[None]) -> None:
         """Send all, as fast as the client takes it. Raises TimeoutError if that is slower than the floor."""
         left = self._prepared.stop - self._prepared.start
@@ -230,7 +248,7 @@ class _Sent(Response):
             for start in range(0, len(data), _SLICE):
                 part = data[start : start + _SLICE]
                 left -= len(part)
-                stalled = loop.call_later(_STALLED_S, blocks.drop)
+                stalled = loop.call_later(_STALLED_S, self._stalled, blocks)
                 try:
                     async with asyncio.timeout_at(deadline if self._floor else None):
                         await send({"type": "http.response.body", "body": part, "more_body": left > 0})
