@@ -1,4 +1,4 @@
-"""``wherry account`` and ``wherry compute ssh-key``: whose the token is, and the keys of the account."""
+"""``wherry account`` and ``wherry compute ssh-key``: the account that a token belongs to, and its keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wherry.cli.session import Session, asks, confirm, force_option
 
 @click.group()
 def account() -> None:
-    """Whose the token is."""
+    """Show the account that the token belongs to."""
 
 
 @account.command("get")
@@ -33,7 +33,7 @@ def ssh_key() -> None:
 @click.option("--public-key", required=True, help="The key, as in authorized_keys.")
 @asks
 def create_key(session: Session, name: str, public_key: str) -> int:
-    """Keep a public key."""
+    """Add a public key."""
     return session.show(m.SshKey, session.client.gpu_droplets.account.keys.create(name=name, public_key=public_key))
 
 
@@ -43,7 +43,7 @@ def create_key(session: Session, name: str, public_key: str) -> int:
               type=click.Path(path_type=Path, dir_okay=False, exists=True))  # fmt: skip
 @asks
 def import_key(session: Session, name: str, file: Path) -> int:
-    """Keep a public key that is in a file."""
+    """Add a public key from a file."""
     kept = session.client.gpu_droplets.account.keys.create(name=name, public_key=file.read_text().strip())
     return session.show(m.SshKey, kept)
 
@@ -77,7 +77,7 @@ def update_key(session: Session, key: str, name: str) -> int:
 @force_option
 @asks
 def delete_key(session: Session, key: str, *, force: bool) -> int:
-    """Forget a key."""
+    """Delete a key."""
     confirm(f"Delete the key {key}?", force=force)
     session.client.gpu_droplets.account.keys.delete(key)
     return EXIT_OK

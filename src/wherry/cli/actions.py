@@ -30,10 +30,10 @@ def get_action(session: Session, action_id: int) -> int:
 
 @action.command("wait")
 @click.argument("action_id", type=int)
-@click.option("--stall-timeout", type=float, help="Stop when nothing moves for so many seconds.")
+@click.option("--stall-timeout", type=float, help="Stop if the action makes no progress for this many seconds.")
 @asks
 def wait_for_action(session: Session, action_id: int, stall_timeout: float | None) -> int:
-    """Show an action until it ends."""
+    """Show the progress of an action until it ends."""
     return session.wait(session.client.actions.retrieve(action_id), stall_timeout)
 
 
@@ -42,5 +42,5 @@ def wait_for_action(session: Session, action_id: int, stall_timeout: float | Non
 @wait_option
 @asks
 def cancel_action(session: Session, action_id: int, *, wait: bool) -> int:
-    """Ask that an action stop."""
+    """Cancel an action."""
     return session.finish(session.client.actions.cancel(action_id), wait=wait)

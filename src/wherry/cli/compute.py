@@ -16,7 +16,7 @@ from wherry.cli.tags import tag
 
 @click.group()
 def compute() -> None:
-    """Droplets, images, what is done with them and what belongs to them."""
+    """Droplets, images, their actions, and all that belongs to them."""
 
 
 for _command in (action, droplet, droplet_action, image, image_action, region, size, snapshot, ssh_key, tag):

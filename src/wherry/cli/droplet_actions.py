@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @click.group("droplet-action")
 def droplet_action() -> None:
-    """What is done to Droplets."""
+    """Actions of Droplets."""
 
 
 @droplet_action.command("get")
 @click.argument("droplet_id", type=int)
-@click.option("--action-id", type=int, required=True, help="Which action.")
+@click.option("--action-id", type=int, required=True, help="The action's id.")
 @asks
 def get_action(session: Session, droplet_id: int, action_id: int) -> int:
     """Show an action of a Droplet."""
@@ -66,7 +66,7 @@ def snapshot(session: Session, droplet_id: int, name: str | None, *, wait: bool)
 @wait_option
 @asks
 def enable_backups(session: Session, droplet_id: int, policy: m.BackupPolicyRequest | None, *, wait: bool) -> int:
-    """Take backups of a Droplet from now on (default: daily)."""
+    """Enable backups of a Droplet (default: daily)."""
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="enable_backups", backup_policy=policy)
     return session.finish(begun, wait=wait)
 
@@ -77,7 +77,7 @@ def enable_backups(session: Session, droplet_id: int, policy: m.BackupPolicyRequ
 @wait_option
 @asks
 def change_policy(session: Session, droplet_id: int, policy: m.BackupPolicyRequest | None, *, wait: bool) -> int:
-    """Take backups of a Droplet at other times."""
+    """Change when backups of a Droplet are taken."""
     if policy is None:
         raise click.UsageError("--backup-policy-plan is wanted")
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="change_backup_policy", backup_policy=policy)
@@ -86,11 +86,11 @@ def change_policy(session: Session, droplet_id: int, policy: m.BackupPolicyReque
 
 @droplet_action.command("restore")
 @click.argument("droplet_id", type=int)
-@click.option("--image-id", type=int, required=True, help="Which of its backups.")
+@click.option("--image-id", type=int, required=True, help="The id of one of its backups.")
 @wait_option
 @asks
 def restore(session: Session, droplet_id: int, image_id: int, *, wait: bool) -> int:
-    """Replace a Droplet's disk by one of its backups."""
+    """Replace a Droplet's disk with one of its backups."""
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="restore", image=image_id)
     return session.finish(begun, wait=wait)
 
@@ -101,7 +101,7 @@ def restore(session: Session, droplet_id: int, image_id: int, *, wait: bool) -> 
 @wait_option
 @asks
 def rebuild(session: Session, droplet_id: int, image: str, *, wait: bool) -> int:
-    """Replace a Droplet's disk by an image."""
+    """Replace a Droplet's disk with an image."""
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="rebuild", image=id_or_word(image))
     return session.finish(begun, wait=wait)
 
@@ -109,11 +109,11 @@ def rebuild(session: Session, droplet_id: int, image: str, *, wait: bool) -> int
 @droplet_action.command("resize")
 @click.argument("droplet_id", type=int)
 @click.option("--size", required=True, help="A size's slug.")
-@click.option("--resize-disk", "disk", is_flag=True, help="Enlarge the disk as well, for good.")
+@click.option("--resize-disk", "disk", is_flag=True, help="Enlarge the disk too; this can't be undone.")
 @wait_option
 @asks
 def resize(session: Session, droplet_id: int, size: str, *, disk: bool, wait: bool) -> int:
-    """Give a Droplet another size."""
+    """Resize a Droplet."""
     begun = session.client.gpu_droplets.actions.initiate(droplet_id, type="resize", size=size, disk=disk)
     return session.finish(begun, wait=wait)
 
@@ -124,5 +124,5 @@ def resize(session: Session, droplet_id: int, size: str, *, disk: bool, wait: bo
 @wait_option
 @asks
 def rename(session: Session, droplet_id: int, name: str, *, wait: bool) -> int:
-    """Give a Droplet another name."""
+    """Rename a Droplet."""
     return session.finish(session.client.gpu_droplets.actions.initiate(droplet_id, type="rename", name=name), wait=wait)

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def droplet() -> None:
-    """Droplets: disks of machines, and their facts."""
+    """Droplets: disks of machines, and their metadata."""
 
 
 @droplet.command("list")
 @click.option("--region", help="Only Droplets in this region.")
 @click.option("--tag-name", help="Only Droplets with this tag; excludes --name and --gpus.")
 @click.option("--name", help="Only Droplets of this name, in any case.")
-@click.option("--gpus", is_flag=True, help="GPU Droplets, and no others.")
+@click.option("--gpus", is_flag=True, help="Only GPU Droplets.")
 @asks
 def list_droplets(session: Session, region: str | None, tag_name: str | None, name: str | None, *, gpus: bool) -> int:
     """List Droplets, newest first."""
@@ -63,8 +63,8 @@ def get_droplet(session: Session, droplet_id: int) -> int:
 @click.option("--enable-backups", "backups", is_flag=True, help="Take backups (default: daily).")
 @policy_options
 @click.option("--enable-ipv6", "ipv6", is_flag=True, help="Give it an IPv6 address.")
-@click.option("--enable-monitoring", "monitoring", is_flag=True, help="Set the feature monitoring.")
-@click.option("--user-data", help="What it is told at its first start.")
+@click.option("--enable-monitoring", "monitoring", is_flag=True, help="Set the feature 'monitoring'.")
+@click.option("--user-data", help="Data for its first boot.")
 @click.option("--user-data-file", type=click.File(), help="The same, from a file.")
 @click.option("--vpc-uuid", help="Its network.")
 @wait_option
@@ -140,10 +140,10 @@ def list_actions(session: Session, droplet_id: int) -> int:
 
 @droplet.command("tag")
 @click.argument("droplet_id", type=int)
-@click.option("--tag-name", required=True, help="Which tag; it must have been created.")
+@click.option("--tag-name", required=True, help="The tag, which must exist.")
 @asks
 def tag_droplet(session: Session, droplet_id: int, tag_name: str) -> int:
-    """Give a Droplet a tag."""
+    """Tag a Droplet."""
     session.client.tags.resources.assign(tag_name, droplets=[droplet_id])
     return EXIT_OK
 
@@ -153,7 +153,7 @@ def tag_droplet(session: Session, droplet_id: int, tag_name: str) -> int:
 @click.option("--tag-name", "tag_names", callback=words, multiple=True, required=True, help="Tags, by commas.")
 @asks
 def untag_droplet(session: Session, droplet_id: int, tag_names: list[str]) -> int:
-    """Take tags from a Droplet."""
+    """Remove tags from a Droplet."""
     for one in tag_names:
         session.client.tags.resources.unassign(one, droplets=[droplet_id])
     return EXIT_OK
@@ -185,7 +185,7 @@ def get_policy(session: Session, droplet_id: int) -> int:
 @backup_policies.command("list-supported")
 @asks
 def list_supported_policies(session: Session) -> int:
-    """List the backup plans that there are."""
+    """List the backup plans."""
     return session.show(m.SupportedBackupPolicy, *session.client.gpu_droplets.backups.list_supported_policies())
 
 
@@ -200,11 +200,13 @@ def disk() -> None:
 @disk.command("export")
 @click.argument("droplet_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="As which format.")
+@click.option(
+    "--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="The format of the file."
+)
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks
 def export_disk(session: Session, droplet_id: int, file: Path, kind: Any, *, force: bool) -> int:
-    """Write a Droplet's disk to FILE, every block checked."""
+    """Write a Droplet's disk to FILE, and verify every block."""
     return fetch(partial(session.client.gpu_droplets.disks.export, droplet_id, file, format=kind), file, force=force)
 
 
@@ -212,7 +214,7 @@ def export_disk(session: Session, droplet_id: int, file: Path, kind: Any, *, for
 @click.argument("droplet_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @image_format_option
-@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Resume an interrupted upload.")
 @wait_option
 @asks
 def import_disk(
@@ -224,7 +226,7 @@ def import_disk(
     *,
     wait: bool,
 ) -> int:
-    """Replace a Droplet's disk by the disk image in FILE."""
+    """Replace a Droplet's disk with the disk image in FILE."""
     upload = partial(session.client.gpu_droplets.disks.import_, droplet_id, file, format=image_format, resume=resume)
     action = send(upload, resume, f"wherry compute droplet disk import {droplet_id} {file}")
     return session.finish(action, wait=wait)

@@ -21,7 +21,7 @@ def image() -> None:
 
 
 @image.command("list")
-@click.option("--public", is_flag=True, help="Public images as well as private ones.")
+@click.option("--public", is_flag=True, help="Include public images.")
 @click.option("--tag-name", help="Only images with this tag.")
 @asks
 def list_images(session: Session, tag_name: str | None, *, public: bool) -> int:
@@ -41,9 +41,9 @@ def get_image(session: Session, image: str) -> int:
 @image.command("create")
 @click.argument("name")
 @click.option("--image-url", required=True, help="Where to import it from.")
-@click.option("--region", required=True, help="The region to keep it in.")
+@click.option("--region", required=True, help="The region to store it in.")
 @click.option("--image-distribution", "distribution", help="Its distribution.")
-@click.option("--image-description", "description", help="What it is.")
+@click.option("--image-description", "description", help="A description.")
 @click.option("--tag-names", default="", help="Its tags, separated by commas.")
 @click.option(
     "--header-file",
@@ -134,7 +134,7 @@ def show_usage(session: Session, image_id: int) -> int:
 @wait_option
 @asks
 def verify_image(session: Session, image_id: int, region: str | None, *, wait: bool) -> int:
-    """Check every stored byte of an image; what is damaged is healed.
+    """Check every stored byte of an image, and heal what is damaged.
 
     With --wait, the image is shown then, and the exit status is 1 where it is damaged still.
     """
@@ -157,11 +157,13 @@ def _show_checked(session: Session, checked: m.Image, region: str | None) -> int
 @image.command("export")
 @click.argument("image_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="As which format.")
+@click.option(
+    "--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="The format of the file."
+)
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks
 def export_image(session: Session, image_id: int, file: Path, kind: Any, *, force: bool) -> int:
-    """Write an image to FILE, every block checked."""
+    """Write an image to FILE, and verify every block."""
     export = partial(session.client.gpu_droplets.images.export, image_id, file, format=kind)
     return fetch(export, file, force=force)
 
@@ -169,10 +171,10 @@ def export_image(session: Session, image_id: int, file: Path, kind: Any, *, forc
 @image.command("upload")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--image-name", "name", help="Its name (default: the file's).")
-@click.option("--region", required=True, help="The region to keep it in.")
+@click.option("--region", required=True, help="The region to store it in.")
 @click.option("--image-distribution", "distribution", help="Its distribution.")
-@click.option("--image-description", "description", help="What it is.")
-@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@click.option("--image-description", "description", help="A description.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Resume an interrupted upload.")
 @image_format_option
 @wait_option
 @asks
@@ -196,11 +198,11 @@ def account_transfer() -> None:
 
 @account_transfer.command("create")
 @click.argument("image_id", type=int)
-@click.option("--recipient-email", "email", help="To whom: an account, by its owner's e-mail address.")
-@click.option("--recipient-uuid", "recipient", help="To whom: a team, by its UUID.")
+@click.option("--recipient-email", "email", help="The recipient: an account, by its owner's e-mail address.")
+@click.option("--recipient-uuid", "recipient", help="The recipient: a team, by its UUID.")
 @asks
 def offer_image(session: Session, image_id: int, email: str | None, recipient: str | None) -> int:
-    """Offer a snapshot to another account; a transfer id of 0 says that it was accepted at once."""
+    """Offer a snapshot to another account. A transfer id of 0 means that it was accepted at once."""
     if (email is None) == (recipient is None):
         raise click.UsageError("--recipient-email is wanted, or --recipient-uuid")
     offers = session.client.gpu_droplets.images.account_transfers
@@ -210,11 +212,11 @@ def offer_image(session: Session, image_id: int, email: str | None, recipient: s
 
 @account_transfer.command("accept")
 @click.argument("image_id", type=int)
-@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@click.option("--transfer-id", type=int, required=True, help="The offer's id.")
 @click.option("--recipient-uuid", "recipient", help="The team that takes it, by its UUID (default: your own).")
 @asks
 def accept_image(session: Session, image_id: int, transfer_id: int, recipient: str | None) -> int:
-    """Take an image that was offered."""
+    """Accept an image that was offered."""
     images = session.client.gpu_droplets.images
     if recipient is None:
         mine = session.client.account.retrieve()
@@ -225,20 +227,20 @@ def accept_image(session: Session, image_id: int, transfer_id: int, recipient: s
 
 @account_transfer.command("cancel")
 @click.argument("image_id", type=int)
-@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@click.option("--transfer-id", type=int, required=True, help="The offer's id.")
 @asks
 def cancel_offer(session: Session, image_id: int, transfer_id: int) -> int:
-    """Take an offer back."""
+    """Cancel an offer."""
     session.client.gpu_droplets.images.account_transfers.cancel(image_id, transfer_id=transfer_id)
     return EXIT_OK
 
 
 @account_transfer.command("decline")
 @click.argument("image_id", type=int)
-@click.option("--transfer-id", type=int, required=True, help="Which offer.")
+@click.option("--transfer-id", type=int, required=True, help="The offer's id.")
 @asks
 def decline_offer(session: Session, image_id: int, transfer_id: int) -> int:
-    """Refuse an offer."""
+    """Decline an offer."""
     session.client.gpu_droplets.images.account_transfers.decline(image_id, transfer_id=transfer_id)
     return EXIT_OK
 
@@ -253,12 +255,12 @@ def public_image() -> None:
 
 @public_image.command("publish")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--slug", required=True, help="The word that it is found by, such as debian-13-x64.")
+@click.option("--slug", required=True, help="Its slug, such as debian-13-x64.")
 @click.option("--distribution", required=True, help="Its distribution, such as Debian.")
 @click.option("--name", help="Its name (default: the slug).")
-@click.option("--description", help="What it is.")
+@click.option("--description", help="A description.")
 @click.option("--region", help="Where it is imported first (default: the service's first region).")
-@click.option("--resume", metavar="UPLOAD_ID", help="Go on with an upload that broke off.")
+@click.option("--resume", metavar="UPLOAD_ID", help="Resume an interrupted upload.")
 @asks
 def publish_image(
     session: Session, *, file: Path, slug: str, distribution: str, name: str | None, description: str | None,
@@ -280,7 +282,7 @@ def publish_image(
 
 @click.group("image-action")
 def image_action() -> None:
-    """What is done with images."""
+    """Actions of images."""
 
 
 @image_action.command("transfer")

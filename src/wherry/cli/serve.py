@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 @click.command()
 @located
 @click.option("--listen", type=Address(), default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT",
-              help="Where http is served; port 0 takes a free one.")  # fmt: skip
-@click.option("--tls", "with_tls", is_flag=True, help="Serve https beside http, by a local CA's certificate.")
+              help="The address for http; port 0 takes a free port.")  # fmt: skip
+@click.option("--tls", "with_tls", is_flag=True, help="Also serve https, with a certificate of a local CA.")
 @click.option("--tls-listen", type=Address(), metavar="HOST:PORT",
-              help=f"Where https is served; port 0 takes a free one.  [default: {Tls.host}:{Tls.port}]")  # fmt: skip
+              help=f"The address for https; port 0 takes a free port.  [default: {Tls.host}:{Tls.port}]")  # fmt: skip
 @click.option("--tls-name", "tls_names", multiple=True, metavar="NAME",
-              help="A further host name or IP address that the local CA's certificate is for.")  # fmt: skip
+              help="A further host name or IP address for the local CA's certificate.")  # fmt: skip
 @click.option("--tls-cert", type=file_path, help="A certificate of your own, in PEM, with its chain; implies --tls.")
 @click.option("--tls-key", type=file_path, help="Its key, in PEM.")
 @click.option("--public-url", type=Url(), envvar="WHERRY_PUBLIC_URL", metavar="URL",
               help="Where callers reach the service, such as https://images.example.net: links in replies begin with "
               "it, and requests may be sent to its host.")  # fmt: skip
-@click.option("--test-mode", is_flag=True, help="Serve the controls for tests under /_wherry, too.")
+@click.option("--test-mode", is_flag=True, help="Also serve the controls for tests, under /_wherry.")
 @click.option("--public-images/--no-public-images", default=True, show_default=True,
-              help="Whether the first start makes public images to create Droplets from.")  # fmt: skip
+              help="Whether the first start creates public images for new Droplets.")  # fmt: skip
 @click.option(
     "--most-exports",
     default=32,
     show_default=True,
     type=click.IntRange(0),
-    help="How many exports of a token run at a time; 0 for any number.",
+    help="How many exports of one token may run at a time; 0 for any number.",
 )
 @click.option(
     "--slowest-export",
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
     show_default=True,
     type=click.IntRange(0),
     metavar="BYTES",
-    help="An export ends whose client takes fewer bytes a second over five minutes; 0 for never.",
+    help="End an export if its client reads fewer bytes a second, over five minutes; 0 for never.",
 )
-@click.option("--rate-limit", default=0, show_default=True, help="Requests an hour and token; 0 for no limit.")
+@click.option("--rate-limit", default=0, show_default=True, help="Requests an hour for each token; 0 for no limit.")
 @click.option("--worker/--no-worker", "is_worker", default=True, show_default=True,
-              help="Whether this process runs actions, too; without, 'wherry worker' must run somewhere.")  # fmt: skip
+              help="Whether this process also runs actions; if not, a 'wherry worker' must.")  # fmt: skip
 @as_worker
 def serve(
     where: Settings, *, listen: tuple[str, int], with_tls: bool, tls_listen: tuple[str, int] | None,
     tls_names: tuple[str, ...], tls_cert: Path | None, tls_key: Path | None, public_url: str | None, test_mode: bool,
     public_images: bool, rate_limit: int, most_exports: int, slowest_export: int, is_worker: bool,
 ) -> None:  # fmt: skip
-    """Run the service: one process, everything in one folder; or one of many, with a database."""
+    """Run the service: one process with all its data in one folder; or one of many, with a database."""
     if not is_worker and where.is_embedded:
         raise click.UsageError("--no-worker needs --database: without one, no other process can run the actions")
     settings = replace(
@@ -77,14 +77,14 @@ def serve(
               help="Where /healthz, /readyz and /metrics are served (default: nowhere).")  # fmt: skip
 @as_worker
 def worker(where: Settings, *, health: tuple[str, int] | None) -> None:
-    """Run actions of a database that 'wherry serve' serves; as many workers as wanted, on any machine."""
+    """Run actions of a service with a database: any number of workers, on any machines."""
     run_worker(replace(where, health=health), lambda: click.echo("wherry works"))
 
 
 def _tls(
     listen: tuple[str, int] | None, names: tuple[str, ...], cert: Path | None, key: Path | None, *, wanted: bool
 ) -> Tls | None:
-    """What was asked for, without anything that would be passed over in silence."""
+    """Refuse options that would have no effect."""
     if (cert is None) != (key is None):
         raise click.UsageError("--tls-cert and --tls-key go together")
     own = None if cert is None or key is None else (cert, key)

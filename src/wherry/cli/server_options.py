@@ -80,7 +80,7 @@ class Url(click.ParamType[str]):
 
 _CATALOG = (
     click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path("wherry-data"),
-                 show_default=True, envvar="WHERRY_DATA", help="The folder that keeps everything."),
+                 show_default=True, envvar="WHERRY_DATA", help="The folder for all data."),
     click.option("--database", envvar="WHERRY_DATABASE", metavar="URL",
                  help="A PostgreSQL database for several processes (postgresql://user:password@host/name); better "
                  "given as WHERRY_DATABASE, since others can see a command line."),
@@ -88,19 +88,19 @@ _CATALOG = (
 _REGIONS = (
     click.option("--regions", default="", help="Slugs, separated by commas (default: all known ones)."),
     click.option("--regions-file", type=file_path, envvar="WHERRY_REGIONS_FILE",
-                 help="A TOML file that says which regions there are, and where their stores lie."),
+                 help="A TOML file of the regions and their stores."),
 )  # fmt: skip
 _WORK = (
     click.option("--concurrency", "slots", default=8, show_default=True, type=click.IntRange(1, 256),
                  help="How many actions run at a time in this process; one more if all of them are one account's and "
                  "another account waits."),
     click.option("--lease", "lease_s", default=10.0, show_default=True, type=click.FloatRange(0.5, 3600),
-                 help="Seconds of silence after which a process is taken for dead, and others take over."),
+                 help="Seconds of silence after which a process counts as dead and others take over."),
     click.option("--patience", "patience_s", default=60.0, show_default=True, type=click.FloatRange(0, 86400),
-                 help="Seconds for which a step is tried again where a store or the database does not answer."),
+                 help="Seconds for which a step is retried if a store or the database is unavailable."),
     click.option("--import-patience", "import_patience_s", default=600.0, show_default=True,
                  type=click.FloatRange(0, 86400),
-                 help="Seconds that an import waits in all for a server whose download broke off."),
+                 help="Seconds that an import waits, in total, for a server whose download broke off."),
     click.option("--import-floor", default="16KiB", show_default=True, type=ByteSize(), metavar="SIZE",
                  help="Bytes a second that the server of an import must send, over a minute; 0: any."),
     click.option("--grace", "grace_s", default=2.0, show_default=True, type=click.FloatRange(0, 86400),
@@ -108,9 +108,9 @@ _WORK = (
     click.option("--stall-limit", "stall_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600),
                  help="Seconds for which changes may wait while none has its turn; after that, /healthz fails."),
     click.option("--scrub-days", default=30.0, show_default=True, type=click.FloatRange(0, 3650),
-                 help="In how many days every stored object is checked once; 0 for never."),
+                 help="The number of days in which every stored object is checked once; 0 for never."),
     click.option("--compact-budget", "compact_bytes", default="4GiB", show_default=True, type=ByteSize(),
-                 metavar="SIZE", help="How much a compact rewrites, once a day by itself; 0: never by itself."),
+                 metavar="SIZE", help="How much the daily compact rewrites at most; 0: no daily compact."),
     click.option("--keep-upload-hours", default=24.0, show_default=True, type=click.FloatRange(1, 87600),
                  help="Hours after which an upload is removed if nothing has come of it."),
     click.option("--keep-background-days", default=30.0, show_default=True, type=click.FloatRange(0, 36500),
@@ -119,11 +119,11 @@ _WORK = (
                  help="How much of the data folder's disk is kept for the catalog, so that deletes work when the disk "
                  "is full; 0: nothing."),
     click.option("--allow-import-from", "import_from", type=Networks(), multiple=True, metavar="CIDR",
-                 help="A network of private addresses that imports may read."),
+                 help="A network of private addresses from which imports are allowed."),
     click.option("--accept-unknown-raw", is_flag=True, envvar="WHERRY_ACCEPT_UNKNOWN_RAW",
                  help="Take a file that is of no known format, and has no partition table or file system that we know, "
                  "for a raw disk. Default: it is refused, but for requests that say format=raw."),
-    click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is taken, in GiB."),
+    click.option("--max-image-gb", default=100, show_default=True, help="The largest disk that is accepted, in GiB."),
 )  # fmt: skip
 _HOSTS = (
     click.option("--allow-host", "allow_hosts", multiple=True, envvar="WHERRY_ALLOW_HOST", metavar="NAME",
@@ -132,7 +132,7 @@ _HOSTS = (
 )  # fmt: skip
 _LIMITS = (
     click.option("--max-connections", "connections", default=Limits.connections, show_default=True,
-                 type=click.IntRange(1, 1 << 20), help="How many connections are open at a time."),
+                 type=click.IntRange(1, 1 << 20), help="How many connections may be open at a time."),
     click.option("--max-connections-per-address", "address_connections", default=Limits.address_connections,
                  show_default=True, type=click.IntRange(0, 1 << 20),
                  help="How many of them from one address that is not loopback; 0 for no limit."),
@@ -153,9 +153,9 @@ _LIMITS = (
                  help="The largest JSON body of a request; uploads are limited by --max-image-gb."),
 )  # fmt: skip
 _LOG = (
-    click.option("--log-level", default="info", show_default=True, help="What is logged on stderr.",
+    click.option("--log-level", default="info", show_default=True, help="The least severe level that is logged.",
                  type=click.Choice(["debug", "info", "warning", "error"])),
-    click.option("--log-format", default="text", show_default=True, help="How: for people, or a JSON object a line.",
+    click.option("--log-format", default="text", show_default=True, help="Text for people, or one JSON object a line.",
                  type=click.Choice(["text", "json"])),
 )  # fmt: skip
 

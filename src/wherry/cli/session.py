@@ -24,16 +24,21 @@ _SHARED = (
     click.option("--token", "-t", help="The token (default: WHERRY_TOKEN)."),
     click.option("--url", "-u", "--api-url", "url", help="The service's address (default: WHERRY_URL)."),
     click.option("--ca-file", type=_file, help="A file of the CAs to trust (default: WHERRY_CA_FILE)."),
-    click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="How to print."),
-    click.option("--format", "columns", default="", help="Which columns to print, separated by commas."),
-    click.option("--no-header", is_flag=True, help="Leave the columns' names out."),
-    click.option("--http-retry-max", "retries", type=int, default=3, help="How often to try again."),
+    click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", help="The output format."),
+    click.option("--format", "columns", default="", help="The columns to print, separated by commas."),
+    click.option("--no-header", is_flag=True, help="Print no column names."),
+    click.option("--http-retry-max", "retries", type=int, default=3, help="How often a failed request is retried."),
 )
 
 _POLICY = (
-    click.option("--backup-policy-plan", "plan", type=click.Choice(["daily", "weekly"]), help="How often: a plan."),
-    click.option("--backup-policy-weekday", "weekday", help="On which day a week: SUN to SAT."),
-    click.option("--backup-policy-hour", "hour", type=int, help="From which hour (UTC) on: 0, 4, 8, 12, 16 or 20."),
+    click.option("--backup-policy-plan", "plan", type=click.Choice(["daily", "weekly"]), help="The backup plan."),
+    click.option("--backup-policy-weekday", "weekday", help="The day of weekly backups: SUN to SAT."),
+    click.option(
+        "--backup-policy-hour",
+        "hour",
+        type=int,
+        help="The hour (UTC) at which the window opens: 0, 4, 8, 12, 16 or 20.",
+    ),
 )
 
 
@@ -129,7 +134,7 @@ class ByteSize(click.ParamType[int]):
 
 image_format_option = click.option(
     "--image-format", "image_format", type=click.Choice(["raw"]),
-    help="Say that the disk is raw, whatever it looks like; --format raw says the same.",
+    help="Treat the file as a raw disk, whatever it looks like; the same as --format raw.",
 )  # fmt: skip
 wait_option = click.option("--wait", is_flag=True, help="Show progress until it ends.")
 force_option = click.option("--force", "-f", is_flag=True, help="Do not ask.")

@@ -1,4 +1,4 @@
-"""``wherry collect``, ``compact`` and ``expire``, which let bytes and backups go, ``scrub`` and ``usage``."""
+"""``wherry collect``, ``compact``, ``expire``, ``scrub`` and ``usage``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wherry.cli.session import ByteSize, Session, asks, wait_option
 
 @click.command()
 @click.option("--region", help="Only in this region.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @wait_option
 @asks
 def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) -> int:
@@ -22,10 +22,8 @@ def collect(session: Session, region: str | None, *, dry_run: bool, wait: bool) 
 
 @click.command()
 @click.option("--region", help="Only in this region.")
-@click.option(
-    "--budget", type=ByteSize(), metavar="SIZE", help="Rewrite no more than this, such as 2GiB, or nearly so."
-)
-@click.option("--dry-run", is_flag=True, help="Only say what would be rewritten.")
+@click.option("--budget", type=ByteSize(), metavar="SIZE", help="Rewrite about this much at most, such as 2GiB.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be rewritten.")
 @wait_option
 @asks
 def compact(session: Session, region: str | None, budget: int | None, *, dry_run: bool, wait: bool) -> int:
@@ -40,11 +38,11 @@ def compact(session: Session, region: str | None, budget: int | None, *, dry_run
 
 
 @click.command()
-@click.option("--region", required=True, help="Which region.")
+@click.option("--region", required=True, help="The region's slug.")
 @wait_option
 @asks
 def scrub(session: Session, region: str, *, wait: bool) -> int:
-    """Check every stored byte of a region; what is damaged is healed."""
+    """Check every stored byte of a region, and heal what is damaged."""
     return session.finish(session.client.store.scrub(region=region), wait=wait)
 
 
@@ -56,11 +54,11 @@ def usage(session: Session) -> int:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say which would go.")
+@click.option("--dry-run", is_flag=True, help="Only show which would be deleted.")
 @wait_option
 @asks
 def expire(session: Session, *, dry_run: bool, wait: bool) -> int:
-    """Let backups go whose time is over."""
+    """Delete expired backups."""
     if dry_run:
         return session.show(m.ExpiryPlan, *session.client.store.plan_expire())
     return session.finish(session.client.store.expire(), wait=wait)

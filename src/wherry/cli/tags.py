@@ -11,7 +11,7 @@ from wherry.cli.session import Session, asks, confirm, force_option, words
 
 @click.group()
 def tag() -> None:
-    """Tags: words that Droplets and images are found by."""
+    """Tags of Droplets and images."""
 
 
 @tag.command("create")
@@ -42,7 +42,7 @@ def get_tag(session: Session, name: str) -> int:
 @force_option
 @asks
 def delete_tag(session: Session, name: tuple[str, ...], *, force: bool) -> int:
-    """Delete tags; what had them loses them, and stays."""
+    """Delete tags. Resources that have them stay, without them."""
     confirm(f"Delete {len(name)} tag(s)?", force=force)
     for one in name:
         session.client.tags.delete(one)
@@ -71,7 +71,7 @@ resource_option = click.option(
 @resource_option
 @asks
 def apply_tag(session: Session, name: str, resources: list[tuple[str, int]]) -> int:
-    """Give Droplets and images a tag, which must have been created."""
+    """Tag Droplets and images. The tag must exist."""
     session.client.tags.resources.assign(name, droplets=_ids("droplet", resources), images=_ids("image", resources))
     return EXIT_OK
 
@@ -81,7 +81,7 @@ def apply_tag(session: Session, name: str, resources: list[tuple[str, int]]) -> 
 @resource_option
 @asks
 def remove_tag(session: Session, name: str, resources: list[tuple[str, int]]) -> int:
-    """Take a tag from Droplets and images."""
+    """Remove a tag from Droplets and images."""
     session.client.tags.resources.unassign(name, droplets=_ids("droplet", resources), images=_ids("image", resources))
     return EXIT_OK
 

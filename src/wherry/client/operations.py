@@ -169,7 +169,7 @@ def create_image(request: m.ImageCreateRequest, key: str | None) -> Request[m.Im
 
 
 def update_image(image_id: int, request: m.ImageUpdateRequest) -> Request[m.Image]:
-    """Change an image's facts."""
+    """Change an image's name, distribution or description."""
     return _ask(c.IMAGES_UPDATE, "image", body=request, image_id=image_id)
 
 

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 class AsyncClient:
     """A client of wherry, or of DigitalOcean's API v2.
 
-    ``token`` and ``base_url`` come from the environment where they are not given (``WHERRY_TOKEN``, ``WHERRY_URL``,
-    then DigitalOcean's variables). ``timeout`` is in seconds and for one attempt, ``retries`` how often a request that
-    may be repeated is sent again. ``ca_file`` (``WHERRY_CA_FILE``) is a file of the CAs to trust, in PEM, instead of
-    the usual ones; an ``http`` that is given trusts whom it does. Raises Unauthorized where there is no token.
+    Args:
+        token: Default: ``WHERRY_TOKEN`` or DigitalOcean's variables in the environment.
+        base_url: Default: ``WHERRY_URL`` or DigitalOcean's variables in the environment.
+        timeout: Seconds for one attempt of a request.
+        retries: How often a request that is safe to repeat is sent again.
+        ca_file: A file of the CAs to trust, in PEM, instead of the system's. Default: ``WHERRY_CA_FILE``.
+        http: A client of httpx2 to send requests with. Its own settings decide which CAs are trusted.
+
+    Raises:
+        Unauthorized: there is no token.
     """
 
     def __init__(
@@ -47,7 +53,7 @@ class AsyncClient:
         self.testing = Testing(self._transport)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -69,18 +75,26 @@ class Actions(AsyncResource):
         return await self._transport.send(ops.get_action(action_id), options)
 
     async def cancel(self, action_id: int, *, options: RequestOptions | None = None) -> m.Action:
-        """Ask that an action stop (wherry only); it then ends as errored with the code ``cancelled``."""
+        """Cancel an action (wherry only). It ends as errored, with the code ``cancelled``."""
         return await self._transport.send(ops.cancel_action(action_id), options)
 
     async def wait(
         self, action: m.Action, *, on_progress: Callable[[m.Action], object] | None = None,
         stall_timeout_s: float | None = STALL_TIMEOUT_S, options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
-        """Wait until an action is completed, however long it takes, as long as it moves, and return its last state.
+        """Wait until an action is completed, however long it takes, and return its last state.
 
-        ``on_progress`` hears every state that is seen. A service that is away for a while is waited for as well.
-        Raises ActionErrored when the action errored, ActionTimeout when it did not move for ``stall_timeout_s``
-        seconds (None: never); it goes on then, unwatched.
+        A service that is out of reach for a while is waited for too.
+
+        Args:
+            action: The action, in any state.
+            on_progress: Called with every state that is read.
+            stall_timeout_s: Seconds without progress after which the wait is given up; None: never.
+            options: Options of each request.
+
+        Raises:
+            ActionErrored: the action errored.
+            ActionTimeout: the action made no progress for ``stall_timeout_s``. It goes on, without being watched.
         """
         watch = Watch(action, on_progress, stall_timeout_s)
         delay = watch.see(action)
@@ -113,12 +127,12 @@ class AccountResource(AsyncResource):
     """The account that the token belongs to."""
 
     async def retrieve(self, *, options: RequestOptions | None = None) -> m.Account:
-        """Read it."""
+        """Read the account."""
         return await self._transport.send(ops.get_account(), options)
 
 
 class StoreResource(AsyncResource):
-    """What the service keeps behind its images (wherry only)."""
+    """The stores behind the images (wherry only)."""
 
     async def collect(self, *, region: str | None = None, options: RequestOptions | None = None) -> m.Action:
         """Remove unreferenced objects from the stores."""
@@ -133,7 +147,7 @@ class StoreResource(AsyncResource):
     async def compact(
         self, *, region: str | None = None, budget_bytes: int | None = None, options: RequestOptions | None = None
     ) -> m.Action:
-        """Rewrite packs that are more than half dead; ``budget_bytes`` at the most, or nearly so."""
+        """Rewrite packs of which less than half is needed, about ``budget_bytes`` at most."""
         return await self._transport.send(ops.compact(region, budget_bytes), options)
 
     async def plan_compact(
@@ -143,19 +157,19 @@ class StoreResource(AsyncResource):
         return await self._transport.send(ops.plan_compact(region, budget_bytes), options)
 
     async def usage(self, *, options: RequestOptions | None = None) -> list[m.RegionUsage]:
-        """What is in the stores, by region. Raises Forbidden for others than the operator."""
+        """What is in the stores, by region. Raises Forbidden unless the token is the operator's."""
         return await self._transport.send(ops.get_usage(), options)
 
     async def scrub(self, *, region: str, options: RequestOptions | None = None) -> m.Action:
-        """Check every stored byte of a region; damage is healed then. It takes the operator's token."""
+        """Check every stored byte of a region, and heal damage. Needs the operator's token."""
         return await self._transport.send(ops.scrub(region), options)
 
     async def expire(self, *, options: RequestOptions | None = None) -> m.Action:
-        """Let backups go whose time is over. Raises RequestError."""
+        """Delete expired backups. Raises RequestError."""
         return await self._transport.send(ops.expire(), options)
 
     async def plan_expire(self, *, options: RequestOptions | None = None) -> list[m.ExpiryPlan]:
-        """Which backups ``expire`` would let go, and since when their time is over."""
+        """The backups that ``expire`` would delete, and when each expired."""
         return await self._transport.send(ops.plan_expire(), options)
 
 
@@ -178,9 +192,9 @@ class Testing(AsyncResource):
         self, action: str, *, error: str = "store_unavailable", region: str | None = None, times: int = 1,
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
-        """Let the next ``times`` actions of a type (and in a region) end as errored, with this code.
+        """Make the next ``times`` actions of a type, or of a type in a region, end as errored with this code.
 
-        0 times takes back what was asked before. Raises RequestError for a type or a code that there is not.
+        0 times cancels an earlier call. Raises RequestError for an unknown type or code.
         """
         request = m.FaultRequest(action=action, error=error, region=region, times=times)
         await self._transport.send(ops.let_fail(request), options)

@@ -76,16 +76,16 @@ class AccountTransfers(AsyncResource):
     async def accept(
         self, image_id: int, *, transfer_id: int, recipient_uuid: str, options: RequestOptions | None = None
     ) -> None:
-        """Take an image that was offered, for the team with this UUID. Raises RequestError where it is not on offer."""
+        """Accept an offered image, for the team with this UUID. Raises RequestError if there is no such offer."""
         request = ops.answer_offer(c.ACCOUNT_TRANSFERS_ACCEPT, image_id, transfer_id, recipient_uuid)
         await self._transport.send(request, options)
 
     async def cancel(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
-        """Take an offer back. Raises RequestError where there is none, or not the caller's."""
+        """Cancel an offer. Raises RequestError if there is no such offer of the caller's."""
         await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_CANCEL, image_id, transfer_id), options)
 
     async def decline(self, image_id: int, *, transfer_id: int, options: RequestOptions | None = None) -> None:
-        """Refuse an offer; the image stays with who offered it. Raises RequestError where there is none."""
+        """Decline an offer; the image stays with its owner. Raises RequestError if there is no such offer."""
         await self._transport.send(ops.answer_offer(c.ACCOUNT_TRANSFERS_DECLINE, image_id, transfer_id), options)
 
 
@@ -134,7 +134,7 @@ class Images(AsyncResource):
         self, image_id: int, *, name: str | None = None, distribution: str | None = None,
         description: str | None = None, options: RequestOptions | None = None,
     ) -> m.Image:  # fmt: skip
-        """Change an image's facts; what is None stays."""
+        """Change an image's name, distribution or description. None leaves a value as it is."""
         request = m.ImageUpdateRequest(name=name, distribution=distribution, description=description)
         return await self._transport.send(ops.update_image(image_id, request), options)
 

@@ -23,7 +23,7 @@ class TagResources(AsyncResource):
         self, tag: str, *, droplets: Iterable[int] = (), images: Iterable[int] = (),
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
-        """Give a tag to Droplets and images, by their ids: to all or to none.
+        """Tag Droplets and images, by their ids: all or none.
 
         Raises TypeError where there are none, NotFound for a tag that was not created, RequestError.
         """
@@ -33,19 +33,19 @@ class TagResources(AsyncResource):
         self, tag: str, *, droplets: Iterable[int] = (), images: Iterable[int] = (),
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
-        """Take a tag from Droplets and images, by their ids. Raises as ``assign`` does."""
+        """Remove a tag from Droplets and images, by their ids. Raises as ``assign`` does."""
         await self._transport.send(ops.tag_resources(c.TAGS_UNASSIGN, tag, droplets, images), options)
 
 
 class Tags(AsyncResource):
-    """Tags: words that Droplets and images are found by."""
+    """Tags of Droplets and images."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         super().__init__(transport)
         self.resources = TagResources(transport)
 
     async def create(self, *, name: str, options: RequestOptions | None = None) -> m.Tag:
-        """Create a tag: up to 255 letters, digits, colons, dashes and underscores. Raises BadRequest for another."""
+        """Create a tag: up to 255 letters, digits, colons, dashes and underscores. Raises BadRequest for others."""
         return await self._transport.send(ops.create_tag(name), options)
 
     def list(self, *, options: RequestOptions | None = None) -> AsyncPages[m.Tag]:
@@ -57,5 +57,5 @@ class Tags(AsyncResource):
         return await self._transport.send(ops.get_tag(tag), options)
 
     async def delete(self, tag: str, *, options: RequestOptions | None = None) -> None:
-        """Delete a tag; what had it loses it, and stays. Raises NotFound."""
+        """Delete a tag. Resources that have it stay, without it. Raises NotFound."""
         await self._transport.send(ops.delete_tag(tag), options)

@@ -43,5 +43,5 @@ class AsyncTransport:
         raise AssertionError  # the last attempt returns or raises
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self.http.aclose()

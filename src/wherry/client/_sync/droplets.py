@@ -27,7 +27,7 @@ class DropletActions(Resource):
         backup_policy: m.BackupPolicyRequest | None = None, idempotency_key: str | None = None,
         options: RequestOptions | None = None,
     ) -> m.Action:  # fmt: skip
-        """Do something to a Droplet; which of the further arguments count depends on ``type``.
+        """Begin an action of a Droplet. Which of the other arguments apply depends on ``type``.
 
         A snapshot may have a ``name``, and rename takes one; restore takes the ``image`` that is one of the Droplet's
         backups, rebuild any image's id or slug; resize takes a ``size``, and ``disk`` to enlarge the disk for good;
@@ -44,7 +44,7 @@ class DropletActions(Resource):
         image: int | str | None = None, size: str | None = None, disk: bool | None = None, kernel: int | None = None,
         backup_policy: m.BackupPolicyRequest | None = None, options: RequestOptions | None = None,
     ) -> list[m.Action]:  # fmt: skip
-        """Do something to all Droplets with a tag, one action each: to all or to none.
+        """Begin an action of every Droplet with a tag: of all or of none.
 
         Not every type can be asked for in bulk. Raises TypeError and RequestError as ``initiate`` does.
         """
@@ -74,7 +74,7 @@ class Backups(Resource):
         return self._transport.send(ops.get_backup_policy(droplet_id), options)
 
     def list_supported_policies(self, *, options: RequestOptions | None = None) -> list[m.SupportedBackupPolicy]:
-        """The backup plans that there are: their days, hours (UTC) and how many days a backup is kept."""
+        """The backup plans: their days, hours (UTC) and how many days a backup is kept."""
         return self._transport.send(ops.list_supported_policies(), options)
 
 
@@ -115,7 +115,7 @@ class Keys(Resource):
     """SSH keys. ``key`` is an id or a fingerprint."""
 
     def create(self, *, name: str, public_key: str, options: RequestOptions | None = None) -> m.SshKey:
-        """Keep a public key, in the form of an authorized_keys line. Raises Unprocessable for one that is none."""
+        """Add a public key, as a line of authorized_keys. Raises Unprocessable if it is not a key."""
         return self._transport.send(ops.create_ssh_key(name, public_key), options)
 
     def list(self, *, options: RequestOptions | None = None) -> Pages[m.SshKey]:
@@ -131,7 +131,7 @@ class Keys(Resource):
         return self._transport.send(ops.update_ssh_key(key, name), options)
 
     def delete(self, key: int | str, *, options: RequestOptions | None = None) -> None:
-        """Forget a key; Droplets that were made with it keep it. Raises NotFound."""
+        """Delete a key. Droplets that were created with it keep it. Raises NotFound."""
         self._transport.send(ops.delete_ssh_key(key), options)
 
 

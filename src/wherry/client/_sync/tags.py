@@ -24,7 +24,7 @@ class TagResources(Resource):
         self, tag: str, *, droplets: Iterable[int] = (), images: Iterable[int] = (),
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
-        """Give a tag to Droplets and images, by their ids: to all or to none.
+        """Tag Droplets and images, by their ids: all or none.
 
         Raises TypeError where there are none, NotFound for a tag that was not created, RequestError.
         """
@@ -34,19 +34,19 @@ class TagResources(Resource):
         self, tag: str, *, droplets: Iterable[int] = (), images: Iterable[int] = (),
         options: RequestOptions | None = None,
     ) -> None:  # fmt: skip
-        """Take a tag from Droplets and images, by their ids. Raises as ``assign`` does."""
+        """Remove a tag from Droplets and images, by their ids. Raises as ``assign`` does."""
         self._transport.send(ops.tag_resources(c.TAGS_UNASSIGN, tag, droplets, images), options)
 
 
 class Tags(Resource):
-    """Tags: words that Droplets and images are found by."""
+    """Tags of Droplets and images."""
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport)
         self.resources = TagResources(transport)
 
     def create(self, *, name: str, options: RequestOptions | None = None) -> m.Tag:
-        """Create a tag: up to 255 letters, digits, colons, dashes and underscores. Raises BadRequest for another."""
+        """Create a tag: up to 255 letters, digits, colons, dashes and underscores. Raises BadRequest for others."""
         return self._transport.send(ops.create_tag(name), options)
 
     def list(self, *, options: RequestOptions | None = None) -> Pages[m.Tag]:
@@ -58,5 +58,5 @@ class Tags(Resource):
         return self._transport.send(ops.get_tag(tag), options)
 
     def delete(self, tag: str, *, options: RequestOptions | None = None) -> None:
-        """Delete a tag; what had it loses it, and stays. Raises NotFound."""
+        """Delete a tag. Resources that have it stay, without it. Raises NotFound."""
         self._transport.send(ops.delete_tag(tag), options)

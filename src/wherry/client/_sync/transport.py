@@ -44,5 +44,5 @@ class Transport:
         raise AssertionError  # the last attempt returns or raises
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self.http.close()
