@@ -211,7 +211,7 @@ BULK_ACTIONS = frozenset({
     "power_cycle", "power_on", "power_off", "shutdown", "enable_ipv6", "enable_backups", "disable_backups", "snapshot",
 })  # fmt: skip
 """What may be done to all Droplets with a tag at once."""
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 200
 """How many Droplets that may be: all of them begin in one turn of the catalog, which others wait for."""
 
 POWER: Mapping[str, Mapping[str, str]] = {
@@ -331,7 +331,9 @@ def check_not_busy(droplet: DropletRecord) -> None:
 def check_bulk(tag: str, count: int) -> None:
     """Check that so many Droplets may get an action at once. Raises Unprocessable."""
     if count > MOST_AT_ONCE:
-        raise Unprocessable(f"Tag {tag} is on {count} Droplets; an action begins for at most {MOST_AT_ONCE} at once")
+        raise Unprocessable(
+            f"More than {MOST_AT_ONCE} Droplets have the tag {tag}; an action begins for no more at once"
+        )
 
 
 def check_restore(droplet: DropletRecord, image: ImageRecord | None) -> None:

@@ -263,14 +263,14 @@ class Actions:
         """
         with self._catalog.read() as reader:
             reader.tag(account_id, tag)
-            ids = reader.tagged(account_id, "droplet", tag)
-            if reader.is_any_busy(ids):
+            if reader.is_any_busy(reader.tagged(account_id, "droplet", tag)):
                 raise Unprocessable(lifecycle.BUSY["droplet"])
-        while ids:
+        while True:
             with self._catalog.begin() as tx:
-                ids = tx.tagged(account_id, "droplet", tag)
-                self._droplets.delete(tx, account_id, ids[:_DELETED_AT_ONCE])
-            ids = ids[_DELETED_AT_ONCE:]
+                ids = tx.tagged(account_id, "droplet", tag, limit=_DELETED_AT_ONCE)
+                self._droplets.delete(tx, account_id, ids)
+            if len(ids) < _DELETED_AT_ONCE:
+                return
 
     def back_up(self, account_id: int, droplet_id: int) -> ActionRecord:
         """Take a backup of a Droplet now."""

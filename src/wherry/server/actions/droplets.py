@@ -122,7 +122,7 @@ class Droplets:
         """Begin an action of each Droplet with a tag, or of none. One that is on or off already is left out."""
         if asked.type not in lifecycle.BULK_ACTIONS:
             raise NotFound(lifecycle.NO_ACTION)
-        ids = tx.tagged(account_id, "droplet", tag)
+        ids = tx.tagged(account_id, "droplet", tag, limit=lifecycle.MOST_AT_ONCE + 1)
         lifecycle.check_bulk(tag, len(ids))
         droplets = [
             droplet

@@ -155,6 +155,13 @@ class DropletWriter(ImageWriter, DropletReader):
 
     def lock_droplets(self, droplet_ids: Sequence[int], account_id: int) -> list[DropletRecord]:
         """Do what ``lock_droplet`` does for many, by a number of statements that does not grow with theirs."""
+        return self._whole(self._lock(droplet_ids, account_id))
+
+    def check_droplets(self, droplet_ids: Sequence[int], account_id: int) -> None:
+        """Keep others from deciding over Droplets until this transaction ends. Raises NotFound."""
+        self._lock(droplet_ids, account_id)
+
+    def _lock(self, droplet_ids: Sequence[int], account_id: int) -> list[Row[Any]]:
         ids = sorted(set(droplet_ids))
         check_ids(*ids)
         d = t.droplets.c
@@ -163,7 +170,7 @@ class DropletWriter(ImageWriter, DropletReader):
         rows = [row for batch in batches(ids) for row in self.connection.execute(locking.where(d.id.in_(batch)))]
         if len(rows) < len(ids):
             raise NotFound(GONE)
-        return self._whole(rows)
+        return rows
 
     def update_droplet(self, droplet_id: int, **values: Any) -> None:
         """Change columns of a Droplet. The disk that it had, if it gets another one, is loose if nothing needs it."""

@@ -39,9 +39,10 @@ class TagReader(QuotaReader):
         total = self.connection.scalar(select(func.count()).select_from(t.tags).where(own))
         return self._with_counts([(row.id, row.name) for row in self.connection.execute(query)]), total or 0
 
-    def tagged(self, account_id: int, kind: ResourceKind, name: str) -> list[int]:
-        """The ids of the resources of one kind with a tag, in any case; none for a tag that there is not."""
-        return list(self.connection.scalars(ids_of(account_id, kind, name).order_by(t.taggings.c.resource_id)))
+    def tagged(self, account_id: int, kind: ResourceKind, name: str, limit: int | None = None) -> list[int]:
+        """The ids of the resources of one kind with a tag, in any case; none for a tag that does not exist."""
+        query = ids_of(account_id, kind, name).order_by(t.taggings.c.resource_id).limit(limit)
+        return list(self.connection.scalars(query))
 
     def _with_counts(self, tags: Sequence[tuple[int, str]]) -> list[TagRecord]:
         g = t.taggings.c

@@ -91,5 +91,5 @@ def _targets(tx: Writer, account_id: int, resources: Sequence[m.TagResource]) ->
         ids["image" if resource.resource_type == "image" else "droplet"].append(number)
     for image in tx.lock_images(ids["image"], account_id):
         lifecycle.check_tagging(image)
-    tx.lock_droplets(ids["droplet"], account_id)
+    tx.check_droplets(ids["droplet"], account_id)
     return ids
