@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from wherry import models as m
 
@@ -260,7 +260,7 @@ ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel"
                       "Ask that an action stop; it then ends as errored with the code cancelled. "
                       "Needs image:update or droplet:update as well, by what the action is done to.",
                       ("actions:read",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
-EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=("raw", "qcow2"))
+EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=get_args(m.ExportFormat))
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},

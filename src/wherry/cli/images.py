@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 import click
 
@@ -158,7 +158,7 @@ def _show_checked(session: Session, checked: m.Image, region: str | None) -> int
 @click.argument("image_id", type=int)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--image-format", "kind", type=click.Choice(["raw", "qcow2"]), default="raw", help="The format of the file."
+    "--image-format", "kind", type=click.Choice(get_args(m.ExportFormat)), default="raw", help="The format of the file."
 )
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from wherry.errors import FormatError
 from wherry.server.formats import qcow2, vdi, vhd, vhdx, vmdk
 from wherry.server.formats.compression import Decompressed, compression_of
-from wherry.server.formats.export import Extent, Layout, lay_out
+from wherry.server.formats.export import lay_out
 from wherry.server.formats.kinds import HEAD, is_text, refuse_known, sign_of
+from wherry.server.formats.layout import Extent, Layout
 from wherry.server.formats.ova import WindowSource, disk_of, is_ova
 from wherry.server.formats.raw import RawDisk
 from wherry.server.formats.stream import AnywhereFile, ArrivingFile, ByteStream, LocalFile, Replayed, Source

@@ -6,14 +6,19 @@ front, so an export can be resumed and served by ranges, and nothing of it is ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct, pack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from wherry.server.formats.layout import Extent
+from wherry.server.formats.vdi import VdiLayout
+from wherry.server.formats.vhdx import VhdxLayout
+from wherry.server.formats.vmdk import VmdkLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from wherry.models import ExportFormat
+    from wherry.server.formats.layout import Layout
 
 _CLUSTER = 64 << 10
 _ENTRIES = _CLUSTER // 8  # entries of an L2 table
@@ -22,31 +27,9 @@ _COPIED = 1 << 63
 _HEADER = Struct(">4sIQIIQIIQQIIQQQQII")
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A stretch of the file: known bytes (``data``), bytes of a block from ``skip`` on, or zeros."""
-
-    length: int
-    data: bytes | None = None
-    block: int | None = None
-    skip: int = 0
-
-
-class Layout(Protocol):
-    """A file in the making: its size, and what is in it."""
-
-    @property
-    def size(self) -> int:
-        """The file's size in bytes."""
-
-    def extents(self, start: int, stop: int) -> Iterator[Extent]:
-        """What lies between two offsets, in order and without gaps."""
-
-
 def lay_out(kind: ExportFormat, virtual_size: int, block_size: int, blocks: Sequence[int]) -> Layout:
-    """Lay a disk out as a raw file or a qcow2 image; ``blocks`` are those that are not zeros, ascending."""
-    layout = RawLayout if kind == "raw" else Qcow2Layout
-    return layout(virtual_size, block_size, blocks)
+    """Lay a disk out as a file of a format; ``blocks`` are those that are not zeros, ascending."""
+    return _LAYOUTS[kind](virtual_size, block_size, blocks)
 
 
 class RawLayout:
@@ -165,3 +148,8 @@ def _refcounts_for(rest: int) -> tuple[int, int]:
 def _words(values: Iterator[int]) -> bytes:
     numbers = list(values)
     return pack(f">{len(numbers)}Q", *numbers)
+
+
+_LAYOUTS: dict[ExportFormat, Callable[[int, int, Sequence[int]], Layout]] = {
+    "raw": RawLayout, "qcow2": Qcow2Layout, "vmdk": VmdkLayout, "vdi": VdiLayout, "vhdx": VhdxLayout,
+}  # fmt: skip

@@ -6,10 +6,11 @@ from array import array
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from wherry.server.formats.layout import Section, TabledLayout, padding, stable_id, table
 from wherry.server.formats.mapped import MappedDisk, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from wherry.server.formats.stream import AnywhereFile
 
@@ -17,6 +18,8 @@ MAGIC, MAGIC_AT = b"\x7f\x10\xda\xbe", 64
 
 _HEADER = Struct("<68xIIIIxxxx252xIIIIIIIQIIII16s16s16s16s")
 _LENGTH = 512
+_TEXT = b"<<< wherry disk image >>>\n"
+_HEADER_BYTES = 400  # of the header, from the field after the version on
 _VERSION = 0x00010001
 _TYPES = {1: "dynamic", 2: "fixed", 3: "undo", 4: "differencing"}
 _BLOCK = 1 << 20
@@ -57,3 +60,20 @@ class VdiDisk(MappedDisk):
                 if place >= self._blocks:
                     raise self._damaged(f"block {number} lies at {place}, but there are {self._blocks} blocks")
                 yield number, self._data_at + place * _BLOCK
+
+
+class VdiLayout(TabledLayout):
+    """A dynamic VDI image."""
+
+    def __init__(self, virtual_size: int, block_size: int, blocks: Sequence[int]) -> None:
+        count = -(-virtual_size // block_size)
+        orders = {number: order for order, number in enumerate(blocks)}
+        sections = [Section(_LENGTH, lambda: header), *table("I", count, lambda number: orders.get(number, _FREE))]
+        sections += padding(sections, block_size)
+        super().__init__(block_size, blocks, sections)
+        image, snapshot = (stable_id(f"vdi {what}", virtual_size, blocks) for what in ("image", "snapshot"))
+        fields = _HEADER.pack(
+            _VERSION, _HEADER_BYTES, 1, 0, _LENGTH, self._data_at, 0, 0, 0, 512, 0, virtual_size, block_size, 0,
+            count, len(blocks), image.bytes_le, snapshot.bytes_le, bytes(16), bytes(16),
+        )  # fmt: skip
+        header = _TEXT.ljust(MAGIC_AT, b"\0") + MAGIC + fields[MAGIC_AT + len(MAGIC) :]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from struct import Struct, iter_unpack
+from struct import Struct, iter_unpack, pack
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from wherry.server.formats.layout import Section, TabledLayout, padding, stable_id, table
 from wherry.server.formats.mapped import MappedDisk, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from wherry.server.formats.stream import AnywhereFile
 
@@ -30,11 +31,9 @@ _ITEM = Struct("<16sIII4x")
 _FILE_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
 _DISK_SIZE = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
 _SECTOR_SIZE = UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f")
-_KNOWN_ITEMS = {
-    _FILE_PARAMETERS, _DISK_SIZE, _SECTOR_SIZE,
-    UUID("cda348c7-445d-4471-9cc9-e9885251c556"),  # the size of physical sectors
-    UUID("beca12ab-b2e6-4523-93ef-c309e000c746"),  # what the disk is called by SCSI
-}  # fmt: skip
+_PHYSICAL_SECTOR_SIZE = UUID("cda348c7-445d-4471-9cc9-e9885251c556")
+_SCSI_ID = UUID("beca12ab-b2e6-4523-93ef-c309e000c746")
+_KNOWN_ITEMS = {_FILE_PARAMETERS, _DISK_SIZE, _SECTOR_SIZE, _PHYSICAL_SECTOR_SIZE, _SCSI_ID}
 _REQUIRED_REGION, _REQUIRED_ITEM = 1, 4
 _HAS_PARENT = 2
 _SMALLEST_BLOCK, _LARGEST_BLOCK = _MIB, 256 * _MIB
@@ -42,6 +41,9 @@ _SECTORS_PER_BITMAP = 1 << 23  # what one block of the sectors' bitmap covers
 _STATE, _PLACE = 0x7, 0xFFFFFFFFFFF00000
 _PRESENT, _PARTLY_PRESENT = 6, 7
 _CASTAGNOLI = 0x82F63B78
+_LOG_AT, _METADATA_AT, _BAT_AT = _MIB, 2 * _MIB, 3 * _MIB  # where we write them; log and metadata have a MiB each
+_DISK_ITEM = 2
+_SECTOR = 512
 
 
 class VhdxDisk(MappedDisk):
@@ -134,6 +136,65 @@ class VhdxDisk(MappedDisk):
         if missing := {_FILE_PARAMETERS, _DISK_SIZE, _SECTOR_SIZE} - items.keys():
             raise self._damaged(f"its metadata lacks {', '.join(sorted(map(str, missing)))}")
         return items
+
+
+class VhdxLayout(TabledLayout):
+    """A dynamic VHDX image with an empty log."""
+
+    def __init__(self, virtual_size: int, block_size: int, blocks: Sequence[int]) -> None:
+        count = -(-virtual_size // block_size)
+        per_bitmap = _SECTORS_PER_BITMAP * _SECTOR // block_size
+        orders = {number: order for order, number in enumerate(blocks)}
+
+        def entry(position: int) -> int:
+            group, place = divmod(position, per_bitmap + 1)
+            order = orders.get(group * per_bitmap + place) if place < per_bitmap else None
+            return 0 if order is None else self._data_at + order * block_size | _PRESENT
+
+        bat = table("Q", count + (count - 1) // per_bitmap, entry)
+        bat += padding(bat, _MIB)
+        ids = [stable_id(f"vhdx {what}", virtual_size, blocks) for what in ("file", "data", "disk")]
+        regions = ((_BAT, _BAT_AT, sum(section.length for section in bat)), (_METADATA, _METADATA_AT, _MIB))
+        sections = [
+            Section(64 * _KIB, lambda: MAGIC + "wherry".encode("utf-16-le")),
+            Section(64 * _KIB, lambda: _written_header(1, ids)),
+            Section(64 * _KIB, lambda: _written_header(2, ids)),
+            Section(64 * _KIB, lambda: _written_regions(regions)),
+            Section(64 * _KIB, lambda: _written_regions(regions)),
+            Section(_METADATA_AT - 320 * _KIB),
+            Section(_MIB, lambda: _written_metadata(virtual_size, block_size, ids[2])),
+            *bat,
+        ]
+        super().__init__(block_size, blocks, sections)
+
+
+def _written_header(sequence: int, ids: Sequence[UUID]) -> bytes:
+    fields = (ids[0].bytes_le, ids[1].bytes_le, bytes(16), 0, 1, _MIB, _LOG_AT)
+    return _sealed(_HEADER.pack(b"head", 0, sequence, *fields).ljust(_HEADER_LENGTH, b"\0"))
+
+
+def _written_regions(regions: Sequence[tuple[UUID, int, int]]) -> bytes:
+    entries = (_REGION.pack(region.bytes_le, at, length, _REQUIRED_REGION) for region, at, length in regions)
+    data = _REGIONS.pack(b"regi", 0, len(regions), 0) + b"".join(entries)
+    return _sealed(data.ljust(_REGIONS_LENGTH, b"\0"))
+
+
+def _written_metadata(virtual_size: int, block_size: int, disk_id: UUID) -> bytes:
+    values = {
+        _FILE_PARAMETERS: pack("<II", block_size, 0), _DISK_SIZE: pack("<Q", virtual_size),
+        _SECTOR_SIZE: pack("<I", _SECTOR), _PHYSICAL_SECTOR_SIZE: pack("<I", 4096), _SCSI_ID: disk_id.bytes_le,
+    }  # fmt: skip
+    head, body = _METADATA_TABLE.pack(b"metadata", 0, len(values)), b""
+    for item, value in values.items():
+        flags = _REQUIRED_ITEM if item == _FILE_PARAMETERS else _REQUIRED_ITEM | _DISK_ITEM
+        head += _ITEM.pack(item.bytes_le, _METADATA_LENGTH + len(body), len(value), flags)
+        body += value
+    return head.ljust(_METADATA_LENGTH, b"\0") + body
+
+
+def _sealed(data: bytes) -> bytes:
+    """A structure with its checksum in its place."""
+    return data[:4] + pack("<I", _checksum(data)) + data[8:]
 
 
 def _checksum(data: bytes) -> int:

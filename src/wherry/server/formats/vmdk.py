@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
+from bisect import bisect_left
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from wherry.errors import FormatError
+from wherry.errors import FormatError, Unprocessable
+from wherry.server.formats.layout import Section, TabledLayout, padding, stable_id, table
 from wherry.server.formats.mapped import MappedDisk, Unit
 from wherry.server.formats.stream import HeldFile, fill
 from wherry.server.outside import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from wherry.server.formats.stream import AnywhereFile, ByteStream
 
@@ -44,6 +46,27 @@ _EXTENT = re.compile(r'^(?:RW|RDONLY|NOACCESS)\s+\d+\s+\w+(?:\s+"([^"\n]*)")?', 
 _TYPE = re.compile(r'^createType\s*=\s*"?(\w+)', re.MULTILINE)
 _PARENT = re.compile(r"^parentCID\s*=\s*(\w+)", re.MULTILINE)
 _NO_PARENT = "ffffffff"
+_WRITTEN = """# Disk DescriptorFile
+version=1
+CID={cid:08x}
+parentCID=ffffffff
+createType="monolithicSparse"
+
+# Extent description
+RW {sectors} SPARSE "disk.vmdk"
+
+# The Disk Data Base
+#DDB
+
+ddb.virtualHWVersion = "4"
+ddb.geometry.cylinders = "{cylinders}"
+ddb.geometry.heads = "16"
+ddb.geometry.sectors = "63"
+ddb.adapterType = "ide"
+"""
+_WRITTEN_GRAIN, _WRITTEN_ENTRIES, _WRITTEN_DESCRIPTOR = 128, 512, 20  # sectors, entries of a table, sectors
+_LARGEST_WRITTEN = _SECTOR << 32  # bytes: grains are found by 32 bits of sectors
+_MOST_CYLINDERS = 16383
 
 
 class VmdkDisk(MappedDisk):
@@ -196,6 +219,52 @@ class VmdkStream(VmdkDisk):
         if (count := fill(self._stream, memoryview(data))) < length:
             raise FormatError(f"The vmdk image is cut short: {length - count} bytes are missing, and more.")
         return bytes(data)
+
+
+class VmdkLayout(TabledLayout):
+    """A monolithicSparse VMDK image, with both directories, as VMware and qemu write it."""
+
+    def __init__(self, virtual_size: int, block_size: int, blocks: Sequence[int]) -> None:
+        sectors = virtual_size // _SECTOR
+        grain = _WRITTEN_GRAIN * _SECTOR
+        per_block, grains = block_size // grain, -(-virtual_size // grain)
+        tables = -(-grains // _WRITTEN_ENTRIES)
+        orders = {number: order for order, number in enumerate(blocks)}
+
+        def place(number: int) -> int:
+            order = orders.get(number // per_block)
+            return 0 if order is None else overhead + (order * per_block + number % per_block) * _WRITTEN_GRAIN
+
+        def is_zero(first: int, stop: int) -> bool:
+            return bisect_left(blocks, first // per_block) == bisect_left(blocks, -(-stop // per_block))
+
+        directory_sectors = -(-tables * 4 // _SECTOR)
+        table_sectors = _WRITTEN_ENTRIES * 4 // _SECTOR
+        second_at = 1 + _WRITTEN_DESCRIPTOR
+        first_at = second_at + directory_sectors + tables * table_sectors
+        sections = [Section(_SECTOR, lambda: header), Section(_WRITTEN_DESCRIPTOR * _SECTOR, lambda: descriptor)]
+        for directory_at in (second_at, first_at):
+            tables_at = directory_at + directory_sectors
+            sections += table("I", tables, lambda number, at=tables_at: at + number * table_sectors)  # type: ignore[misc]
+            sections += padding(sections, _SECTOR)
+            sections += table("I", tables * _WRITTEN_ENTRIES, place, is_zero=is_zero)
+        sections += padding(sections, grain)
+        super().__init__(block_size, blocks, sections)
+        if self.size > _LARGEST_WRITTEN:
+            raise Unprocessable(
+                f"The disk has {len(blocks) * block_size} bytes of data; a vmdk file has at most {_LARGEST_WRITTEN}: "
+                "export it as raw or qcow2"
+            )
+        overhead = self._data_at // _SECTOR
+        header = _HEADER.pack(
+            MAGIC, 1, 1 | _HAS_SECOND_DIRECTORY, sectors, _WRITTEN_GRAIN, 1, _WRITTEN_DESCRIPTOR, _WRITTEN_ENTRIES,
+            second_at, first_at, overhead, 0, 0,
+        )  # fmt: skip
+        header = header[:73] + b"\n \r\n" + header[77:]  # by which a transfer as text would show
+        descriptor = _WRITTEN.format(
+            cid=stable_id("vmdk", virtual_size, blocks).int & 0x7FFFFFFF, sectors=sectors,
+            cylinders=min(sectors // (16 * 63), _MOST_CYLINDERS),
+        ).encode()  # fmt: skip
 
 
 def is_stream(head: bytes) -> bool:

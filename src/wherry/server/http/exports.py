@@ -18,9 +18,11 @@ from http import HTTPStatus
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
+import msgspec
 from anyio import CapacityLimiter, to_thread
 from starlette.responses import Response
 
+from wherry import models as m
 from wherry.errors import (
     BlockCorrupt,
     BlockMissing,
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from wherry import models as m
     from wherry.server.catalog import Reader
     from wherry.server.catalog.records import ReplicaRecord
     from wherry.server.formats import Layout
@@ -292,7 +293,7 @@ def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], held
     file = reads.begin(find)
     with ExitStack() as kept:
         kept.callback(reads.end, file.manifest_id)
-        kind: m.ExportFormat = "qcow2" if x.query("format") == "qcow2" else "raw"
+        kind: m.ExportFormat = msgspec.convert(x.query("format") or "raw", m.ExportFormat)
         manifest = _read_manifest(service, file)
         layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
         etag = f'"{file.fingerprint}-{kind}"'
