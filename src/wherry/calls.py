@@ -261,11 +261,14 @@ ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel"
                       "Needs image:update or droplet:update as well, by what the action is done to.",
                       ("actions:read",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
 EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=get_args(m.ExportFormat))
+EXPORT_COMPRESS = Param("compress", "Compress a raw export while it is sent: then it has no ranges and no size.",
+                        values=("zstd", "gzip"))  # fmt: skip
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},
     params=(
         EXPORT_FORMAT,
+        EXPORT_COMPRESS,
         Param("region", "Read this region's copy (default: the first region's)."),
         RANGE,
     ),
@@ -313,8 +316,8 @@ SCRUB = Call("scrub.create", "POST", "/v2/scrub",
              ("image:update",), {201: m.ActionReply}, body=m.ScrubRequest, errors=(422,), ours=True)  # fmt: skip
 DISK_EXPORT = Call(
     "disks.export", "GET", "/v2/droplets/{droplet_id}/disk", "Read a Droplet's disk, checked on the way.",
-    ("droplet:read",), {200: None, 206: None}, params=(EXPORT_FORMAT, RANGE), errors=(416, 422), ours=True,
-    reply_media=BYTES,
+    ("droplet:read",), {200: None, 206: None}, params=(EXPORT_FORMAT, EXPORT_COMPRESS, RANGE),
+    errors=(416, 422), ours=True, reply_media=BYTES,
 )  # fmt: skip
 DISK_IMPORT = Call(
     "disks.import", "PUT", "/v2/droplets/{droplet_id}/disk",

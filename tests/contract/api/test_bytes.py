@@ -81,6 +81,31 @@ def test_an_export_can_be_imported_again(api: Api, shelf: Shelf, kind: str) -> N
     assert api.get(f"/v2/images/{image['id']}/export").content == DISK
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("zstd", ".zst"), ("gzip", ".gz")])
+def test_a_raw_export_is_compressed_while_it_is_sent(api: Api, shelf: Shelf, kind: str, suffix: str) -> None:
+    """It has no size and no ranges, and imports again as the same disk."""
+    path = f"/v2/images/{api.make(content=DISK)['id']}/export"
+    exported = api.get(path, params={"compress": kind}, headers={"range": "bytes=0-9"})
+    shelf.files[f"/again{suffix}"] = exported.content
+
+    image = api.settled(api.import_from(shelf.url(f"/again{suffix}")).json()["image"]["id"])
+
+    assert exported.status_code == 200
+    assert exported.headers["content-disposition"].endswith(f'.raw{suffix}"')
+    assert "content-length" not in exported.headers
+    assert len(exported.content) < len(DISK)
+    assert image["error_message"] == ""
+    assert api.get(f"/v2/images/{image['id']}/export").content == DISK
+
+
+def test_only_a_raw_export_is_compressed(api: Api) -> None:
+    """A qcow2 file is read here and there: it is of no use in a compressed stream."""
+    path = f"/v2/images/{api.make(content=DISK)['id']}/export"
+    reply = api.get(path, params={"compress": "zstd", "format": "qcow2"})
+    assert refusal(reply) == (422, "compress is zstd; only a raw export is compressed")
+    assert api.get(path, params={"compress": "lz4"}).status_code == 422
+
+
 def test_an_upload_goes_on_where_it_stopped(api: Api) -> None:
     """Pieces are taken one after the other; a wrong offset is refused and told the right one."""
     path = begin_upload(api)

@@ -39,6 +39,7 @@ from wherry.errors import (
 )
 from wherry.server.catalog import GONE
 from wherry.server.formats import lay_out
+from wherry.server.formats.compression import SUFFIXES, compressor
 from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.threads import run_to_its_end
 from wherry.server.memory import give_freed_memory_back
@@ -140,6 +141,7 @@ class _Prepared:
     start: int
     stop: int
     headers: dict[str, str]
+    compression: str = ""
 
 
 async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
@@ -168,9 +170,11 @@ async def send_file(
         raise
     size = prepared.layout.size
     about = {
-        **headers, "accept-ranges": "bytes", "content-length": str(prepared.stop - prepared.start),
-        "wherry-fingerprint": prepared.file.fingerprint, "content-type": "application/octet-stream", **prepared.headers,
+        **headers, "wherry-fingerprint": prepared.file.fingerprint, "content-type": "application/octet-stream",
+        **prepared.headers,
     }  # fmt: skip
+    if not prepared.compression:
+        about |= {"accept-ranges": "bytes", "content-length": str(prepared.stop - prepared.start)}
     status = HTTPStatus.OK
     if (prepared.start, prepared.stop) != (0, size):
         about["content-range"] = f"bytes {prepared.start}-{prepared.stop - 1}/{size}"
@@ -240,19 +244,23 @@ class _Sent(Response):
     async def _send_body(self, blocks: ReadAhead, send: Send, gone: asyncio.Future[None]) -> None:
         """Send all, as fast as the client takes it. Raises TimeoutError if that is slower than the floor."""
         left = self._prepared.stop - self._prepared.start
+        packed = compressor(self._prepared.compression) if self._prepared.compression else None
         loop = asyncio.get_running_loop()
         taken, deadline = 0, loop.time() + _WINDOW_S
         while left and not gone.done():
             began = loop.time()
             data = await blocks.next()
-            deadline += loop.time() - began  # what the store takes is not the reader's fault
+            left -= len(data)
+            if packed is not None:
+                data = memoryview(await to_thread.run_sync(packed, data, not left))
+            deadline += loop.time() - began  # what the store and the compression take is not the reader's fault
             for start in range(0, len(data), _SLICE):
                 part = data[start : start + _SLICE]
-                left -= len(part)
                 stalled = loop.call_later(_STALLED_S, self._stalled, blocks)
                 try:
                     async with asyncio.timeout_at(deadline if self._floor else None):
-                        await send({"type": "http.response.body", "body": part, "more_body": left > 0})
+                        more = bool(left) or start + _SLICE < len(data)
+                        await send({"type": "http.response.body", "body": part, "more_body": more})
                 finally:
                     stalled.cancel()
                 taken += len(part)
@@ -296,12 +304,16 @@ def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], held
         kind: m.ExportFormat = msgspec.convert(x.query("format") or "raw", m.ExportFormat)
         manifest = _read_manifest(service, file)
         layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
+        compression = x.query("compress") or ""
+        if compression and kind != "raw":
+            raise Unprocessable(f"compress is {compression}; only a raw export is compressed")
         etag = f'"{file.fingerprint}-{kind}"'
-        start, stop = _range(x, layout.size, etag)
+        start, stop = (0, layout.size) if compression else _range(x, layout.size, etag)
         _check_lost(service, file, manifest, layout, (start, stop))
-        about = {"etag": etag, "content-disposition": f'attachment; filename="{file.name}.{kind}"'}
+        name = f"{file.name}.{kind}{SUFFIXES[compression]}"
+        about = {"content-disposition": f'attachment; filename="{name}"'} | ({} if compression else {"etag": etag})
         held.push(kept.pop_all())
-    return _Prepared(file, manifest, layout, start, stop, about)
+    return _Prepared(file, manifest, layout, start, stop, about, compression)
 
 
 def _check_lost(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> None:
