@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from backports import zstd
 
 from wherry.testing.postgres import find_programs
 from wherry.testing.service import TOKEN, ServiceProcess
@@ -23,6 +25,7 @@ COMMAND = re.compile(
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CATALOG_CHAPTERS = re.compile(r"^## Back up and restore the catalog\n(.*?)^## Check\n", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"(?:^    .+\n)+", re.MULTILINE)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!http)([^)#]+)")
 
 
@@ -43,6 +46,19 @@ def test_the_commands_shown_work(page: str, tmp_path: Path, disk: bytes) -> None
                 capture_output=True, text=True, check=False, timeout=60,
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_calls_by_curl_shown_work(tmp_path: Path, disk: bytes) -> None:
+    """What the page of formats does with curl, in a folder of its own, against a new service that has one image."""
+    (tmp_path / "disk.img").write_bytes(disk)
+    with ServiceProcess(tmp_path / "data") as service, service.client() as client:
+        client.actions.wait(client.gpu_droplets.images.upload(tmp_path / "disk.img", name="disk", region="nyc3"))
+        for block in SHELL.findall((ROOT / "docs/guide/formats.md").read_text()):
+            command = f"set -e\n{block.replace('curl ', 'curl --fail ')}"
+            subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment(service), check=True, timeout=60)
+    with zstd.open(tmp_path / "disk.raw.zst") as file:
+        assert file.read() == disk
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/client.md"])
