@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from base64 import b64decode, b64encode
 from contextlib import suppress
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -22,10 +24,13 @@ from wherry.server.storage.keyring import CHECK_SIZE, Keyring, load_keyring, new
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wherry.server.storage.keyring import Key
+
 SECRET_KEYS = "WHERRY_SECRET_KEYS"  # noqa: S105  a variable's name
 
 _PURPOSE = b"wherry secrets of actions"
-_SALT_SIZE, _NONCE_SIZE = 16, 12
+_MARK_PURPOSE = b"wherry marks of requests"
+_SALT_SIZE, _NONCE_SIZE, _MARK_SIZE = 16, 12, 15
 
 
 class Secrets:
@@ -53,6 +58,22 @@ class Secrets:
             raise SecretKeyMissing(error.message) from error
         except InvalidTag:
             raise SecretKeyMissing(f"{what} can't be read with the key {key_id}: it is damaged") from None
+
+    def mark(self, data: bytes) -> str:
+        """Return a digest, of at most 63 characters, that only a holder of the key can compare with a guess."""
+        return self._mark(self._keyring.sealing, data)
+
+    def is_marked(self, mark: str, data: bytes) -> bool:
+        """Return whether this is the mark of the data. One by a key that is not at hand can't be told, and counts."""
+        key_id, colon, _ = mark.partition(":")
+        if not colon:  # by a program before marks had keys
+            return mark == blake2b(data, digest_size=16).hexdigest()
+        keys = [key for key in self._keyring.keys if key.id == key_id]
+        return not keys or compare_digest(mark, self._mark(keys[0], data))
+
+    def _mark(self, key: Key, data: bytes) -> str:
+        digest = blake2b(data, key=key.derive(b"", _MARK_PURPOSE), digest_size=_MARK_SIZE)
+        return f"{key.id}:{digest.hexdigest()}"
 
 
 class SecretKeyMissing(KeyMissing):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,3 +55,26 @@ def test_processes_share_keys_by_the_environment(tmp_path: Path) -> None:
     assert not (tmp_path / "key").exists()
     with pytest.raises(BadRequest, match="WHERRY_SECRET_KEYS"):
         open_secrets(tmp_path / "key", "")
+
+
+def test_a_mark_tells_a_request_from_another_one(tmp_path: Path) -> None:
+    """The same key marks the same data alike, at the next start too; the mark fits into its column."""
+    mark = open_secrets(tmp_path / "key", None).mark(b"a request")
+    secrets = open_secrets(tmp_path / "key", None)
+    assert (secrets.is_marked(mark, b"a request"), secrets.is_marked(mark, b"another one")) == (True, False)
+    assert len(open_secrets(tmp_path / "key", "k" * 32 + new_key_line()[8:]).mark(b"x")) == 63
+
+
+def test_a_mark_can_not_be_guessed_without_the_key(tmp_path: Path) -> None:
+    """No digest of the data alone is in it: another key marks the same data otherwise."""
+    first, second = (open_secrets(tmp_path / name, None).mark(b"a request") for name in ("one", "two"))
+    assert first.partition(":")[2] != second.partition(":")[2]
+    assert blake2b(b"a request", digest_size=15).hexdigest() not in first
+
+
+def test_a_mark_of_a_key_that_is_gone_counts(tmp_path: Path) -> None:
+    """A repeat is never run again because its first request was marked by another process, or an older program."""
+    secrets = open_secrets(tmp_path / "key", None)
+    assert secrets.is_marked(open_secrets(tmp_path / "other", None).mark(b"a request"), b"a request")
+    old = blake2b(b"a request", digest_size=16).hexdigest()
+    assert (secrets.is_marked(old, b"a request"), secrets.is_marked(old, b"another one")) == (True, False)

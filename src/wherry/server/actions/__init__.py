@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -118,6 +117,7 @@ class Actions:
         background_age: timedelta = timedelta(days=30),
     ) -> None:  # fmt: skip
         self._catalog = catalog
+        self._secrets = secrets
         self._engine = engine
         self._regions = regions
         by_slug: Mapping[str, Size] = {size.slug: size for size in sizes}
@@ -406,7 +406,7 @@ class Actions:
         self, account_id: int, key: str | None, asked: object, accept: Callable[[Writer], list[ActionRecord]]
     ) -> list[ActionRecord]:
         """Accept, unless the same was asked before under the same Idempotency-Key: then answer what came of it."""
-        request = blake2b(msgspec.json.encode(asked), digest_size=16).hexdigest()
+        request = msgspec.json.encode(asked)
         with self._catalog.begin() as tx:
             if key is None:
                 return accept(tx)
@@ -414,11 +414,12 @@ class Actions:
                 raise Unprocessable(f"Idempotency-Key has {len(key)} characters; it may have 1 to {_LONGEST_KEY}")
             since = tx.moment - KEY_LIVES
             if (before := tx.repeat(account_id, key, since)) is not None:
-                if before[0] != request:
+                if not self._secrets.is_marked(before[0], request):
                     raise Unprocessable("Idempotency-Key was used for another request within the last 24 hours")
                 return tx.actions_by_id(before[1]["actions"])
             actions = accept(tx)
-            tx.remember(account_id, key, request, {"actions": [one.id for one in actions]})
+            # A plain digest would let a reader of the catalog check guesses of the secrets in a request's URL.
+            tx.remember(account_id, key, self._secrets.mark(request), {"actions": [one.id for one in actions]})
             return actions
 
     # ---------------------------------------------------------------------------------------------------- running
