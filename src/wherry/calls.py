@@ -296,6 +296,28 @@ UPLOADS_FINISH = Call("uploads.finish", "POST", "/v2/uploads/{upload_id}/finish"
                       ("image:create",), {202: m.ImageCreatedReply}, errors=(422,), ours=True)  # fmt: skip
 UPLOADS_DELETE = Call("uploads.delete", "DELETE", "/v2/uploads/{upload_id}", "Give an upload up.", ("image:create",),
                       {204: None}, errors=(422,), ours=True)  # fmt: skip
+UPLOAD_BLOCKS_MISSING = Call(
+    "upload_blocks.missing", "PUT", "/v2/uploads/{upload_id}/missing",
+    "Ask which of these blocks of a disk must be sent: at most 10,000. The upload holds the others from then on. "
+    "The account's own and the public images in the region are looked at.",
+    ("image:create",), {200: m.MissingBlocksReply}, body=m.BlockNamesRequest, errors=(422,), ours=True,
+)  # fmt: skip
+UPLOAD_BLOCKS_PUT = Call(
+    "upload_blocks.put", "PUT", "/v2/uploads/{upload_id}/blocks/{number}",
+    "Send blocks, as records one after another: at most 4,096, and 60 MiB. The number is any, another for each batch. "
+    "What came whole before a break is kept.",
+    ("image:create",), {200: m.UploadReply}, errors=(422,), ours=True, body_media=BYTES,
+)  # fmt: skip
+UPLOAD_DISK_PUT = Call(
+    "upload_disk.put", "PUT", "/v2/uploads/{upload_id}/disk",
+    "Say what the disk is: the names of its blocks in order, 32 bytes each, all zeros for a block of zeros.",
+    ("image:create",), {200: m.UploadReply},
+    params=(
+        Param("size", "The disk's bytes: whole sectors of 512. It is needed.", "integer"),
+        Param("format", "Says that the disk is raw, whatever it looks like.", values=("raw",)),
+    ),
+    errors=(413, 422), ours=True, body_media=BYTES,
+)  # fmt: skip
 COLLECT = Call("collect.create", "POST", "/v2/collect",
                "Remove unreferenced objects from the stores. A dry run is for the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
@@ -378,6 +400,7 @@ CALLS: tuple[Call, ...] = (
     ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
     IMAGES_VERIFY, SCRUB,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
+    UPLOAD_BLOCKS_MISSING, UPLOAD_BLOCKS_PUT, UPLOAD_DISK_PUT,
     COLLECT, COMPACT, IMAGE_USAGE, USAGE,
     EXPIRE, DISK_EXPORT, DISK_IMPORT,
     TEST_IMAGE, TEST_RESET, TEST_BACKUP, TEST_CLOCK, TEST_FAULTS,

@@ -392,7 +392,8 @@ class TransferPlan(Model, frozen=True, kw_only=True):
 class Upload(Model, frozen=True, kw_only=True):
     """Bytes of a disk image on their way into an import (ours). ``offset`` is how many bytes are safely kept.
 
-    ``image_id`` is the image they became, ``droplet_id`` the Droplet whose disk they are meant for.
+    ``image_id`` is the image they became, ``droplet_id`` the Droplet whose disk they are meant for. An upload by blocks
+    has a ``block_size``, and its ``offset`` counts stored bytes.
     """
 
     id: str
@@ -402,6 +403,7 @@ class Upload(Model, frozen=True, kw_only=True):
     status: str
     image_id: int | None = None
     droplet_id: int | None = None
+    block_size: int | None = None
 
 
 class CollectPlan(Model, frozen=True, kw_only=True):
@@ -499,7 +501,7 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
 
     With ``slug``, a public image for all accounts, in all regions: for the operator's account alone. With
     ``droplet_id``, the disk of that Droplet, and nothing else is needed. ``format`` says that the disk is raw, whatever
-    it looks like.
+    it looks like. ``blocks`` begins an upload by blocks: the reply has a ``block_size`` where the service takes them.
     """
 
     name: Short | None = None
@@ -510,6 +512,13 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
     format: ImportFormat | None = None
     slug: Short | None = None
     droplet_id: int | None = None
+    blocks: bool | None = None
+
+
+class BlockNamesRequest(Model, frozen=True, kw_only=True):
+    """Ask which blocks of a disk must be sent (ours): each by the BLAKE3 digest of its bytes, 64 hexadecimal digits."""
+
+    names: list[str]
 
 
 class CollectRequest(Model, frozen=True, kw_only=True):
@@ -898,6 +907,12 @@ class UploadReply(Model, frozen=True, kw_only=True):
     """An upload, wrapped (ours)."""
 
     upload: Upload
+
+
+class MissingBlocksReply(Model, frozen=True, kw_only=True):
+    """The blocks that must be sent, by their places in the list that was asked about, from 0 (ours)."""
+
+    missing: list[int]
 
 
 class CollectPlanReply(Model, frozen=True, kw_only=True):

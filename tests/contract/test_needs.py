@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MANIFESTS = range(1, 6)
 PACKS = range(6, 12)
-EMPTIED = (t.refs, t.holds, t.reads, t.replicas, t.droplets, t.objects, t.images, t.actions)
+EMPTIED = (t.refs, t.holds, t.upload_holds, t.uploads, t.reads, t.replicas, t.droplets, t.objects, t.images, t.actions)
 
 
 @dataclass
@@ -32,12 +32,13 @@ class Objects:
     reads: set[int] = field(default_factory=set)
     holds: set[int] = field(default_factory=set)
     refs: set[tuple[int, int]] = field(default_factory=set)  # pack, manifest
+    uploads: set[int] = field(default_factory=set)
 
     def is_named(self, one: int) -> bool:
         return one in self.replicas or one in self.droplets
 
     def is_held(self, one: int) -> bool:
-        return one in self.holds or one in self.reads
+        return one in self.holds or one in self.reads or one in self.uploads
 
     def above(self, pack: int) -> list[int]:
         """The manifests that reference a pack."""
@@ -81,6 +82,11 @@ class Objects:
         ]  # fmt: skip
         rows[t.reads] = [{"manifest_id": one} for one in self.reads]
         rows[t.holds] = [{"object_id": one, "action_id": 1} for one in self.holds]
+        rows[t.uploads] = [
+            {"id": "u", "account_id": 1, "request": "{}", "received_bytes": 0, "spooled_bytes": 0, "packed": False,
+             "status": "open", "created_at": 0}
+        ]  # fmt: skip
+        rows[t.upload_holds] = [{"object_id": one, "upload_id": "u"} for one in self.uploads]
         rows[t.refs] = [{"object_id": pack, "manifest_id": manifest} for pack, manifest in self.refs]
         for table, values in rows.items():
             if values:
@@ -91,6 +97,7 @@ manifests = st.sets(st.sampled_from(MANIFESTS))
 catalogs = st.builds(
     Objects, manifests, manifests, manifests, st.sets(st.sampled_from([*MANIFESTS, *PACKS])),
     st.sets(st.tuples(st.sampled_from(PACKS), st.sampled_from(MANIFESTS))),
+    st.sets(st.sampled_from([*MANIFESTS, *PACKS])),
 )  # fmt: skip
 
 # Rows are made anew for each example, so the catalog may be one for all of them.
@@ -113,7 +120,7 @@ def test_the_rule_is_the_models(catalog: Catalog, objects: Objects) -> None:
         assert chosen(tx.connection, needs.unreferenced()) == objects.unreferenced()
 
 
-@pytest.mark.parametrize("source", ["replicas", "droplets", "reads", "holds"])
+@pytest.mark.parametrize("source", ["replicas", "droplets", "reads", "holds", "uploads"])
 def test_each_need_keeps_a_manifest_and_its_packs(catalog: Catalog, source: str) -> None:
     """A single replica, Droplet, export or hold keeps a manifest and what it references, and nothing else."""
     objects = Objects(refs={(6, 1), (7, 2)})

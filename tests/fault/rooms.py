@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import Actions, FolderSpool, Regions, StoreSpool, account_transfer, store_spool
+from wherry.server.actions import (
+    Actions,
+    FolderSpool,
+    Regions,
+    StoreSpool,
+    account_transfer,
+    block_uploads,
+    store_spool,
+)
 from wherry.server.actions import spool as spool_module
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.check import Finding, check
@@ -84,7 +92,9 @@ class Death:
 
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
         """Be met wherever the service has a crash point."""
-        for module in (catalog_module, pack_module, store_module, whole_module, spool_module, store_spool):
+        for module in (
+            catalog_module, pack_module, store_module, whole_module, spool_module, store_spool, block_uploads,
+        ):  # fmt: skip
             patch.setattr(module, "crash_point", self.meet)
         return self
 
@@ -308,6 +318,7 @@ def assert_known(rooms: Rooms) -> None:
 NEEDED = """
     EXISTS (SELECT 1 FROM replicas n WHERE n.manifest_id = {0})
     OR EXISTS (SELECT 1 FROM holds n WHERE n.object_id = {0})
+    OR EXISTS (SELECT 1 FROM upload_holds n WHERE n.object_id = {0})
     OR EXISTS (SELECT 1 FROM droplets n WHERE n.manifest_id = {0})
     OR EXISTS (SELECT 1 FROM reads n WHERE n.manifest_id = {0})
 """

@@ -20,6 +20,7 @@ from tests.fault.rooms import MIB, SLUGS, Rooms, Site
 from tests.support.faults import Wrapped
 
 from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
+from wherry.records import RECORD_SIZE
 from wherry.server.actions.copies import Copies
 from wherry.server.actions.heal import Heal
 from wherry.server.catalog import micros
@@ -28,7 +29,6 @@ from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.sealed import SEGMENT, SUFFIX
 from wherry.server.storage.keyring import Key
-from wherry.server.storage.pack import RECORD_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -238,6 +238,30 @@ def append_upload(upload_id: str, offset: int, content: Any) -> Request[m.Upload
     return Request(c.UPLOADS_APPEND, path, get_upload(upload_id).decode, headers=headers, content=content)
 
 
+def find_missing_blocks(upload_id: str, names: list[str]) -> Request[list[int]]:
+    """Ask which of these blocks must be sent."""
+    return _ask(c.UPLOAD_BLOCKS_MISSING, "missing", body=m.BlockNamesRequest(names=names), upload_id=upload_id)
+
+
+def put_blocks(upload_id: str, number: int, records: bytes) -> Request[m.Upload]:
+    """Send a batch of blocks."""
+    path = _url(c.UPLOAD_BLOCKS_PUT, {"upload_id": upload_id, "number": number})
+    headers = {"content-type": c.BYTES}
+    return Request(c.UPLOAD_BLOCKS_PUT, path, get_upload(upload_id).decode, headers=headers, content=records)
+
+
+def put_upload_disk(upload_id: str, names: bytes, size: int, kind: str | None) -> Request[m.Upload]:
+    """Say what the disk is whose blocks were sent."""
+    path = _url(c.UPLOAD_DISK_PUT, {"upload_id": upload_id})
+    query, headers = {"size": size, "format": kind}, {"content-type": c.BYTES}
+    return Request(c.UPLOAD_DISK_PUT, path, get_upload(upload_id).decode, query=query, headers=headers, content=names)
+
+
+def delete_upload(upload_id: str) -> Request[None]:
+    """Give an upload up."""
+    return _ask(c.UPLOADS_DELETE, upload_id=upload_id)
+
+
 def finish_upload(upload_id: str) -> Request[m.ImageCreatedReply]:
     """Import what was uploaded."""
     return _request(

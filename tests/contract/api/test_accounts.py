@@ -100,6 +100,7 @@ BODIES: dict[str, Any] = {
     "account_transfers.accept": {"transfer_id": 1, "recipient_uuid": "{uuid}"},
     "account_transfers.cancel": {"transfer_id": 1},
     "account_transfers.decline": {"transfer_id": 1},
+    "upload_blocks.missing": {"names": []},
 }
 """What a caller would send who owns what the path names."""
 
@@ -117,7 +118,7 @@ def owned(api: Api) -> dict[str, Any]:
     api.ended(action["id"])
     return {
         "image_id": image["id"], "snapshot_id": image["id"], "droplet_id": droplet["id"], "action_id": action["id"],
-        "upload_id": upload["id"], "tag": "web", "key": key["id"], "slug": "nyc3",
+        "upload_id": upload["id"], "number": 0, "tag": "web", "key": key["id"], "slug": "nyc3",
     }  # fmt: skip
 
 

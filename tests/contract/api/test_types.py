@@ -62,6 +62,10 @@ def test_every_reply_has_the_declared_types(api: Api, shelf: Shelf, other: Api) 
     api.patch(f"/v2/uploads/{upload}", content=b"a disk", headers={"upload-offset": "0"})
     api.get(f"/v2/uploads/{upload}")
     api.settled(api.post(f"/v2/uploads/{upload}/finish").json()["image"]["id"])
+    by_blocks = api.post("/v2/uploads", json={"name": "u", "region": "nyc3", "blocks": True}).json()["upload"]["id"]
+    api.put(f"/v2/uploads/{by_blocks}/missing", json={"names": ["ab" * 32]})
+    api.put(f"/v2/uploads/{by_blocks}/blocks/0", content=b"")
+    api.put(f"/v2/uploads/{by_blocks}/disk?size=512", content=bytes(32))
     api.ended(api.put(f"/v2/droplets/{droplet}/disk", content=b"another disk").json()["action"]["id"])
     for path, body in (("collect", {}), ("compact", {}), ("expire", {}), ("scrub", {"region": "nyc3"})):
         api.post(f"/v2/{path}", json={**body, "dry_run": True})

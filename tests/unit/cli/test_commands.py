@@ -281,7 +281,7 @@ def test_a_disk_image_is_published(run: Callable[..., str], service: Service, tm
         "image publish --slug debian-13-x64 --distribution Debian --format ID --no-header", tmp_path / "d.img"
     )
     expected = {"name": "debian-13-x64", "region": "nyc3", "distribution": "Debian", "slug": "debian-13-x64"}
-    assert service.bodies[1] == expected
+    assert service.bodies[1] == expected | {"blocks": True}
     assert service.sent[-2:] == ["GET /v2/actions/9", "GET /v2/images/7"]
     assert printed == "7\n"
 

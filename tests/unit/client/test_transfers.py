@@ -164,7 +164,9 @@ def test_a_public_image_is_uploaded_under_its_slug(face: Any, disk: Path) -> Non
     """The slug says that it is for all accounts."""
     service = Service()
     action = face(service).upload(disk, slug="debian-13-x64", region="nyc3", distribution="Debian")
-    assert service.bodies[0] == b'{"name":"disk","region":"nyc3","distribution":"Debian","slug":"debian-13-x64"}'
+    assert service.bodies[0] == (
+        b'{"name":"disk","region":"nyc3","distribution":"Debian","slug":"debian-13-x64","blocks":true}'
+    )
     assert action.resource_id == 7
 
 

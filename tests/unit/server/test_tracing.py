@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from wherry.errors import BadRequest, BlockMissing, StoreFull
 from wherry.fingerprint import block_digest
-from wherry.server.storage.block import PLAIN, Entry
+from wherry.records import PLAIN, Entry
 from wherry.server.storage.rescue import rescued
 from wherry.server.tracing import carrier, continued, mark_failed, set_up_tracing, span, stop_tracing
 

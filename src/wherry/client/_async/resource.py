@@ -6,11 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx2
+import msgspec
 
 from wherry.client import operations as ops
+from wherry.client.blocks import BlockSender, open_disk
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
 from wherry.client.transport import Request, RequestOptions, connection_failed, error_of
-from wherry.errors import ConnectionFailed
+from wherry.errors import ConnectionFailed, FormatError, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from wherry import models as m
     from wherry.client._async.transport import AsyncTransport
+    from wherry.client.blocks import LocalDisk
 
 T = TypeVar("T")
 
@@ -94,12 +97,60 @@ class AsyncResource:
         self, path: Path, request: m.UploadCreateRequest, resume: str | None, on_begin: Callable[[str], object] | None,
         on_progress: Callable[[int, int], object] | None,
     ) -> m.Upload:  # fmt: skip
-        """Send a file's bytes, from the beginning or from where an upload broke off, and return the upload."""
+        """Send a disk image: by blocks where both sides can, or else its file's bytes; returns the whole upload.
+
+        An upload that broke off goes on: what the service has by then is not sent again.
+        """
+        disk = None
+        if request.droplet_id is None:
+            disk = await asyncio.to_thread(open_disk, path, request.format)
+        try:
+            request = msgspec.structs.replace(request, blocks=True if disk else None)
+            upload = await self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
+            if on_begin is not None:
+                on_begin(upload.id)
+            if upload.block_size is None:
+                return await self._send_bytes(path, upload, on_progress)
+            if disk is None:
+                raise Unprocessable("The upload was begun by blocks, and the file can't be read by blocks here.")
+            return await self._send_blocks(disk, upload, on_progress)
+        except FormatError:
+            await self._transport.send(ops.delete_upload(upload.id))  # the file is damaged: nothing will go on with it
+            raise
+        finally:
+            if disk is not None:
+                disk.close()
+
+    async def _send_blocks(
+        self, disk: LocalDisk, upload: m.Upload, on_progress: Callable[[int, int], object] | None
+    ) -> m.Upload:
+        """Send those blocks of a disk that the service lacks, and say what the disk is."""
+        sender = BlockSender(disk)
+        try:
+            is_read = False
+            while not is_read:
+                names = await asyncio.to_thread(sender.next_names)
+                is_read = names is None
+                if names:
+                    missing = await self._transport.send(ops.find_missing_blocks(upload.id, names))
+                    sender.add(missing)
+                while (batch := await asyncio.to_thread(sender.next_batch, is_read)) is not None:
+                    await self._transport.send(ops.put_blocks(upload.id, sender.number, batch))
+                    if on_progress is not None:
+                        on_progress(sender.kept, sender.size)
+            if on_progress is not None:
+                on_progress(sender.size, sender.size)
+            kind = "raw" if disk.is_told else None
+            return await self._transport.send(ops.put_upload_disk(upload.id, bytes(sender.names), sender.size, kind))
+        finally:
+            await asyncio.to_thread(sender.close)
+
+    async def _send_bytes(
+        self, path: Path, upload: m.Upload, on_progress: Callable[[int, int], object] | None
+    ) -> m.Upload:
+        """Send a file's bytes, from the beginning or from where an upload broke off."""
         stat = await asyncio.to_thread(path.stat)
         size = stat.st_size
-        upload = await self._transport.send(ops.get_upload(resume) if resume else ops.create_upload(request))
-        if on_begin is not None:
-            on_begin(upload.id)
         while upload.offset < size:
             upload = await self._send_piece(upload, path)
             if on_progress is not None:

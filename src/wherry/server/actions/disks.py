@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import msgspec
 from wherry.errors import FormatError
 from wherry.server.actions.held import ActionHolder, HeldBlocks
 from wherry.server.actions.progress import ProgressMeter
-from wherry.server.formats import open_image
+from wherry.server.actions.replica import read_published
+from wherry.server.formats import check_disk, open_image
 from wherry.server.seed_disk import PUBLIC_IMAGES, SeedDisk
-from wherry.server.storage import Counted
+from wherry.server.storage import Counted, StoredDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +73,9 @@ class Disks:
         ImageTooLarge, SourceError, StorageError or ActionCancelled.
         """
         assert action.region is not None
+        if "blocks" in action.detail["source"]:
+            self._check_sent(action)
+            return
         store = self._regions.store(action.region)
         held = HeldBlocks(self._catalog, store, action, action.region)
         if like is not None:
@@ -90,6 +95,30 @@ class Disks:
         if not manifest.virtual_size:
             raise FormatError("The disk image is empty.")
         store.write_manifest(manifest, holder)
+
+    def _check_sent(self, action: ActionRecord) -> None:
+        """See that a disk that came by blocks is one: its blocks and manifest are stored already."""
+        assert action.region is not None
+        store = self._regions.store(action.region)
+        _, manifest = read_published(self._catalog, store, action, action.region)
+        is_raw = action.detail["source"].get("format") == "raw"
+        name = "raw" if is_raw else check_disk(StoredDisk(store, manifest), unknown_is_raw=self._accept_unknown_raw)
+        with self._catalog.read() as reader:
+            sent = {each.key for each in reader.held(action.id, action.region) if each.action_id == manifest.action_id}
+        counts = Counter[bool]()
+        sizes = Counter[bool]()
+        for pack, _, length in {
+            (manifest.packs_of[place], manifest.offsets[place], manifest.stored_lengths[place])
+            for place in range(len(manifest))
+        }:
+            is_sent = manifest.packs[pack] in sent
+            counts[is_sent] += 1
+            sizes[is_sent] += length
+        meter = ProgressMeter(self._catalog, action, "store")
+        meter.describe(name)
+        meter.advance(sent=counts[True], sent_bytes=sizes[True], reused=counts[False], reused_bytes=sizes[False])
+        meter.write()
+        log.info("import.format action_id=%s format=%r", action.id, name)
 
     @contextmanager
     def _open(

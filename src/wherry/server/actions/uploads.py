@@ -20,6 +20,7 @@ import zstandard
 from wherry.errors import ImageTooLarge, NotFound, Unprocessable
 from wherry.models import ImageCreateRequest, UploadCreateRequest
 from wherry.server import lifecycle
+from wherry.server.actions.block_uploads import BlockUploads
 from wherry.server.formats import is_packed
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Uploads:
         self._spool = spool
         self._process_id = process_id
         self._largest_bytes = largest_bytes
+        self.blocks = BlockUploads(catalog, regions, largest_bytes)
         self._in_use: set[str] = set()
         self._lock = threading.Lock()
 
@@ -85,6 +87,8 @@ class Uploads:
             if request.slug is None:
                 tx.check_quota(account_id, "bytes")
             asked = msgspec.to_builtins(request) | {"in_one_go": in_one_go, "process_id": self._process_id()}
+            if request.blocks and request.droplet_id is None:
+                asked["writer"] = tx.new_writer_id()
             return tx.add_upload(str(uuid.uuid4()), account_id, asked)
 
     @contextmanager
@@ -96,6 +100,8 @@ class Uploads:
         with self.alone(upload_id):
             with self._catalog.read() as reader:
                 upload = _open_upload(reader, account_id, upload_id)
+            if "writer" in upload.request:
+                raise Unprocessable("Upload was begun by blocks; send its blocks")
             self._regions.check_room(upload.request["region"])
             if self._catalog.now() - upload.touched_at >= _CHECKPOINT_AGE:  # lest it is given up before bytes count
                 with self._catalog.begin() as tx:
@@ -127,6 +133,7 @@ class Uploads:
 
     def finish(self, account_id: int, upload_id: str, *, kind: str = "custom", slug: str | None = None) -> ActionRecord:
         """Import what has come; a second time returns the same action."""
+        keys = self._manifest_and_packs(account_id, upload_id)
         with self.alone(upload_id), self._catalog.begin() as tx:
             upload = tx.upload(upload_id, account_id)
             if upload.image_id is not None:
@@ -141,8 +148,19 @@ class Uploads:
                 tx, account_id, request, source, kind=kind if published is None else "base", slug=slug or published,
                 everywhere=published is not None,
             )  # fmt: skip
+            if keys:
+                tx.hand_over(upload_id, action.id, upload.request["region"], keys)
             tx.update_upload(upload_id, status="finished", image_id=image.id)
             return action
+
+    def _manifest_and_packs(self, account_id: int, upload_id: str) -> list[str]:
+        """What an import of an upload by blocks needs: the keys of its manifest and packs. None for other uploads."""
+        with self._catalog.read() as reader:
+            upload = reader.upload(upload_id, account_id)
+        if "writer" not in upload.request or upload.status != "open":
+            return []
+        key, manifest = self.blocks.manifest(upload)
+        return [key, *manifest.packs]
 
     def finish_disk(self, tx: Writer, account_id: int, droplet_id: int, upload_id: str) -> ActionRecord:
         """Replace a Droplet's disk by what has come for it; a second time returns the same action."""
@@ -202,9 +220,11 @@ class Uploads:
         return [one.id for one in one_go if one.request.get("process_id") not in living]
 
     def _source(self, upload: UploadRecord) -> dict[str, str]:
+        word = upload.request.get("format")
+        if "writer" in upload.request:
+            return {"blocks": upload.id} | ({"format": word} if word else {})
         if not upload.received_bytes:
             raise Unprocessable("Upload is empty")
-        word = upload.request.get("format")
         return {"upload": upload.id} | ({"format": word} if word else {})
 
 

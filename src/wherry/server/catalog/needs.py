@@ -1,9 +1,9 @@
 """Which stored objects are still needed: the one rule that decides what may be deleted.
 
 A manifest is *named* if a replica or a Droplet names it. An object is *needed* if it is a named manifest, or a pack
-that a named manifest references: it must be in its store. An object is *held* if an action holds it or an export reads
-it. An object is *unreferenced* if neither applies to it, nor to a manifest that references it: only then may
-``collect`` delete it. No clock and no listing has a say in that.
+that a named manifest references: it must be in its store. An object is *held* if an action or an upload holds it, or an
+export reads it. An object is *unreferenced* if neither applies to it, nor to a manifest that references it: only then
+may ``collect`` delete it. No clock and no listing has a say in that.
 
 Each function is a condition for a statement. Those without an argument are about the row of ``objects`` that the
 statement selects.
@@ -30,9 +30,10 @@ def named(manifest_id: ColumnElement[int]) -> ColumnElement[bool]:
 
 
 def held(object_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """An action holds this object, or an export reads this manifest."""
+    """An action or an upload holds this object, or an export reads this manifest."""
     return or_(
         exists().where(t.holds.c.object_id == object_id),
+        exists().where(t.upload_holds.c.object_id == object_id),
         exists().where(t.reads.c.manifest_id == object_id),
     )
 

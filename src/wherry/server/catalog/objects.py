@@ -50,6 +50,21 @@ class ObjectReader(Asker):
         )
         return [ObjectRecord(*row) for row in self.connection.execute(query)]
 
+    def held_by_upload(self, upload_id: str, kind: str) -> list[ObjectRecord]:
+        """What an upload holds, in the order of the rows: packs and manifests of its own, and manifests of others."""
+        query = (
+            _objects()
+            .join(t.upload_holds, t.upload_holds.c.object_id == t.objects.c.id)
+            .where(t.upload_holds.c.upload_id == upload_id, t.objects.c.kind == kind)
+            .order_by(t.objects.c.id)
+        )
+        return [ObjectRecord(*row) for row in self.connection.execute(query)]
+
+    def damaged_objects(self, region: str) -> set[str]:
+        """The keys of what is known to be damaged in a region."""
+        damaged = t.objects.c.id.in_(select(t.damages.c.object_id))
+        return set(self.connection.scalars(select(t.objects.c.key).where(t.objects.c.region == region, damaged)))
+
     def is_live(self, region: str, key: str) -> bool:
         """Whether there is an object with this key that is not about to be removed."""
         row = (t.objects.c.region == region, t.objects.c.key == key, t.objects.c.state == "live")
@@ -133,18 +148,44 @@ class ObjectWriter(Changer, ObjectReader):
 
         Raises StoreUnavailable, which passes, if one of this name is condemned: what is put now would be removed.
         """
-        named = (t.objects.c.region == region, t.objects.c.key == key)
-        there = self.connection.execute(select(t.objects.c.id, t.objects.c.state).where(*named)).first()
-        if there is not None and there.state != "live":
-            raise StoreUnavailable(f"{key} in {region} is about to be removed, and can be written after that.")
-        if there is not None:
-            self._hold(action_id, [there.id])
-            return False
-        object_id = self._insert(
-            t.objects, region=region, kind=kind, key=key, bytes=size, state="live", action_id=action_id, number=number
-        )
-        self._insert(t.holds, object_id=object_id, action_id=action_id)
-        return True
+        object_id, is_new = self._add_object(region, kind, key, size, writer=action_id, number=number)
+        self._hold(action_id, [object_id])
+        return is_new
+
+    def add_upload_object(
+        self, upload_id: str, region: str, kind: str, key: str, size: int, *, writer: int, number: int
+    ) -> bool:
+        """The same for an object that a process is about to put for an upload, whose packs have ``writer`` in them."""
+        object_id, is_new = self._add_object(region, kind, key, size, writer=writer, number=number)
+        self._hold_for_upload(upload_id, [object_id])
+        return is_new
+
+    def hold_for_upload(self, upload_id: str, manifest_ids: Sequence[int]) -> None:
+        """Hold those of these manifests that are live, and with them all that they need."""
+        for batch in batches(manifest_ids):
+            live = (t.objects.c.id.in_(batch), t.objects.c.state == "live")
+            self._hold_for_upload(upload_id, self.connection.scalars(select(t.objects.c.id).where(*live)).all())
+
+    def hand_over(self, upload_id: str, action_id: int, region: str, keys: Sequence[str]) -> None:
+        """Let an action hold objects that an upload holds, by themselves or by a manifest, in its place.
+
+        Raises BlockMissing for one that is not there: then nothing is handed over.
+        """
+        for batch in batches(keys):
+            live = (t.objects.c.region == region, t.objects.c.state == "live", t.objects.c.key.in_(batch))
+            rows = self.connection.execute(select(t.objects.c.key, t.objects.c.id).where(*live)).all()
+            if gone := set(batch) - {row.key for row in rows}:
+                raise BlockMissing(f"the upload names {min(gone)} in {region}, which it does not hold")
+            self._hold(action_id, [row.id for row in rows])
+        self.drop_upload_holds([upload_id])
+
+    def drop_upload_holds(self, upload_ids: Sequence[str]) -> None:
+        """Let go of all that uploads hold."""
+        for batch in batches(upload_ids):
+            rows = t.upload_holds.c.upload_id.in_(batch)
+            held = self.connection.scalars(select(t.upload_holds.c.object_id).where(rows).distinct()).all()
+            self.connection.execute(delete(t.upload_holds).where(rows))
+            loosen(self.connection, held)
 
     def hold(self, action_id: int, region: str, keys: Sequence[str]) -> None:
         """Hold those of these packs that are live and whole; others may be gone at any moment and are left out."""
@@ -251,6 +292,23 @@ class ObjectWriter(Changer, ObjectReader):
     def hold_manifest(self, action_id: int, manifest_id: int) -> None:
         """Hold a manifest that is named now, and with it all that it needs."""
         self._hold(action_id, [manifest_id])
+
+    def _add_object(self, region: str, kind: str, key: str, size: int, *, writer: int, number: int) -> tuple[int, bool]:
+        """The id of an object of this name, and whether its row is new."""
+        named = (t.objects.c.region == region, t.objects.c.key == key)
+        there = self.connection.execute(select(t.objects.c.id, t.objects.c.state).where(*named)).first()
+        if there is not None and there.state != "live":
+            raise StoreUnavailable(f"{key} in {region} is about to be removed, and can be written after that.")
+        if there is not None:
+            return there.id, False
+        values = {"bytes": size, "state": "live", "action_id": writer, "number": number}
+        return self._insert(t.objects, region=region, kind=kind, key=key, **values), True
+
+    def _hold_for_upload(self, upload_id: str, object_ids: Sequence[int]) -> None:
+        mine = select(t.upload_holds.c.object_id).where(t.upload_holds.c.upload_id == upload_id)
+        have = set(self.connection.scalars(mine.where(t.upload_holds.c.object_id.in_(object_ids))))
+        new = [{"object_id": each, "upload_id": upload_id} for each in object_ids if each not in have]
+        self._insert_all(t.upload_holds, new)
 
     def _thin(self, pack_ids: Sequence[int]) -> None:
         """Write down of packs that are still needed that less of them may be."""

@@ -35,7 +35,7 @@ class Reader(
 
 
 class Writer(
-    Reader, AccountWriter, DropletWriter, WorkWriter, ObjectWriter, ThinnedWriter, UploadWriter, HealthWriter,
+    Reader, AccountWriter, DropletWriter, WorkWriter, UploadWriter, ObjectWriter, ThinnedWriter, HealthWriter,
     PruningWriter,
 ):  # fmt: skip
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""

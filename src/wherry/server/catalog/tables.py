@@ -2,9 +2,9 @@
 
 Times are UTC, in whole microseconds since 1970. Ids of images, Droplets and actions are separate sequences and are
 never used again. Who needs which stored object is foreign keys: a replica or a Droplet names a manifest, ``refs`` says
-which packs a manifest needs, ``holds`` what an action in progress needs, and ``reads`` what is being exported. What
-none of them leads to is what ``collect`` may remove; it stands in ``loose`` from the moment on in which its last need
-went, so that a collect need not search.
+which packs a manifest needs, ``holds`` what an action in progress needs, ``upload_holds`` what an upload needs, and
+``reads`` what is being exported. What none of them leads to is what ``collect`` may remove; it stands in ``loose`` from
+the moment on in which its last need went, so that a collect need not search.
 """
 
 from __future__ import annotations
@@ -363,6 +363,14 @@ uploads = Table(
     Column("touched_at", BigInteger, nullable=False, server_default="0"),  # when bytes came last, or it was finished
     Index("uploads_by_touch", "touched_at"),
     Index("uploads_open", "status", sqlite_where=text("status = 'open'"), postgresql_where=text("status = 'open'")),
+)  # fmt: skip
+
+upload_holds = Table(
+    "upload_holds", metadata,
+    # What came of an upload by blocks, and the manifests of images whose blocks its sender was told it need not send.
+    Column("object_id", ForeignKey("objects.id"), primary_key=True),
+    Column("upload_id", ForeignKey("uploads.id"), primary_key=True),
+    Index("upload_holds_of_upload", "upload_id"),
 )  # fmt: skip
 
 pieces = Table(

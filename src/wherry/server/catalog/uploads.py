@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select, update
 
-from wherry.errors import NotFound, Unprocessable
+from wherry.errors import ImageTooLarge, NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, Changer, batches, micros, moment_of
+from wherry.server.catalog.asking import GONE, batches, micros, moment_of
+from wherry.server.catalog.objects import ObjectWriter
 from wherry.server.catalog.quotas import QuotaReader
 from wherry.server.catalog.records import PieceRecord, UploadRecord
 
@@ -72,7 +73,7 @@ class UploadReader(QuotaReader):
         return [PieceRecord(*row) for row in self.connection.execute(query)]
 
 
-class UploadWriter(Changer, UploadReader):
+class UploadWriter(ObjectWriter, UploadReader):
     """Changes of uploads."""
 
     def add_upload(self, upload_id: str, account_id: int, request: Mapping[str, Any]) -> UploadRecord:
@@ -111,12 +112,25 @@ class UploadWriter(Changer, UploadReader):
     def remove_upload(self, upload_id: str) -> None:
         """Drop an upload. Its row stays, not shown, as long as it has pieces."""
         self.update_upload(upload_id, status=_REMOVED)
+        self.drop_upload_holds([upload_id])
         self._forget_removed([upload_id])
 
     def remove_uploads(self) -> None:
-        """Drop all uploads."""
+        """Drop all uploads; for ``empty``, which writes down afterwards which objects are loose."""
+        self.connection.execute(delete(t.upload_holds))
         self.connection.execute(update(t.uploads).values(status=_REMOVED, image_id=None, action_id=None))
         self._forget_removed(list(self.connection.scalars(select(t.uploads.c.id))))
+
+    def count_block_bytes(self, upload_id: str, size: int, most: int) -> None:
+        """Count bytes that came as blocks. Raises NotFound, Unprocessable or ImageTooLarge; then they don't count."""
+        upload = self.connection.execute(select(t.uploads).where(t.uploads.c.id == upload_id)).first()
+        if upload is None or upload.status == _REMOVED:
+            raise NotFound(GONE)
+        if upload.status != "open":
+            raise Unprocessable("Upload is already finished")
+        if upload.received_bytes + size > most:
+            raise ImageTooLarge(f"The upload is larger than {most} bytes.")
+        self.update_upload(upload_id, received_bytes=upload.received_bytes + size)
 
     def add_piece(self, upload_id: str, process_id: int, *, region: str, key: str, size: int) -> None:
         """Say that a process is about to put a piece. Raises NotFound if the upload was removed."""
@@ -149,7 +163,9 @@ class UploadWriter(Changer, UploadReader):
         """Drop those of these uploads that are not finished."""
         for batch in batches(upload_ids):
             rows = (t.uploads.c.id.in_(batch), t.uploads.c.status == "open")
+            ids = list(self.connection.scalars(select(t.uploads.c.id).where(*rows)))
             self.connection.execute(update(t.uploads).where(*rows).values(status=_REMOVED))
+            self.drop_upload_holds(ids)
         self._forget_removed(upload_ids)
 
     def _forget_removed(self, upload_ids: Sequence[str]) -> None:

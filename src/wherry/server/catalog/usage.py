@@ -62,6 +62,7 @@ _NEEDED_ELSEWHERE = text("""
     SELECT (SELECT count(*) FROM replicas WHERE manifest_id = :manifest) > 1
         OR EXISTS (SELECT 1 FROM droplets WHERE manifest_id = :manifest)
         OR EXISTS (SELECT 1 FROM holds WHERE object_id = :manifest)
+        OR EXISTS (SELECT 1 FROM upload_holds WHERE object_id = :manifest)
         OR EXISTS (SELECT 1 FROM reads WHERE manifest_id = :manifest)
 """)
 # Of the packs that are needed by this manifest alone: the bytes that it uses there, and all that they have.
@@ -70,10 +71,12 @@ _ALONE = text("""
     FROM refs mine JOIN objects ON objects.id = mine.object_id
     WHERE mine.manifest_id = :manifest
       AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.object_id = mine.object_id)
+      AND NOT EXISTS (SELECT 1 FROM upload_holds WHERE upload_holds.object_id = mine.object_id)
       AND NOT EXISTS (
         SELECT 1 FROM refs other WHERE other.object_id = mine.object_id AND other.manifest_id <> :manifest AND (
           EXISTS (SELECT 1 FROM replicas WHERE manifest_id = other.manifest_id)
           OR EXISTS (SELECT 1 FROM droplets WHERE manifest_id = other.manifest_id)
           OR EXISTS (SELECT 1 FROM holds WHERE holds.object_id = other.manifest_id)
+          OR EXISTS (SELECT 1 FROM upload_holds WHERE upload_holds.object_id = other.manifest_id)
           OR EXISTS (SELECT 1 FROM reads WHERE manifest_id = other.manifest_id)))
 """)

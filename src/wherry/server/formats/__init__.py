@@ -44,6 +44,7 @@ __all__ = [
     "LocalFile",
     "OpenDisk",
     "Source",
+    "check_disk",
     "is_packed",
     "lay_out",
     "open_image",
@@ -121,16 +122,35 @@ def _open_plain(
     if head.startswith(vmdk.DESCRIPTOR_MAGIC):
         raise vmdk.refusal(head)
     tail = _tail(file)
+    name = _raw_name(head, tail, unknown_is_raw=unknown_is_raw or vhd.read_footer(tail) is not None)
+    return RawDisk(stream, largest_bytes, name, vhd.read_footer)
+
+
+def _raw_name(head: bytes, tail: bytes, *, unknown_is_raw: bool) -> str:
+    """What a raw disk that begins so is called. Raises FormatError for what has no sign of one."""
     refuse_known(head, tail)
     sign = sign_of(head)
-    if sign is None and not unknown_is_raw and not vhd.read_footer(tail):
+    if sign is None and not unknown_is_raw:
         if is_text(head):
             raise FormatError("This is a text, not a disk image: look at what the URL gives.")
         raise FormatError(
             "We don't recognise this file: it begins with no image format, partition table or file system "
             "that we know. If it is a raw disk all the same, say so (format=raw, --format raw)."
         )
-    return RawDisk(stream, largest_bytes, f"raw ({sign})" if sign else "raw", vhd.read_footer)
+    return f"raw ({sign})" if sign else "raw"
+
+
+def check_disk(disk: AnywhereFile, *, unknown_is_raw: bool = False) -> str:
+    """What a raw disk is called whose bytes are at hand, as ``open_image`` names it.
+
+    Raises FormatError for what has no sign of a disk, and for a file that has a disk in it.
+    """
+    buffer = bytearray(HEAD)
+    head = bytes(buffer[: disk.read_at(0, memoryview(buffer))])
+    tail = _tail(disk)
+    if is_packed(head) or vhd.read_footer(tail):
+        raise FormatError("This is a file that has a disk in it, not the disk itself: upload the file as it is.")
+    return _raw_name(head, tail, unknown_is_raw=unknown_is_raw)
 
 
 def _open_mapped(

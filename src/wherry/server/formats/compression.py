@@ -6,6 +6,7 @@ import bz2
 import lzma
 import sys
 import zlib
+from importlib import import_module
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,13 +14,9 @@ from wherry.errors import FormatError
 from wherry.server.formats.work import WorkLimit
 from wherry.server.outside import shown
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from wherry.server.formats.stream import ByteStream
 
@@ -104,12 +101,24 @@ class _Gzip:
         return out
 
 
+def _zstd() -> ModuleType:
+    """The binding, which only the service needs: the client reads disks of other formats without it."""
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+
+
+def _make_zstd() -> _Decompressor:
+    zstd = _zstd()
+    options = {zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW_LOG}
+    made: _Decompressor = zstd.ZstdDecompressor(options=options)
+    return made
+
+
 _MAKERS: dict[str, Callable[[], _Decompressor]] = {
     "gzip": _Gzip,
     "bzip2": bz2.BZ2Decompressor,
     "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY),
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MOST_MEMORY),
-    "zstd": lambda: zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _LARGEST_WINDOW_LOG}),
+    "zstd": _make_zstd,
 }
 
 
@@ -135,6 +144,7 @@ class Decompressed:
         self._kind = kind
         self._make = _MAKERS[kind]
         self._inner = self._make()
+        self._failures = (zlib.error, lzma.LZMAError, OSError, *([_zstd().ZstdError] if kind == "zstd" else []))
         self._work = WorkLimit(f"The {kind} file")
         self._buffer = bytearray(_PIECE)
         self._rest = b""
@@ -148,7 +158,7 @@ class Decompressed:
                 if out:
                     into[: len(out)] = out
                     return len(out)
-        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError) as error:
+        except self._failures as error:
             raise self._problem(f"does not decompress: {self._reason(error)}") from error
         return 0
 

@@ -17,6 +17,7 @@ from wherry.server.catalog import GONE
 from wherry.server.http import (
     account_transfers,
     actions,
+    block_uploads,
     droplets,
     edge,
     effects,
@@ -103,6 +104,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.UPLOADS_APPEND.name: transfers.append_upload,
     c.UPLOADS_FINISH.name: transfers.finish_upload,
     c.UPLOADS_DELETE.name: transfers.delete_upload,
+    c.UPLOAD_BLOCKS_MISSING.name: block_uploads.find_missing,
+    c.UPLOAD_BLOCKS_PUT.name: block_uploads.put_blocks,
+    c.UPLOAD_DISK_PUT.name: block_uploads.put_disk,
     c.COLLECT.name: actions.collect,
     c.COMPACT.name: actions.compact,
     c.IMAGE_USAGE.name: images.get_usage,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _KINDS = {"string": {"type": "string"}, "integer": {"type": "integer"}, "boolean": {"type": "boolean"}}
-_NUMBERS = frozenset({"image_id", "action_id", "snapshot_id", "droplet_id"})
+_NUMBERS = frozenset({"image_id", "action_id", "snapshot_id", "droplet_id", "number"})
 _HEADERS = {
     "ratelimit-limit": ("How many requests an hour the token may make.", {"type": "integer"}),
     "ratelimit-remaining": ("How many of them are left.", {"type": "integer"}),

@@ -203,6 +203,7 @@ def upload(record: UploadRecord) -> m.Upload:
     return m.Upload(
         id=record.id, name=request["name"], region=request["region"], offset=record.received_bytes,
         status=record.status, image_id=record.image_id, droplet_id=request.get("droplet_id"),
+        block_size=BLOCK_SIZE if "writer" in request else None,
     )  # fmt: skip
 
 

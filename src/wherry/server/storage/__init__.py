@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from wherry.errors import StorageError
+from wherry.records import Entry
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.measured import Measured
@@ -19,17 +20,18 @@ from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
 from wherry.server.storage.backends.paced import Pace, Paced
 from wherry.server.storage.backends.sealed import Sealed
-from wherry.server.storage.block import Entry
 from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
 from wherry.server.storage.counted import Counted
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
-from wherry.server.storage.pack import PackIndex, pack_size
+from wherry.server.storage.pack import PACK_SIZE, PackIndex, PackWriter, pack_size
+from wherry.server.storage.places import DIGEST, Places
 from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
+from wherry.server.storage.stored_disk import StoredDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,9 @@ STORE_ID_KEY = "store.id"
 """The object that tells a store from others; the only one that no row of the catalog stands for."""
 
 __all__ = [
+    "DIGEST",
     "FEW_BLOCKS",
+    "PACK_SIZE",
     "STORE_ID_KEY",
     "THREADS",
     "Backend",
@@ -59,11 +63,14 @@ __all__ = [
     "Pace",
     "Paced",
     "PackIndex",
+    "PackWriter",
+    "Places",
     "Probe",
     "Rescue",
     "Sealed",
     "Store",
     "StoreOptions",
+    "StoredDisk",
     "Upload",
     "Watcher",
     "is_sampled",

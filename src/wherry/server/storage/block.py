@@ -7,17 +7,14 @@ that a copy can be checked without decompressing it.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import zstandard
 from blake3 import blake3
 
 from wherry.errors import BlockCorrupt
-from wherry.fingerprint import block_digest
+from wherry.fingerprint import ZEROS, block_digest
+from wherry.records import PLAIN, ZSTD, Entry
 from wherry.server.outside import shown
-
-PLAIN, ZSTD = 0, 1
-CODECS = (PLAIN, ZSTD)
 
 _WORTH = 0.97  # a frame that saves less than 3 % is not worth decompressing later
 _LEVEL = 1
@@ -32,23 +29,6 @@ class _Contexts(threading.local):
 
 
 _contexts = _Contexts()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stored block and where its bytes begin in its pack."""
-
-    digest: bytes
-    stored_digest: bytes
-    offset: int
-    stored_length: int
-    plain_length: int
-    codec: int
-
-    @property
-    def end(self) -> int:
-        """Where its bytes end in its pack."""
-        return self.offset + self.stored_length
 
 
 def encode(digest: bytes, data: memoryview) -> tuple[Entry, bytes]:
@@ -96,3 +76,25 @@ def _decompress(entry: Entry, stored: memoryview, where: str) -> bytes:
         return _contexts.decompressor.decompress(stored, max_output_size=entry.plain_length)
     except zstandard.ZstdError as error:
         raise BlockCorrupt(f"block {entry.digest.hex()[:12]} in {where} does not decompress: {shown(error)}") from error
+
+
+def admit(entry: Entry, stored: memoryview, where: str) -> tuple[Entry, bytes | memoryview]:
+    """A block that another program encoded, checked, as it is to be stored: one that came plain is encoded here.
+
+    No more is unpacked than the block says it has. A block of zeros is refused, for none is ever stored. Raises
+    BlockCorrupt.
+    """
+    name = entry.digest.hex()[:12]
+    if entry.codec == ZSTD:
+        try:
+            said = zstandard.get_frame_parameters(stored).content_size
+        except zstandard.ZstdError as error:
+            raise BlockCorrupt(f"block {name} in {where} is not a zstd frame") from error
+        if said != entry.plain_length:
+            raise BlockCorrupt(f"block {name} in {where}: its frame has {said} bytes, its head says otherwise")
+    plain = _checked(entry, stored, where)
+    if len(plain) != entry.plain_length:
+        raise BlockCorrupt(f"block {name} in {where} has {len(plain)} bytes, not {entry.plain_length}")
+    if plain == ZEROS[: len(plain)]:
+        raise BlockCorrupt(f"block {name} in {where} is all zeros: leave it out, and name it by 32 zero bytes")
+    return encode(entry.digest, stored) if entry.codec == PLAIN else (entry, stored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from wherry.server.storage.block import Entry
+from wherry.records import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

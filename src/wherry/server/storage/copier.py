@@ -17,8 +17,8 @@ from wherry.server.storage.whole import WholePacks
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.block import Entry
     from wherry.server.storage.callers import Holder, Rescue, Watcher
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.plan import CopyPlan

@@ -18,8 +18,8 @@ from wherry.server.storage.places import Places
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.block import Entry
     from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
 
 THREADS = max(2, len(os.sched_getaffinity(0)))

@@ -33,8 +33,8 @@ from blake3 import blake3
 
 from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint
-from wherry.server.storage.block import CODECS, Entry
-from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
+from wherry.records import CODECS, RECORD_SIZE, Entry
+from wherry.server.storage.pack import PACK_SIZE
 from wherry.server.storage.places import DIGEST
 
 if TYPE_CHECKING:

@@ -1,13 +1,6 @@
 """A pack: an immutable object of many stored blocks, which can be read on its own. Format version 1, little endian.
 
-    records     one after another, each block:
-                  0  "WBLK"
-                  4  codec (1): 0 plain, 1 one zstd frame; then zeros (3)
-                  8  plain length (4)
-                 12  stored length (4)
-                 16  digest of the plain bytes (32)
-                 48  digest of the stored bytes (32)
-                 80  the stored bytes
+    records     one after another, each a block (``wherry.records``)
     index         0  "WIDX"
                   4  format version (4)
                   8  action id (8)
@@ -41,8 +34,8 @@ from blake3 import blake3
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE
+from wherry.records import CODECS, RECORD_SIZE, Entry, record_head
 from wherry.server.crashpoint import crash_point
-from wherry.server.storage.block import CODECS, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +54,9 @@ VERSION = 1
 _WRITER = Struct(">QI")
 _NAMED_BYTES = 32 - _WRITER.size  # of the index' digest, which no writer changes
 
-_RECORD = Struct("<4sB3xII32s32s")
 _INDEX = Struct("<4sIQII")
 _ENTRY = Struct("<32s32sQIIB3x")
 _FOOTER = Struct("<QI32s4s")
-
-RECORD_SIZE = _RECORD.size
 
 _LARGEST_INDEX = _INDEX.size + PACK_BLOCKS * _ENTRY.size
 
@@ -78,7 +68,7 @@ def has_room(blocks: int, stored_bytes: int) -> bool:
 
 def pack_size(blocks: int, stored_bytes: int) -> int:
     """How many bytes a pack of so many blocks, stored in so many bytes, has."""
-    return stored_bytes + blocks * (_RECORD.size + _ENTRY.size) + _INDEX.size + _FOOTER.size
+    return stored_bytes + blocks * (RECORD_SIZE + _ENTRY.size) + _INDEX.size + _FOOTER.size
 
 
 @dataclass(frozen=True)
@@ -136,12 +126,6 @@ def _laid_over(digest: bytes, other: bytes) -> bytes:
 def _is_named(key: str, digest: bytes) -> bool:
     """Whether a key is the name of the pack whose index has this digest, or of a copy of it."""
     return key.startswith(_key(digest)[: -2 * _WRITER.size]) and len(key) == len(_key(digest))
-
-
-def record_head(entry: Entry) -> bytes:
-    """What stands before a block's stored bytes in its pack."""
-    return _RECORD.pack(b"WBLK", entry.codec, entry.plain_length, entry.stored_length, entry.digest,
-                        entry.stored_digest)  # fmt: skip
 
 
 class PackWriter:

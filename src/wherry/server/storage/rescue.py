@@ -11,7 +11,7 @@ from wherry.server.storage.block import check
 
 if TYPE_CHECKING:
     from wherry.errors import BlockMissing
-    from wherry.server.storage.block import Entry
+    from wherry.records import Entry
     from wherry.server.storage.callers import Rescue
 
 

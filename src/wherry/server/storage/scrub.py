@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Literal
 from blake3 import blake3
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
+from wherry.records import RECORD_SIZE, record_head
 from wherry.server.storage.block import check, check_stored
 from wherry.server.storage.manifest import check_head, key_of_digest
-from wherry.server.storage.pack import RECORD_SIZE, read_index, record_head
+from wherry.server.storage.pack import read_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.block import Entry
     from wherry.server.storage.callers import Watcher
 
 _PIECE = 4 << 20

@@ -27,8 +27,8 @@ from wherry.server.storage.scrub import scrub_manifest, scrub_pack
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.block import Entry
     from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.pack import PackIndex

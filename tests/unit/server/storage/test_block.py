@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from wherry.errors import BlockCorrupt
 from wherry.fingerprint import block_digest
-from wherry.server.storage.block import PLAIN, ZSTD, check_stored, decode, encode
+from wherry.records import PLAIN, ZSTD
+from wherry.server.storage.block import check_stored, decode, encode
 
 blocks = st.one_of(
     st.binary(min_size=1, max_size=5000),

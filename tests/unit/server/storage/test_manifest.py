@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from wherry.errors import BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint
+from wherry.records import RECORD_SIZE
 from wherry.server.storage import Entry, Located, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.manifest import decode_manifest, manifest_key
-from wherry.server.storage.pack import PACK_SIZE, RECORD_SIZE
+from wherry.server.storage.pack import PACK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from wherry.errors import BlockMissing, ManifestCorrupt, StorageError
 from wherry.fingerprint import block_digest
+from wherry.records import RECORD_SIZE
 from wherry.server.storage import MemoryBackend
 from wherry.server.storage.block import encode
-from wherry.server.storage.pack import PACK_BLOCKS, PACK_SIZE, RECORD_SIZE, PackIndex, PackWriter, has_room, pack_key
+from wherry.server.storage.pack import PACK_BLOCKS, PACK_SIZE, PackIndex, PackWriter, has_room, pack_key
 from wherry.server.storage.pack import read_index as read
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherry.fingerprint import BLOCK_SIZE
+from wherry.records import RECORD_SIZE
 from wherry.server.storage import Entry, Manifest, plan_copy
 from wherry.server.storage import disk_writer as engine
-from wherry.server.storage.pack import RECORD_SIZE, has_room
+from wherry.server.storage.pack import has_room
 
 if TYPE_CHECKING:
     import pytest

@@ -14,11 +14,12 @@ from tests.support.faults import Flaky, Wrapped
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
 from wherry.fingerprint import BLOCK_SIZE, block_digest
+from wherry.records import RECORD_SIZE
 from wherry.server.storage import Entry, Fault, Manifest, MemoryBackend, Store
 from wherry.server.storage import scrub as module
 from wherry.server.storage.block import encode
 from wherry.server.storage.manifest import manifest_key
-from wherry.server.storage.pack import RECORD_SIZE, PackWriter
+from wherry.server.storage.pack import PackWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -23,6 +23,7 @@ from wherry.errors import (
     StoreUnavailable,
 )
 from wherry.fingerprint import BLOCK_SIZE, block_digest
+from wherry.records import PLAIN, ZSTD
 from wherry.server.storage import (
     Entry,
     Keyring,
@@ -33,7 +34,6 @@ from wherry.server.storage import (
     open_store,
     plan_copy,
 )
-from wherry.server.storage.block import PLAIN, ZSTD
 from wherry.server.storage.copier import PackCopier
 from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import PACK_SIZE

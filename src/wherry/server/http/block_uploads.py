@@ -1,0 +1,79 @@
+"""Uploads by blocks: which are missing, those, and what the disk is."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from wherry import models as m
+from wherry.errors import BlockCorrupt, Unprocessable
+from wherry.server.http.edge import read_body, reply
+from wherry.server.http.threads import run_to_its_end
+from wherry.server.http.transfers import get_upload
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from wherry.server.actions.block_uploads import Batch
+    from wherry.server.http.edge import Exchange
+    from wherry.server.http.service import Service
+
+_PIECE = 1 << 20
+_DIGITS = 20
+
+
+def find_missing(service: Service, x: Exchange) -> m.MissingBlocksReply:
+    """Answer upload_blocks.missing."""
+    blocks = service.actions.uploads.blocks
+    return m.MissingBlocksReply(missing=blocks.missing(x.account_id, x.text("upload_id"), x.body.names))
+
+
+async def put_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer upload_blocks.put. One piece is checked and kept while the next one comes."""
+    held = ExitStack()  # filled by a thread: nothing is left open if this call is cancelled meanwhile
+
+    def begin() -> Batch:
+        blocks = service.actions.uploads.blocks
+        return held.enter_context(blocks.receiving(x.account_id, x.text("upload_id"), x.number("number")))
+
+    at_work: asyncio.Task[None] | None = None
+    try:
+        batch = await run_to_its_end(None, begin)
+        piece = bytearray()
+        try:
+            async for chunk in x.request.stream():
+                piece += chunk
+                if len(piece) >= _PIECE:
+                    if at_work is not None:
+                        await at_work
+                    at_work = asyncio.create_task(run_to_its_end(None, batch.write, bytes(piece)))
+                    piece.clear()
+        finally:
+            if at_work is not None:
+                await at_work
+        await run_to_its_end(None, batch.write, bytes(piece))
+        batch.end()
+    except BlockCorrupt as error:  # what the caller sent is wrong, and not what a store has
+        raise Unprocessable(error.message) from error
+    finally:
+        await run_to_its_end(None, held.close)
+    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
+
+
+async def put_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+    """Answer upload_disk.put."""
+    blocks = service.actions.uploads.blocks
+    await run_in_threadpool(blocks.find, x.account_id, x.text("upload_id"))  # before a byte of the body is read
+    size = x.query("size") or ""
+    if not (size.isascii() and size.isdigit()):
+        raise Unprocessable(f"size is {size[:40]!r}; a number is wanted")
+    names = await read_body(x.request, blocks.largest_names)
+    is_raw = x.query("format") == "raw"
+    await run_in_threadpool(
+        blocks.describe, x.account_id, x.text("upload_id"), names, int(size[:_DIGITS]), is_raw=is_raw
+    )
+    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
