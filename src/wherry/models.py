@@ -30,6 +30,7 @@ Regions = Annotated[list[Short], msgspec.Meta(max_length=100)]
 DropletNames = Annotated[list[Short], msgspec.Meta(max_length=10)]
 SshKeys = Annotated[list[int | Short], msgspec.Meta(max_length=100)]
 Headers = Annotated[dict[Short, Annotated[str, msgspec.Meta(max_length=8192)]], msgspec.Meta(max_length=100)]
+BlockNames = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta(max_length=10_000)]
 Volume = Short | Annotated[dict[Short, Short], msgspec.Meta(max_length=10)]
 Volumes = Annotated[list[Volume], msgspec.Meta(max_length=15)]
 
@@ -518,7 +519,7 @@ class UploadCreateRequest(Model, frozen=True, kw_only=True):
 class BlockNamesRequest(Model, frozen=True, kw_only=True):
     """Ask which blocks of a disk must be sent (ours): each by the BLAKE3 digest of its bytes, 64 hexadecimal digits."""
 
-    names: list[str]
+    names: BlockNames
 
 
 class CollectRequest(Model, frozen=True, kw_only=True):

@@ -237,6 +237,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 """What the old catalogs have, table by table."""
 
+SINCE = {"upload_holds"}
+"""Tables that the old catalogs do not have."""
+
 ALWAYS: dict[str, dict[str, Any]] = {
     "images": {"type": "custom", "distribution": "Debian", "public": False, "error_message": "", "created_at": 5}
 }
@@ -310,8 +313,8 @@ def test_every_row_is_kept(new: Connection) -> None:
 
 
 def test_the_rows_are_of_every_table(new: Connection) -> None:
-    """No table of today is without a row in the old catalog."""
-    assert set(ROWS) == set(metadata.tables)
+    """No table of today is without a row in the old catalog, but for those that came later."""
+    assert set(ROWS) == set(metadata.tables) - SINCE
     assert rows(new, "SELECT count(*) FROM alembic_version") == [(1,)]
 
 

@@ -187,6 +187,7 @@ class _FileSource:
 
     def __init__(self, file: BinaryIO, anywhere: Any) -> None:
         self.file = anywhere
+        self.announced = None
         self._stream: Any = file
 
     def read_into(self, into: memoryview) -> int:

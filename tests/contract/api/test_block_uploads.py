@@ -133,6 +133,7 @@ def test_what_was_found_stays_until_the_upload_is_over(api: Api) -> None:
 
 def test_an_upload_that_is_given_up_leaves_nothing(api: Api) -> None:
     """Its packs and its list of blocks are removed from the store."""
+    api.ended(api.post("/v2/collect", json={}).json()["action"]["id"])
     before = api.get("/v2/usage").json()["usage"]
     sender = Sender(api, os.urandom(MIB))
     sender.send()
@@ -234,7 +235,8 @@ def test_names_are_bounded_and_checked(api: Api) -> None:
     def ask(names: list[str]) -> tuple[int, str]:
         return refusal(api.put(f"{sender.path}/missing", json={"names": names}))
 
-    assert ask(["00" * 32] * 10_001) == (422, "names has 10001 blocks; it may have at most 10000")
+    assert ask(["00" * 32] * 10_001)[0] == 422
+    assert "10000" in ask(["00" * 32] * 10_001)[1]
     assert ask(["zz" * 32])[0] == ask(["00" * 31])[0] == 422
 
 

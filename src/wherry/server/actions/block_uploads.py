@@ -5,7 +5,7 @@ packs by rows, and so it does the manifests of the images that have what the cal
 import takes both over. So at any moment an upload may be given up, or go on, and what it has stays as long as it is
 there.
 
-Which blocks are there is told of the account's own images and the public ones alone, and by their manifests: a pack may
+Blocks are looked for in the account's own images and the public ones alone, and by their manifests: a pack may
 have blocks of other accounts as well.
 """
 
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.uploads")
 
-MOST_NAMES = 10_000
-"""How many blocks may be asked about at a time."""
-
 SECTOR = 512
 _LIKEST = 8  # how many other images are looked into, each time, for blocks that they share ...
 _MOST_LIKE = 16  # ... and how many altogether
@@ -82,8 +79,6 @@ class BlockUploads:
     def missing(self, account_id: int, upload_id: str, names: Sequence[str]) -> list[int]:
         """Which of these blocks must be sent, by their places in the list; the upload holds all others from now on."""
         upload = self.find(account_id, upload_id)
-        if len(names) > MOST_NAMES:
-            raise Unprocessable(f"names has {len(names)} blocks; it may have at most {MOST_NAMES}")
         digests = [_digest(name) for name in names]
         self._hold_like(upload, digests)
         known = self._refreshed(upload)
