@@ -128,7 +128,7 @@ SUFFIXES = {"": "", "zstd": ".zst", "gzip": ".gz"}
 
 def compressor(kind: str) -> Callable[[memoryview, bool], bytes]:
     """A function that compresses a stream piece by piece: it takes the next bytes, and whether they are the last."""
-    inner = zstd.ZstdCompressor(1) if kind == "zstd" else zlib.compressobj(1, wbits=31)
+    inner = _zstd().ZstdCompressor(1) if kind == "zstd" else zlib.compressobj(1, wbits=31)
 
     def compress(data: memoryview, is_last: bool) -> bytes:  # noqa: FBT001  called by position, in a thread
         return inner.compress(data) + (inner.flush() if is_last else b"")
