@@ -390,6 +390,16 @@ def test_the_newest_backup_stays_however_old_it_is(api: Api) -> None:
     assert api.get(f"/v2/images/{older['id']}").status_code == 404
 
 
+def test_the_clock_waits_for_what_runs(api: Api) -> None:
+    """Backups that are enabled just before the clock is moved are taken on the way."""
+    set_clock(api, WEDNESDAY)
+    droplet = api.droplet()["id"]
+    begun = api.post(f"/v2/droplets/{droplet}/actions", json={"type": "enable_backups"})
+    assert (begun.status_code, begun.json()["action"]["status"]) == (201, "in-progress")
+    api.advance(days=2)
+    assert [one["name"] for one in backups_of(api, droplet)] == ["web-1 2031-03-07", "web-1 2031-03-06"]
+
+
 def test_a_converted_backup_stays_for_ever(api: Api) -> None:
     """A backup that became a snapshot leaves the backups and outlives any retention, with its bytes."""
     set_clock(api, WEDNESDAY)

@@ -223,6 +223,8 @@ class Catalog:
             self._note_failure(error)
             log.warning("catalog.unavailable at commit: %s", _cause(error))
             group.error = error
+            with suppress(DBAPIError, InvalidRequestError):
+                group.connection.invalidate()  # it may be in the transaction still, and no other can begin there
         finally:
             with suppress(DBAPIError):  # of a connection that is lost already
                 group.connection.close()
