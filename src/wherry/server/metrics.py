@@ -111,7 +111,7 @@ _request_s = _histogram(
 _limited = _counter("wherry_http_rate_limited_total", "Requests that a token's rate limit refused.", "window")
 
 _turned_away = _counter(
-    "wherry_http_turned_away_total", "Requests and connections that a limit of the web face turned away.", "reason"
+    "wherry_http_turned_away_total", "Requests and connections that a limit of the service turned away.", "reason"
 )
 
 TurnedAway = Literal[
