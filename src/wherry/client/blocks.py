@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
@@ -47,22 +47,6 @@ class _Compressors(threading.local):
 
 
 _compressors = _Compressors()
-
-
-class LocalDisk(Protocol):
-    """A disk that is read forwards. ``is_told`` says that its file says what it is, and so its bytes need no sign."""
-
-    is_told: bool
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes; final once all blocks were read."""
-
-    def blocks(self) -> Iterator[tuple[int, bytes | bytearray | memoryview]]:
-        """The numbers and bytes of its blocks; blocks of zeros may be left out."""
-
-    def close(self) -> None:
-        """Let go of the file."""
 
 
 def open_disk(path: Path, kind: str | None) -> LocalDisk | None:
@@ -103,7 +87,7 @@ def _open(file: BinaryIO, kind: str | None) -> LocalDisk | None:
 
 
 class RawFile:
-    """A raw disk: a file or a device, of which holes are not read."""
+    """A raw disk: a file or a device, of which holes are not read. Only a sign in its bytes tells that it is a disk."""
 
     is_told = False
 
@@ -159,7 +143,7 @@ class RawFile:
 
 
 class _ReadDisk:
-    """A disk in a file of another format."""
+    """A disk in a file of another format, which tells that it is one."""
 
     is_told = True
 
@@ -180,6 +164,10 @@ class _ReadDisk:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+LocalDisk = RawFile | _ReadDisk
+"""A disk that is read forwards, by ``blocks``; its ``size`` is final once all were read."""
 
 
 class _FileSource:

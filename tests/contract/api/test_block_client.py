@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from wherry import Action, AsyncClient, Client, ConnectionFailed
+from wherry import Action, AsyncClient, Client, ConnectionFailed, NotFound
+from wherry.errors import FormatError
 from wherry.testing.service import TOKEN
 
 if TYPE_CHECKING:
@@ -101,3 +102,19 @@ def test_an_upload_that_breaks_off_goes_on(client: Client, service: ServiceProce
     assert len(again.batches) - 2 < 3  # of three batches in all, the first one was kept
     assert action.progress is not None
     assert action.progress.blocks_sent == 100
+
+
+def test_an_upload_of_a_damaged_file_is_given_up(client: Client, tmp_path: Path) -> None:
+    """A file that becomes shorter while it is read is an error here, and nothing of it is kept there."""
+    path = tmp_path / "disk.img"
+    make_disk(path, 4)
+    begun: list[str] = []
+
+    def shorten(upload_id: str) -> None:
+        begun.append(upload_id)
+        os.truncate(path, MIB + 1)
+
+    with pytest.raises(FormatError, match="became shorter"):
+        client.gpu_droplets.images.upload(path, name="disk", region="nyc3", on_begin=shorten)
+    with pytest.raises(NotFound):
+        client.gpu_droplets.images.upload(path, name="disk", region="nyc3", resume=begun[0])

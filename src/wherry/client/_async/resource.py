@@ -114,9 +114,6 @@ class AsyncResource:
             if disk is None:
                 raise Unprocessable("The upload was begun by blocks, and the file can't be read by blocks here.")
             return await self._send_blocks(disk, upload, on_progress)
-        except FormatError:
-            await self._transport.send(ops.delete_upload(upload.id))  # the file is damaged: nothing will go on with it
-            raise
         finally:
             if disk is not None:
                 disk.close()
@@ -142,6 +139,9 @@ class AsyncResource:
                 on_progress(sender.size, sender.size)
             kind = "raw" if disk.is_told else None
             return await self._transport.send(ops.put_upload_disk(upload.id, bytes(sender.names), sender.size, kind))
+        except FormatError:
+            await self._transport.send(ops.delete_upload(upload.id))  # the file is damaged: nothing will go on with it
+            raise
         finally:
             await asyncio.to_thread(sender.close)
 

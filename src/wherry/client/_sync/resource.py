@@ -113,9 +113,6 @@ class Resource:
             if disk is None:
                 raise Unprocessable("The upload was begun by blocks, and the file can't be read by blocks here.")
             return self._send_blocks(disk, upload, on_progress)
-        except FormatError:
-            self._transport.send(ops.delete_upload(upload.id))  # the file is damaged: nothing will go on with it
-            raise
         finally:
             if disk is not None:
                 disk.close()
@@ -141,6 +138,9 @@ class Resource:
                 on_progress(sender.size, sender.size)
             kind = "raw" if disk.is_told else None
             return self._transport.send(ops.put_upload_disk(upload.id, bytes(sender.names), sender.size, kind))
+        except FormatError:
+            self._transport.send(ops.delete_upload(upload.id))  # the file is damaged: nothing will go on with it
+            raise
         finally:
             sender.close()
 
