@@ -14,7 +14,7 @@ LONGEST = 200
 
 _USER = re.compile(r"(?<=://)[^/?#@\s]*(?:@[^/?#@\s]*)*@")
 _QUERY = re.compile(r"(?<=://)([^\s?#'\"]*)[?#][^\s'\"]*")
-_PATH_QUERY = re.compile(r"(/[^\s?'\"]*)\?[^\s'\"]*")
+_ANY_QUERY = re.compile(r"(?<=[^\s?])\?[^\s'\"]+")  # "is it so? yes" has none
 _READ_AT_MOST = 10 * LONGEST
 
 
@@ -24,7 +24,7 @@ def shown(text: object) -> str:
     Bytes are read as UTF-8. An error stands for what it says.
     """
     raw = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    clean = _PATH_QUERY.sub(r"\1", without_secrets(raw[:_READ_AT_MOST]))
+    clean = _ANY_QUERY.sub("", without_secrets(raw[:_READ_AT_MOST]))
     line = " ".join("".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in clean).split())
     return line if len(line) <= LONGEST and len(raw) <= _READ_AT_MOST else line[: LONGEST - 1] + "…"
 

@@ -76,7 +76,10 @@ class Reply:
         except httpcore2.ProtocolError as error:
             self.close()
             kind = SourceUnavailable if "disconnected" in str(error) else SourceRefused
-            raise kind(f"What {target.place} sends is no reply of HTTP: {shown(error).rstrip('.')}.") from error
+            what = shown(str(error).partition(": b")[0]).rstrip(
+                "."
+            )  # without the bytes that came: they may be anything
+            raise kind(f"What {target.place} sends is no reply of HTTP: {what}.") from error
         except (OSError, httpcore2.NetworkError) as error:
             self.close()
             raise SourceUnavailable(f"{target.place} does not answer: {shown(error)}.") from error
