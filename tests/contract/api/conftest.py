@@ -85,7 +85,7 @@ class Api(httpx2.Client):
 
     def create(self, **body: Any) -> httpx2.Response:
         """Ask for a Droplet from a public image."""
-        name = {} if "names" in body else {"name": "web"}
+        name = {"name": "web"} if body.get("names") is None else {}
         asked = {**name, "size": "s-1vcpu-1gb", "image": "debian-12-x64", "region": "nyc3", **body}
         return self.post("/v2/droplets", json=asked)
 
