@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.api.conftest import Api
 
+from wherry.server.app import open_accounts
+from wherry.server.settings import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -47,24 +50,21 @@ def email() -> str:
 @pytest.fixture
 def tenant(service: ServiceProcess, email: str) -> Iterator[Api]:
     """The API as that account uses it."""
-    made = wherry(service, "account", "create", "--email", email)
-    assert made.returncode == 0, made.stderr
-    with Api(service.url, made.stdout.split()[1]) as tenant:
+    with open_accounts(Settings(data=service.data)) as accounts:
+        _, secret = accounts.create(email)
+    with Api(service.url, secret) as tenant:
         yield tenant
 
 
 @pytest.fixture
 def limit(service: ServiceProcess, tenant: Api, email: str) -> Callable[..., dict[str, tuple[int, int]]]:
-    """Sets that account's limits; answers what it has of each and may have."""
+    """Sets that account's limits; returns what it has of each and may have."""
     assert tenant
 
-    def limit(**limits: object) -> dict[str, tuple[int, int]]:
-        options = [word for name, value in limits.items() for word in (f"--{name}", value)]
-        done = wherry(service, "account", "limit", email, *options)
-        assert done.returncode == 0, done.stderr
-        assert email in done.stdout.splitlines()[0]
-        rows = re.findall(r"^(\w+) +(\d+) of (\d+)$", done.stdout, re.MULTILINE)
-        return {name: (int(used), int(most)) for name, used, most in rows}
+    def limit(**limits: int) -> dict[str, tuple[int, int]]:
+        with open_accounts(Settings(data=service.data)) as accounts:
+            _, quotas = accounts.limit(email, limits)
+        return {name: (quota.used, quota.limit) for name, quota in quotas.items()}
 
     return limit
 
@@ -73,20 +73,26 @@ def upload(api: Api, **body: Any) -> httpx2.Response:
     return api.post("/v2/uploads", json={"name": "disk", "region": "nyc3", **body})
 
 
-def test_an_operator_sees_and_sets_what_an_account_may_have(
-    service: ServiceProcess, tenant: Api, limit: Callable[..., dict[str, tuple[int, int]]]
-) -> None:
+def test_an_operator_sees_and_sets_what_an_account_may_have(service: ServiceProcess, tenant: Api, email: str) -> None:
     """A running service follows at once; "default" sets back; what is no account or no number is refused."""
-    before = limit()
+
+    def shown(*options: str) -> dict[str, tuple[int, int]]:
+        done = wherry(service, "account", "limit", email, *options)
+        assert done.returncode == 0, done.stderr
+        assert email in done.stdout.splitlines()[0]
+        rows = re.findall(r"^(\w+) +(\d+) of (\d+)$", done.stdout, re.MULTILINE)
+        return {name: (int(used), int(most)) for name, used, most in rows}
+
+    before = shown()
     assert before.keys() == {"droplets", "images", "tags", "uploads", "bytes"}
     assert all(used == 0 < most for used, most in before.values())
 
-    assert limit(droplets=3, stored="2GiB")["bytes"] == (0, 2 << 30)
+    assert shown("--droplets", "3", "--stored", "2GiB")["bytes"] == (0, 2 << 30)
     assert tenant.get("/v2/account").json()["account"]["droplet_limit"] == 3
-    assert limit(droplets="default", stored="default") == before
+    assert shown("--droplets", "default", "--stored", "default") == before
 
     assert "There is no account nobody" in wherry(service, "account", "limit", "nobody").stderr
-    assert wherry(service, "account", "limit", "nobody", "--tags", "-1").returncode == 1
+    assert wherry(service, "account", "limit", email, "--tags", "-1").returncode == 1
 
 
 def test_droplets_are_limited_in_digitaloceans_words(tenant: Api, limit: Callable[..., Any]) -> None:
@@ -145,7 +151,7 @@ def test_tags_and_open_uploads_are_limited(tenant: Api, limit: Callable[..., Any
 def test_stored_bytes_are_limited(tenant: Api, limit: Callable[..., Any], shelf: Shelf) -> None:
     """An import that turns out too large errors and leaves nothing; what is known to be too much does not begin."""
     image = tenant.make(content=DISK)
-    assert limit(stored=3 * MIB)["bytes"] == (2 * MIB, 3 * MIB)
+    assert limit(bytes=3 * MIB)["bytes"] == (2 * MIB, 3 * MIB)
 
     shelf.files["/image.raw"] = random.Random(4).randbytes(2 * MIB)
     begun = tenant.import_from(shelf.url(), format="raw").json()["image"]["id"]
@@ -156,7 +162,7 @@ def test_stored_bytes_are_limited(tenant: Api, limit: Callable[..., Any], shelf:
     full = "will exceed your storage limit"
     assert full in refusal(tenant.act(image["id"], type="transfer", region="ams3"))[2]
     assert full in refusal(tenant.create(image=image["id"]))[2]
-    assert limit(stored=2 * MIB)["bytes"] == (2 * MIB, 2 * MIB)
+    assert limit(bytes=2 * MIB)["bytes"] == (2 * MIB, 2 * MIB)
     assert full in refusal(upload(tenant))[2]
     assert full in refusal(tenant.import_from(shelf.url()))[2]
 
@@ -164,7 +170,7 @@ def test_stored_bytes_are_limited(tenant: Api, limit: Callable[..., Any], shelf:
 def test_transfers_at_once_do_not_exceed_what_may_be_stored(tenant: Api, limit: Callable[..., Any]) -> None:
     """Each could be begun; of those, as many complete as there is room for."""
     image = tenant.make(content=DISK)
-    limit(stored=4 * MIB)
+    limit(bytes=4 * MIB)
 
     begun = [tenant.act(image["id"], type="transfer", region=region) for region in ("ams3", "fra1", "lon1")]
     ended = [tenant.ended(reply.json()["action"]["id"]) for reply in begun if reply.status_code == 201]
