@@ -17,6 +17,7 @@ from tests.support.wire_types import check_types
 
 from wherry.calls import CALLS
 from wherry.server.app import open_tokens
+from wherry.server.http.effects import ACTION_FIELDS
 from wherry.server.settings import Settings
 from wherry.testing import TOKEN, ServiceProcess
 
@@ -90,8 +91,9 @@ class Api(httpx2.Client):
         return self.post("/v2/droplets", json=asked)
 
     def do(self, droplet_id: int, kind: str, **body: Any) -> httpx2.Response:
-        """Ask for an action on a Droplet."""
-        return self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind, **body})
+        """Ask for an action on a Droplet, with those of the fields that its type takes."""
+        taken = {name: value for name, value in body.items() if name in ACTION_FIELDS.get(kind, body)}
+        return self.post(f"/v2/droplets/{droplet_id}/actions", json={"type": kind, **taken})
 
     def done(self, droplet_id: int, kind: str, **body: Any) -> Any:
         """Do something to a Droplet, wait until that has ended, and answer the action."""
