@@ -262,7 +262,7 @@ ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel"
                       ("actions:read",), {200: m.ActionReply}, errors=(422,), ours=True)  # fmt: skip
 EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=get_args(m.ExportFormat))
 EXPORT_COMPRESS = Param("compress", "Compress a raw export while it is sent: then it has no ranges and no size.",
-                        values=("zstd", "gzip"))  # fmt: skip
+                        values=get_args(m.Compression))  # fmt: skip
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},

@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 TransferType = Literal["transfer"]
 ConvertType = Literal["convert"]
 ExportFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vhdx"]
+Compression = Literal["zstd", "gzip"]
 ImportFormat = Literal["raw"]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 

@@ -203,11 +203,13 @@ def disk() -> None:
 @click.option(
     "--image-format", "kind", type=click.Choice(get_args(m.ExportFormat)), default="raw", help="The format of the file."
 )
+@click.option("--compress", type=click.Choice(get_args(m.Compression)), help="Compress a raw file on the way.")
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks
-def export_disk(session: Session, droplet_id: int, file: Path, kind: Any, *, force: bool) -> int:
+def export_disk(session: Session, droplet_id: int, file: Path, kind: Any, compress: Any, *, force: bool) -> int:
     """Write a Droplet's disk to FILE, and verify every block."""
-    return fetch(partial(session.client.gpu_droplets.disks.export, droplet_id, file, format=kind), file, force=force)
+    export = partial(session.client.gpu_droplets.disks.export, droplet_id, file, format=kind, compress=compress)
+    return fetch(export, file, force=force)
 
 
 @disk.command("import")

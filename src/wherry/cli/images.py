@@ -160,11 +160,12 @@ def _show_checked(session: Session, checked: m.Image, region: str | None) -> int
 @click.option(
     "--image-format", "kind", type=click.Choice(get_args(m.ExportFormat)), default="raw", help="The format of the file."
 )
+@click.option("--compress", type=click.Choice(get_args(m.Compression)), help="Compress a raw file on the way.")
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks
-def export_image(session: Session, image_id: int, file: Path, kind: Any, *, force: bool) -> int:
+def export_image(session: Session, image_id: int, file: Path, kind: Any, compress: Any, *, force: bool) -> int:
     """Write an image to FILE, and verify every block."""
-    export = partial(session.client.gpu_droplets.images.export, image_id, file, format=kind)
+    export = partial(session.client.gpu_droplets.images.export, image_id, file, format=kind, compress=compress)
     return fetch(export, file, force=force)
 
 

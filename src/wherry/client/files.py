@@ -40,10 +40,10 @@ class ExportFile:
         """Take in what a reply says of the export. A reply that is not partial begins it anew."""
         if status == 200:  # noqa: PLR2004  not 206
             self.offset = self._filled = 0
-            self.size = int(headers["content-length"])
+            self.size = int(headers["content-length"]) if "content-length" in headers else None
             self.etag = headers.get("etag")
             self._expected = headers.get("wherry-fingerprint", "")
-            self._fingerprint = Fingerprint(self.size) if self._raw and self._expected else None
+            self._fingerprint = Fingerprint(self.size) if self._raw and self.size and self._expected else None
 
     def write(self, data: bytes) -> None:
         """Take in the next bytes."""

@@ -188,16 +188,20 @@ def verify_image(image_id: int, region: str | None) -> Request[m.Action]:
     return _ask(c.IMAGES_VERIFY, "action", body=m.VerifyRequest(region=region), image_id=image_id)
 
 
-def export_image(image_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
+def export_image(
+    image_id: int, kind: str, compress: str | None, offset: int, etag: str | None
+) -> Request[None]:  # fmt: skip
     """Read an image's bytes from an offset on, if it is still the same export."""
-    return _export(c.IMAGES_EXPORT, kind, offset, etag, image_id=image_id)
+    return _export(c.IMAGES_EXPORT, kind, compress, offset, etag, image_id=image_id)
 
 
-def _export(call: c.Call, kind: str, offset: int, etag: str | None, **path: object) -> Request[None]:
+def _export(
+    call: c.Call, kind: str, compress: str | None, offset: int, etag: str | None, **path: object
+) -> Request[None]:
     headers = {"accept-encoding": "identity"}
     if offset:
         headers |= {"range": f"bytes={offset}-"} | ({"if-range": etag} if etag else {})
-    return Request(call, _url(call, path), _nothing, query={"format": kind}, headers=headers)
+    return Request(call, _url(call, path), _nothing, query={"format": kind, "compress": compress}, headers=headers)
 
 
 def _nothing(_raw: bytes) -> None:
@@ -434,9 +438,9 @@ def list_supported_policies() -> Request[list[m.SupportedBackupPolicy]]:
     return _ask(c.BACKUP_POLICIES_SUPPORTED, "supported_policies")
 
 
-def export_disk(droplet_id: int, kind: str, offset: int, etag: str | None) -> Request[None]:
+def export_disk(droplet_id: int, kind: str, compress: str | None, offset: int, etag: str | None) -> Request[None]:
     """Read a Droplet's disk from an offset on, if it is still the same export."""
-    return _export(c.DISK_EXPORT, kind, offset, etag, droplet_id=droplet_id)
+    return _export(c.DISK_EXPORT, kind, compress, offset, etag, droplet_id=droplet_id)
 
 
 def import_disk(droplet_id: int, upload_id: str) -> Request[m.Action]:

@@ -89,9 +89,9 @@ class AsyncResource:
                     if on_progress is not None:
                         on_progress(file.offset, file.size)
         except httpx2.HTTPError as error:
-            if file.offset == before:
+            if file.offset == before or file.size is None:
                 raise connection_failed(error) from error
-        return file.offset == file.size
+        return file.size is None or file.offset == file.size
 
     async def _send_file(
         self, path: Path, request: m.UploadCreateRequest, resume: str | None, on_begin: Callable[[str], object] | None,

@@ -153,15 +153,20 @@ class Images(Resource):
 
     def export(
         self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
+        compress: m.Compression | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
     ) -> None:  # fmt: skip
         """Write an image to a file (wherry only), checked against the image's fingerprint where it is raw.
 
         A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
-        all. Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
+        all. ``compress`` makes it a compressed raw file, whose size is not known before and which can't be resumed.
+        Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
         """
         self._fetch_file(
-            lambda offset, etag: ops.export_image(image_id, format, offset, etag), Path(path), format, on_progress
+            lambda offset, etag: ops.export_image(image_id, format, compress, offset, etag),
+            Path(path),
+            compress or format,
+            on_progress,
         )
 
     def upload(
