@@ -18,10 +18,12 @@ import socket
 import struct
 import time
 import uuid
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from wherry import errors as e
@@ -47,7 +49,6 @@ _STALLED_S = 5.0  # a caller that took no byte of its reply for so long may make
 _LINGER_S, _LINGER_BYTES = 5.0, 8 << 20  # how much is still read, so that a caller gets to see why it is turned away
 _DRAINED_BYTES = 64 << 10  # an unread body up to this is passed over, and the connection goes on
 _RESET = struct.pack("ii", 1, 0)  # the C struct linger: on, for 0 s
-_MOST_PIPELINED = 128
 _ACCEPTED_AT_ONCE = 64
 _WITHOUT_DESCRIPTORS_S = 0.1
 _RESERVED_DESCRIPTORS = 256
@@ -120,7 +121,11 @@ class Connections:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection: uvicorn's, with limits."""
+    """One connection: uvicorn's, with limits.
+
+    Its requests are parsed one at a time, each when the one before it has its reply, so that connections take turns
+    whatever a caller sends without waiting. uvicorn's own queue of parsed requests stays empty.
+    """
 
     def __init__(
         self, config: uvicorn.Config, state: ServerState, connections: Connections, *, accepted: socket.socket,
@@ -133,6 +138,8 @@ class Connection(HttpToolsProtocol):
         self._limits = connections.limits
         self._accepted: socket.socket | None = accepted
         self._has_served = False
+        self._unparsed, self._parsed_to = b"", 0
+        self._body_left = 0  # by Content-Length; of a chunked body nothing is known
         self._pending_bytes = 0
         self._header_bytes = 0
         self._is_in_head = False
@@ -193,10 +200,12 @@ class Connection(HttpToolsProtocol):
         """Begin: from here the headers of the first request have their time."""
         self._accepted = None
         super().connection_made(transport)
+        self.flow = _Flow(transport, self._has_unparsed, partial(self.loop.call_soon, self._read_on))
         self.since = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        self._unparsed, self._parsed_to = b"", 0
         self._connections.remove(self)
         if self._lingering is not None:
             self._lingering.cancel()
@@ -210,9 +219,48 @@ class Connection(HttpToolsProtocol):
                 self.abort()
             return
         self._body_bytes += len(data)
-        self._pending_bytes += len(data)
+        self._unparsed, self._parsed_to = self._unparsed[self._parsed_to :] + data, 0
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Parse what has come, to the end of the next request at most; what is left of it stops the reading."""
+        while self._has_unparsed() and self._can_parse():
+            if self._lingering is not None or self.transport.is_closing():
+                self._unparsed, self._parsed_to = b"", 0
+                return
+            piece = self._unparsed[self._parsed_to : self._end_of_piece()]
+            self._parsed_to += len(piece)
+            self._parse(piece)
+        if self._has_unparsed():
+            self.flow.pause_reading()
+        else:
+            self._unparsed, self._parsed_to = b"", 0
+            if not self._is_body_waiting():
+                self.flow.resume_reading()
+
+    def _has_unparsed(self) -> bool:
+        return self._parsed_to < len(self._unparsed)
+
+    def _can_parse(self) -> bool:
+        if self.cycle is None or self.cycle.response_complete:
+            return True
+        return self.cycle.more_body and not self._is_body_waiting()
+
+    def _is_body_waiting(self) -> bool:
+        """Whether the request's handler has yet to take a good part of its body."""
+        return self.cycle is not None and not self.cycle.response_complete and len(self.cycle.body) > HIGH_WATER_LIMIT
+
+    def _end_of_piece(self) -> int:
+        """Return up to where the parser may go, which can't stop inside of what it is given: one request ends there."""
+        if self._body_left:
+            return self._parsed_to + self._body_left
+        end = self._unparsed.find(b"\r\n\r\n", self._parsed_to)  # a head ends so, and a chunked body
+        return len(self._unparsed) if end < 0 else end + 4
+
+    def _parse(self, piece: bytes) -> None:
+        self._pending_bytes += len(piece)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
             self.cycle.keep_alive = False  # served as if it had not asked; what follows is in no protocol we speak
         except httptools.HttpParserError:
@@ -248,21 +296,20 @@ class Connection(HttpToolsProtocol):
         self.scope["extensions"] = {"wherry.abort": cast("dict[object, object]", self.reset)}
         self._unset_keepalive_if_required()  # here and not at any byte: empty lines may come between requests
         self._is_in_head, self._pending_bytes, self._header_bytes, self.since = True, 0, 0, time.monotonic()
-        if len(self.pipeline) >= _MOST_PIPELINED:
-            many = e.BadRequest(f"More than {_MOST_PIPELINED} requests were sent without waiting for a reply.")
-            self._refuse("malformed", many)
 
     def on_headers_complete(self) -> None:
         """Hand the request on."""
         super().on_headers_complete()
         self._is_in_head, self._has_served = False, True
         self._body_bytes, self._window_began = 0, time.monotonic()
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self.cycle.transport = cast("asyncio.Transport", _Lingering(self.transport, self._linger))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the request's body."""
         super().on_body(body)
         self._pending_bytes = 0
+        self._body_left = max(0, self._body_left - len(body))
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -299,7 +346,7 @@ class Connection(HttpToolsProtocol):
         """Send the reason, if a request began and no reply did, and close."""
         metrics.turned_away(reason)
         is_free = self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
-        if not is_free or self.pipeline:
+        if not is_free:
             self.abort()
             return
         if self.cycle is not None and not self.cycle.response_complete:
@@ -323,17 +370,41 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         self._lingering = self.loop.call_later(_LINGER_S, self.abort)
+        self._unparsed, self._parsed_to = b"", 0
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
 
+class _Flow(FlowControl):
+    """uvicorn's, but where reading is to go on, what has come already is next."""
+
+    def __init__(
+        self, transport: asyncio.Transport, has_unparsed: Callable[[], bool], read_on_soon: Callable[[], object]
+    ) -> None:
+        super().__init__(transport)
+        self._has_unparsed = has_unparsed
+        self._read_on_soon = read_on_soon
+
+    def resume_reading(self) -> None:
+        """Read on, soon: the caller may be in the midst of a reply."""
+        if self._has_unparsed():
+            self._read_on_soon()
+        else:
+            super().resume_reading()
+
+
 class _Lingering:
-    """A transport that lingers where it is closed; all else is the transport's own."""
+    """A transport that lingers where it is closed, and takes no write afterwards; all else is the transport's own."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
         self.close = close
+
+    def write(self, data: bytes) -> None:
+        """Send, unless the connection has ended: its handler may not know of that yet."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, cast
 
-from wherry.server.connections import Connections
+import uvicorn
+from uvicorn.server import ServerState
+
+from wherry.server.connections import Connection, Connections
 from wherry.server.settings import Limits
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 ADDRESS, OTHER, LOOPBACK = "192.0.2.1", "192.0.2.2", "127.0.0.1"
 
@@ -58,3 +66,55 @@ def test_descriptors_limit_connections_too() -> None:
 
     assert connections.admit(ADDRESS)
     assert (idle.is_open, unfinished.is_open) == (True, False)
+
+
+def test_requests_are_parsed_one_at_a_time() -> None:
+    """What a caller sends without waiting begins when the request before it has its reply, bodies and all."""
+    asyncio.run(_send_without_waiting())
+
+
+async def _send_without_waiting() -> None:
+    begun: list[tuple[str, bytes]] = []
+    has_begun = asyncio.Semaphore(0)
+    may_reply = asyncio.Semaphore(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        begun.append((scope["path"], body))
+        has_begun.release()
+        await may_reply.acquire()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": scope["path"][1:].encode()})
+
+    large = bytes(range(256)) * 1024 + b"\r\n\r\n" * 100
+    sent = (
+        b"GET /a HTTP/1.1\r\n\r\n"
+        b"POST /b HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s"
+        b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+        b"GET /d HTTP/1.1\r\n\r\n"
+    ) % (len(large), large, len(large), large)
+    expected = [("/a", b""), ("/b", large), ("/c", large), ("/d", b"")]
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    config = uvicorn.Config(app, http="httptools", lifespan="off", log_config=None)
+    config.load()
+    connection = Connection(config, ServerState(), Connections(Limits(), 10), accepted=ours, address=ADDRESS)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, ours)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    writer.write(sent)
+    async with asyncio.timeout(60):
+        for number in range(len(expected)):
+            await has_begun.acquire()
+            for _ in range(100):  # turns in which the next one could begin, too early
+                await asyncio.sleep(0)
+            assert begun == expected[: number + 1]
+            may_reply.release()
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(1) == expected[number][0][1:].encode()
+    writer.close()
+    await writer.wait_closed()
+    connection.abort()
