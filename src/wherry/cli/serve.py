@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     help="How many exports of one token may run at a time; 0 for any number.",
 )
 @click.option(
+    "--most-uploads",
+    default=32,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many uploads of one token may send bytes at a time; 0 for any number.",
+)
+@click.option(
     "--slowest-export",
     default=1024,
     show_default=True,
@@ -57,7 +64,8 @@ if TYPE_CHECKING:
 def serve(
     where: Settings, *, listen: tuple[str, int], with_tls: bool, tls_listen: tuple[str, int] | None,
     tls_names: tuple[str, ...], tls_cert: Path | None, tls_key: Path | None, public_url: str | None, test_mode: bool,
-    public_images: bool, rate_limit: int, most_exports: int, slowest_export: int, is_worker: bool,
+    public_images: bool, rate_limit: int, most_exports: int, most_uploads: int, slowest_export: int,
+    is_worker: bool,
 ) -> None:  # fmt: skip
     """Run the service: one process with all its data in one folder; or one of many, with a database."""
     if not is_worker and where.is_embedded:
@@ -65,7 +73,7 @@ def serve(
     settings = replace(
         where, host=listen[0], port=listen[1], tls=_tls(tls_listen, tls_names, tls_cert, tls_key, wanted=with_tls),
         public_url=public_url, test_mode=test_mode, rate_limit=rate_limit, most_exports=most_exports,
-        slowest_export=slowest_export, public_images=public_images,
+        most_uploads=most_uploads, slowest_export=slowest_export, public_images=public_images,
         bootstrap_token=os.environ.get("WHERRY_BOOTSTRAP_TOKEN"), slots=where.slots if is_worker else 0,
     )  # fmt: skip
     run_service(settings, _announce)

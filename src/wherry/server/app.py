@@ -43,6 +43,7 @@ from wherry.server.catalog.census import CensusTaker
 from wherry.server.catalog.recovery import Recovery
 from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
+from wherry.server.descriptors import DescriptorCheck, share_descriptors
 from wherry.server.disk_space import Disk
 from wherry.server.dispatch import Rules
 from wherry.server.droplets import NoMachine
@@ -51,6 +52,7 @@ from wherry.server.faces import Face, run_servers, take_address, take_addresses
 from wherry.server.http import Hosts, Service, Wire, make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
+from wherry.server.http.running import Running
 from wherry.server.loops import Loops
 from wherry.server.memory import keep_freed_memory
 from wherry.server.private_files import tighten
@@ -338,11 +340,13 @@ def _assemble(
     )  # fmt: skip
     metrics.expect(regions.by_slug, actions.kinds)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)
+    share = share_descriptors(settings.limits.connections)
     checks = {
         "catalog": lambda: _ask(catalog),
         "changes": Proof(lambda: _change(catalog)).check,
         "process": engine.check,
         "loops": loops.check,
+        "descriptors": DescriptorCheck(share).check,
     }
     if regions.home is not None:
         checks["disk"] = regions.home.check_changes
@@ -354,7 +358,8 @@ def _assemble(
         writing=regions.check_home,
     )
     exports = Exports(ExportLimits(settings.most_exports, settings.slowest_export))
-    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes), exports), health
+    uploads = Running("uploads", settings.most_uploads, share.uploads)
+    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes), exports, uploads), health
 
 
 def _ask(catalog: Catalog) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import resource
 import socket
 import struct
 import time
@@ -51,7 +50,6 @@ _DRAINED_BYTES = 64 << 10  # an unread body up to this is passed over, and the c
 _RESET = struct.pack("ii", 1, 0)  # the C struct linger: on, for 0 s
 _ACCEPTED_AT_ONCE = 64
 _WITHOUT_DESCRIPTORS_S = 0.1
-_RESERVED_DESCRIPTORS = 256
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -504,17 +502,6 @@ def _is_large(scope: Scope) -> bool:
         if name == b"transfer-encoding" or (name == b"content-length" and int(value[:20]) > _DRAINED_BYTES):
             return True
     return False
-
-
-def raise_descriptor_limit() -> int:
-    """Let this process have as many descriptors as it may; returns how many of them connections may take.
-
-    Some stay for the catalog, the stores and what reads them, or a service full of strangers could not serve anyone.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 1 << 20 if hard == resource.RLIM_INFINITY else hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return wanted - min(_RESERVED_DESCRIPTORS, wanted // 2)
 
 
 def _network_of(peer: str) -> str:

@@ -15,7 +15,8 @@ import uvicorn
 import uvloop
 
 from wherry.errors import BadRequest, Unavailable
-from wherry.server.connections import Connections, Listener, closing_early, raise_descriptor_limit
+from wherry.server.connections import Connections, Listener, closing_early
+from wherry.server.descriptors import share_descriptors
 from wherry.server.tls import Certificate, ensure_certificate, own_certificate
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def take_address(host: str, port: int) -> Face:
 
 def run_servers(faces: Sequence[Face], app: Any, limits: Limits) -> None:
     """Serve an app at all addresses until a signal stops it."""
-    connections = Connections(limits, raise_descriptor_limit())
+    connections = Connections(limits, share_descriptors(limits.connections).connections)
     app = closing_early(app)
     servers = [_Server(face, face.config(app, limits), connections) for face in faces]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 from functools import cache
 
+from anyio import to_thread
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 64 << 20
+_GIVE_BACK_S = 3.0  # how often freed memory is given back at most
 
 
 def keep_freed_memory() -> None:
@@ -25,6 +29,23 @@ def give_freed_memory_back() -> None:
     """Give the system back what was kept. It takes a while, in which other threads of Python run."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
+
+
+class FreedMemory:
+    """Gives freed memory back some time after it was freed. It belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._giving_back: asyncio.Task[None] | None = None
+
+    def freed(self) -> None:
+        """Note that memory was freed: some time later, the system gets back what others have not used again."""
+        if self._giving_back is None or self._giving_back.done():
+            self._giving_back = asyncio.ensure_future(self._give_back())
+
+    async def _give_back(self) -> None:
+        await asyncio.sleep(_GIVE_BACK_S)
+        self._giving_back = None  # what is freed from here on is given back after this
+        await to_thread.run_sync(give_freed_memory_back)
 
 
 @cache

@@ -80,8 +80,9 @@ class Settings:
 
     ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
     addresses that are listened on; ``*`` is any. Links in replies begin with ``public_url``, if there is one.
-    ``limits`` is what the web face takes. A token may have ``most_exports`` running (0: any number), and one ends whose
-    reader takes less than ``slowest_export`` bytes a second over five minutes (0: never).
+    ``limits`` is what the web face takes. A token may have ``most_exports`` and ``most_uploads`` running (0: any
+    number), and an export ends whose reader takes less than ``slowest_export`` bytes a second over five minutes (0:
+    never).
     """
 
     data: Path = Path("wherry-data")
@@ -112,6 +113,7 @@ class Settings:
     public_url: str | None = None
     limits: Limits = Limits()
     most_exports: int = 32
+    most_uploads: int = 32
     slowest_export: int = 1024
     reserve_bytes: int = 64 << 20
     keep_upload_hours: float = 24.0

@@ -41,6 +41,7 @@ _FACTS = ("name", "region", "distribution", "description", "tags")
 _CHECKPOINT = 64 << 20  # received bytes after which a piece that still comes in is made to count ...
 _CHECKPOINT_AGE = timedelta(minutes=10)  # ... and the time: a slow upload is no untouched one
 _STEP = 1 << 20
+_WINDOW_LOG = 16  # 0.5 MiB for each upload that is running, in place of 1.3; 3 % more are spooled
 
 
 class Uploads:
@@ -293,6 +294,7 @@ class Piece:
     def _open_frame(self) -> zstandard.ZstdCompressionWriter:
         if self._frame is None:
             # A frame's own checksum travels with the bytes, through every store.
-            compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+            parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=_WINDOW_LOG, write_checksum=True)
+            compressor = zstandard.ZstdCompressor(compression_params=parameters)
             self._frame = compressor.stream_writer(self._sink, closefd=False)  # type: ignore[arg-type]  # all it writes to
         return self._frame

@@ -13,7 +13,7 @@ from wherry import models as m
 from wherry.errors import BlockCorrupt, Unprocessable
 from wherry.server.http.edge import read_body, reply
 from wherry.server.http.threads import run_to_its_end
-from wherry.server.http.transfers import get_upload
+from wherry.server.http.transfers import PIECE_BYTES, get_upload
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
 
-_PIECE = 1 << 20
 _DIGITS = 20
 
 
@@ -34,6 +33,12 @@ def find_missing(service: Service, x: Exchange) -> m.MissingBlocksReply:
 
 async def put_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer upload_blocks.put. One piece is checked and kept while the next one comes."""
+    with service.taking_in(x.token):
+        await _take_batch_in(service, x)
+    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
+
+
+async def _take_batch_in(service: Service, x: Exchange) -> None:
     held = ExitStack()  # filled by a thread: nothing is left open if this call is cancelled meanwhile
 
     def begin() -> Batch:
@@ -47,7 +52,7 @@ async def put_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> 
         try:
             async for chunk in x.request.stream():
                 piece += chunk
-                if len(piece) >= _PIECE:
+                if len(piece) >= PIECE_BYTES:
                     if at_work is not None:
                         await at_work
                     at_work = asyncio.create_task(run_to_its_end(None, batch.write, bytes(piece)))
@@ -61,19 +66,23 @@ async def put_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> 
         raise Unprocessable(error.message) from error
     finally:
         await run_to_its_end(None, held.close)
-    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
 
 
 async def put_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer upload_disk.put."""
+    with service.taking_in(x.token):
+        await _take_disk_in(service, x)
+    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
+
+
+async def _take_disk_in(service: Service, x: Exchange) -> None:
     blocks = service.actions.uploads.blocks
     await run_in_threadpool(blocks.find, x.account_id, x.text("upload_id"))  # before a byte of the body is read
     size = x.query("size") or ""
     if not (size.isascii() and size.isdigit()):
         raise Unprocessable(f"size is {size[:40]!r}; a number is wanted")
-    names = await read_body(x.request, blocks.largest_names)
     is_raw = x.query("format") == "raw"
+    names = await read_body(x.request, blocks.largest_names)
     await run_in_threadpool(
         blocks.describe, x.account_id, x.text("upload_id"), names, int(size[:_DIGITS]), is_raw=is_raw
     )
-    return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)

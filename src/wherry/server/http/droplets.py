@@ -174,12 +174,13 @@ async def _upload(service: Service, x: Exchange) -> m.ActionReply:
     uploads = service.actions.uploads
     may_repeat = x.idempotency_key is not None
     begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)
-    upload_id = (await run_in_threadpool(begin)).id
-    try:
-        content = await transfers.take_in(service, x, upload_id, 0)
-        return await run_in_threadpool(_begin_import, service, x, upload_id, content)
-    finally:  # a repeat under a key was answered with the first one's action, and needs its own bytes no longer
-        await run_in_threadpool(uploads.give_up, x.account_id, upload_id)
+    with service.taking_in(x.token):
+        upload_id = (await run_in_threadpool(begin)).id
+        try:
+            content = await transfers.take_in(service, x, upload_id, 0)
+            return await run_in_threadpool(_begin_import, service, x, upload_id, content)
+        finally:  # a repeat under a key was answered with the first one's action, and needs its own bytes no longer
+            await run_in_threadpool(uploads.give_up, x.account_id, upload_id)
 
 
 def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | None = None) -> m.ActionReply:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +30,6 @@ from wherry.errors import (
     ManifestMissing,
     NotFound,
     RangeNotSatisfiable,
-    RateLimited,
     StoreRefused,
     StoreUnavailable,
     Unprocessable,
@@ -41,8 +39,8 @@ from wherry.server.catalog import GONE
 from wherry.server.formats import lay_out
 from wherry.server.formats.compression import SUFFIXES, compressor
 from wherry.server.http.read_ahead import ReadAhead
+from wherry.server.http.running import Running
 from wherry.server.http.threads import run_to_its_end
-from wherry.server.memory import give_freed_memory_back
 from wherry.server.metrics import Moves
 
 if TYPE_CHECKING:
@@ -62,7 +60,6 @@ log = logging.getLogger("wherry.http")
 _SLICE = 256 << 10  # what is handed to the socket at once
 _STALLED_S = 1.0  # a reader that takes nothing for so long keeps nothing that was read ahead
 _WINDOW_S = 300.0  # over which the slowest reader is measured
-_GIVE_BACK_S = 3.0  # how often freed memory is given back at most
 _READ_AHEAD_BLOCKS = 32  # of all exports of the process together
 _PREPARING = 16  # exports of which the manifest is read; more wait, and no other call waits with them
 _DIGITS = 20  # of the largest number in a range; what is cut off is no offset in any disk
@@ -92,32 +89,12 @@ class Exports:
     """What the exports of this process share. It belongs to the event loop."""
 
     limits: ExportLimits = field(default_factory=ExportLimits)
-    running: Counter[int] = field(default_factory=Counter)
+    running: Running = field(init=False)
     preparing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_PREPARING))
     ahead: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_READ_AHEAD_BLOCKS))
-    giving_back: asyncio.Task[None] | None = None
 
-    def enter(self, token_id: int) -> None:
-        """Begin an export of a token. Raises RateLimited if too many are running."""
-        if self.limits.most and self.running[token_id] >= self.limits.most:
-            raise RateLimited(f"{self.limits.most} exports of this token are running; no more may.", retry_after_s=1)
-        self.running[token_id] += 1
-
-    def leave(self, token_id: int) -> None:
-        """End an export of a token."""
-        self.running[token_id] -= 1
-        if not self.running[token_id]:
-            del self.running[token_id]
-
-    def freed(self) -> None:
-        """Note that an export freed memory: some time later, the system gets back what others have not used again."""
-        if self.giving_back is None or self.giving_back.done():
-            self.giving_back = asyncio.ensure_future(self._give_back())
-
-    async def _give_back(self) -> None:
-        await asyncio.sleep(_GIVE_BACK_S)
-        self.giving_back = None  # what is freed from here on is given back after this
-        await to_thread.run_sync(give_freed_memory_back)
+    def __post_init__(self) -> None:
+        self.running = Running("exports", self.limits.most)
 
 
 @dataclass(frozen=True)
@@ -162,8 +139,8 @@ async def send_file(
     """Send the range and format of the query. ``prepare`` leaves in the stack what is to be let go of at the end."""
     held = ExitStack()  # filled by the thread that prepares: nothing is lost if this call is cancelled meanwhile
     try:
-        service.exports.enter(x.token.id)
-        held.callback(service.exports.leave, x.token.id)
+        service.exports.running.enter(x.token.id)
+        held.callback(service.exports.running.leave, x.token.id)
         prepared = await run_to_its_end(service.exports.preparing, prepare, held)
     except BaseException:
         held.close()
@@ -216,7 +193,7 @@ class _Sent(Response):
                 await blocks.close()
             finally:
                 self._held.close()
-                self._service.exports.freed()
+                self._service.memory.freed()
                 await run_to_its_end(None, self._service.actions.reads.sweep)
 
     @property
@@ -239,7 +216,7 @@ class _Sent(Response):
 
     def _stalled(self, blocks: ReadAhead) -> None:
         blocks.drop()
-        self._service.exports.freed()
+        self._service.memory.freed()
 
     async def _send_body(self, blocks: ReadAhead, send: Send, gone: asyncio.Future[None]) -> None:
         """Send all, as fast as the client takes it. Raises TimeoutError if that is slower than the floor."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wherry.server.http.exports import Exports
+from wherry.server.http.running import Running
+from wherry.server.memory import FreedMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from wherry.models import Action, Size
     from wherry.server.actions import Actions, Regions
@@ -27,6 +30,18 @@ class Service:
     sizes: list[Size]
     wire: Wire
     exports: Exports = field(default_factory=Exports)
+    uploads: Running = field(default_factory=lambda: Running("uploads"))
+    memory: FreedMemory = field(default_factory=FreedMemory)
+
+    @contextmanager
+    def taking_in(self, token: TokenRecord) -> Iterator[None]:
+        """Count a request as a running upload: its body is taken in. Raises RateLimited if too many are running."""
+        self.uploads.enter(token.id)
+        try:
+            yield
+        finally:
+            self.uploads.leave(token.id)
+            self.memory.freed()
 
     def shown(self, reader: Reader, found: Sequence[ActionRecord], token: TokenRecord) -> list[Action]:
         """Actions as they are read: those that no process runs yet say what they wait for."""

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.http")
 
-_PIECE = 1 << 20
+PIECE_BYTES = 256 << 10
+"""How much of a body is taken in at once; a caller that stalls keeps up to as much in memory."""
+
 _GLANCE_S = 0.02
 _DIGITS = 20  # of the largest number that a range may name; what is cut off names nothing in any disk
 _FARTHEST_S = 50 * 366 * 86400
@@ -73,7 +75,8 @@ async def append_upload(service: Service, x: Exchange, headers: dict[str, str]) 
     offset = x.request.headers["upload-offset"]
     if not (offset.isascii() and offset.isdigit()):
         raise Unprocessable(f"Upload-Offset is {offset[:40]!r}; a number is wanted")
-    await take_in(service, x, x.text("upload_id"), int(offset[:20]))
+    with service.taking_in(x.token):
+        await take_in(service, x, x.text("upload_id"), int(offset[:20]))
     return reply(HTTPStatus.OK, await run_in_threadpool(get_upload, service, x), headers)
 
 
@@ -104,7 +107,7 @@ async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) ->
         waiting = bytearray()
         async for chunk in x.request.stream():
             waiting += chunk
-            if len(waiting) >= _PIECE:
+            if len(waiting) >= PIECE_BYTES:
                 await run_to_its_end(None, keep, bytes(waiting))
                 waiting.clear()
         if waiting:
@@ -119,8 +122,9 @@ async def take_in(service: Service, x: Exchange, upload_id: str, offset: int) ->
 
 async def create_test_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
     """Answer test.images.create: take the bytes in, import them, and answer when the image is there."""
-    upload = await run_in_threadpool(_begin_test_image, service, x)
-    await take_in(service, x, upload.id, 0)
+    with service.taking_in(x.token):
+        upload = await run_in_threadpool(_begin_test_image, service, x)
+        await take_in(service, x, upload.id, 0)
     action = await run_in_threadpool(_finish_test_image, service, x, upload.id)
     if action.error is not None:
         raise Unprocessable(action.error.message)
