@@ -24,6 +24,7 @@ from wherry.errors import (
     ClaimLost,
     InsufficientStorage,
     ManifestMissing,
+    StorageError,
     Unavailable,
     Unprocessable,
     WherryError,
@@ -433,7 +434,7 @@ class Actions:
                 metrics.claim_lost(action.type)
                 log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
             if kind in (self._import, self._import_disk):
-                with suppress(Unavailable):  # the scheduler comes by again
+                with suppress(Unavailable, StorageError):  # the scheduler comes by again
                     self.uploads.sweep()
 
         def run_to_its_end(action: ActionRecord) -> None:

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from wherry.errors import NotFound, Unprocessable
+from wherry.errors import NotFound, StorageError, Unprocessable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,10 +91,10 @@ class Scheduler:
             if is_collecting:
                 with self._catalog.begin() as tx:
                     self._collect.begin_due(tx)
-            self._heal.begin_due()
+            _attempt("heal", self._heal.begin_due)
             if not self._is_passing:
-                self._scrub.begin_due()
-            self._prune.run_due()
+                _attempt("scrub", self._scrub.begin_due)
+            _attempt("prune", self._prune.run_due)
 
     def set_clock(self, moment: datetime) -> None:
         """Let it be another time at once, as after a time in which the service was off, and let happen what is due.
@@ -147,7 +147,7 @@ class Scheduler:
         self.tick()
         self._turns += 1
         if self._turns % _SWEEP_EVERY == 0:
-            self._sweep()
+            _attempt("sweep", self._sweep)
         return _EVERY_S
 
     def _back_up(self, droplet_id: int) -> None:
@@ -184,6 +184,14 @@ class Scheduler:
         with self._catalog.read() as reader:
             is_due = bool(reader.due_for_backup(self._catalog.now()))
             return is_due or any(reader.running(kind=kind) for kind in _WAITED_FOR)
+
+
+def _attempt(task: str, run: Callable[[], object]) -> None:
+    """Run a task. If a store or the system fails it, say so: the others run all the same, and it runs again."""
+    try:
+        run()
+    except StorageError as error:
+        log.warning("scheduler.failed task=%s %s", task, error.message)
 
 
 def _is_due(droplet: DropletRecord, moment: datetime) -> bool:

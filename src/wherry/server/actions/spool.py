@@ -7,7 +7,7 @@ in that order. Nothing is removed that an upload or an import still needs; what 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from wherry.errors import StoreFull, StoreUnavailable, UploadLost
@@ -69,7 +69,10 @@ class Spool(Protocol):
         """
 
     def sweep(self, alone: Callable[[str], AbstractContextManager[None]]) -> None:
-        """Remove what no upload and no import needs. ``alone`` lets it work on an upload, or raises Unprocessable."""
+        """Remove what no upload and no import needs. ``alone`` lets it work on an upload, or raises Unprocessable.
+
+        Raises StorageError if that is not possible now.
+        """
 
 
 class FolderSpool:
@@ -92,13 +95,13 @@ class FolderSpool:
             yield _FileSink(self._catalog, file, self._disk)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, what: str = "the upload can't be kept") -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self._disk.failed(full=error.errno in FULL)
             kind = StoreFull if error.errno in FULL else StoreUnavailable
-            raise kind(f"the upload can't be kept: {error.strerror}") from error
+            raise kind(f"{what}: {error.strerror}") from error
 
     @contextmanager
     def open(self, upload_id: str) -> Iterator[Source]:
@@ -112,7 +115,8 @@ class FolderSpool:
 
     def remove(self, upload_id: str) -> None:
         """Remove what is kept of an upload that was removed."""
-        self._path(upload_id).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path(upload_id).unlink(missing_ok=True)
 
     def sweep(self, alone: Callable[[str], AbstractContextManager[None]]) -> None:  # noqa: ARG002  files are whole
         """Remove the files that no upload and no import needs any longer.
@@ -120,14 +124,16 @@ class FolderSpool:
         The folder is read before the catalog: an upload has its row before it has a file, so one that begins meanwhile
         is not taken for one that is over.
         """
-        spooled = list(self._folder.glob("*.spool"))
+        with self._errors("what is left of uploads can't be looked for"):
+            spooled = [path for path in self._folder.iterdir() if path.suffix == ".spool"]
         with self._catalog.read() as reader:
             imports = [*reader.running(kind="import"), *reader.running(kind="disk_import")]
             running = {action.detail["source"].get("upload") for action in imports}
             needed = {one.id for one in reader.uploads()} | running
-        for path in spooled:
-            if path.stem not in needed:
-                path.unlink(missing_ok=True)
+        with self._errors("what is left of uploads can't be removed"):
+            for path in spooled:
+                if path.stem not in needed:
+                    path.unlink(missing_ok=True)
 
     def _path(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.spool"
