@@ -336,6 +336,8 @@ def test_a_droplet_is_created_as_godo_asks_for_it(api: Api) -> None:
     [
         {"volumes": ["506f78a4-e098-11e5-ad9f-000f53306ae1"]},
         {"volumes": [{"id": "506f78a4-e098-11e5-ad9f-000f53306ae1"}]},
+        {"volumes": [{}]},
+        {"volumes": [""]},
         {"vpc_uuid": "760e09ef-dc84-11e8-981e-3cfdfeaae000"},
     ],
 )
