@@ -127,8 +127,8 @@ _WORK = (
 )  # fmt: skip
 _HOSTS = (
     click.option("--allow-host", "allow_hosts", multiple=True, envvar="WHERRY_ALLOW_HOST", metavar="NAME",
-                 help="A host name that requests may be sent to, besides IP addresses, localhost and the names of "
-                 "--listen, --tls-listen and --tls-name; may be repeated, '*' is any."),
+                 help="A host name or IP address that requests may be sent to, besides localhost, the address that a "
+                 "connection came to, --listen, --tls-listen and --tls-name; may be repeated, '*' is any."),
 )  # fmt: skip
 _LIMITS = (
     click.option("--max-connections", "connections", default=Limits.connections, show_default=True,

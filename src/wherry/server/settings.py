@@ -78,8 +78,8 @@ class Settings:
     long after that; ended actions of no account are forgotten after ``keep_background_days``, 0 for never.
     A process is not alive once changes of the catalog have waited for ``stall_s`` while none had its turn.
 
-    ``allow_hosts`` are names that a request may be sent to, besides IP addresses, loopback and the names of the
-    addresses that are listened on; ``*`` is any. Links in replies begin with ``public_url``, if there is one.
+    ``allow_hosts`` are names that a request may be sent to, besides loopback and the names and addresses that are
+    listened on; ``*`` is any. Links in replies begin with ``public_url``, if there is one.
     ``limits`` is what the web face takes. A token may have ``most_exports`` and ``most_uploads`` running (0: any
     number), and an export ends whose reader takes less than ``slowest_export`` bytes a second over five minutes (0:
     never).

@@ -65,6 +65,16 @@ def test_a_request_for_another_host_is_refused(running_service: ServiceProcess, 
     assert (reply.json()["id"], "--allow-host evil.example" in reply.json()["message"]) == ("bad_request", True)
 
 
+def test_a_preflight_for_another_host_is_refused(running_service: ServiceProcess) -> None:
+    """Another site's page learns nothing of a service that is not known by the name it used."""
+    headers = {"origin": "https://evil.example", "access-control-request-method": "GET"}
+    for host, status in (("localhost", 200), ("evil.example", 400), ("8.8.8.8", 400)):
+        reply = httpx2.options(f"{running_service.url}/v2/account", headers={**headers, "host": host})
+        assert reply.status_code == status
+        assert ("access-control-allow-origin" in reply.headers) == (status == 200)
+        assert reply.headers["x-content-type-options"] == "nosniff"
+
+
 def test_what_a_proxy_says_is_not_believed(running_service: ServiceProcess) -> None:
     """Forwarded headers change no link."""
     forwarded = {"x-forwarded-proto": "https", "x-forwarded-host": "evil.example", "x-forwarded-for": "192.0.2.1"}

@@ -161,7 +161,7 @@ def make_app(
     def refuse(request: Request, error: BadRequest) -> Response:
         return edge.error_reply(error, gate.headers(request))
 
-    return with_safe_headers(with_cors(observed(believed(routes, hosts, refuse))))
+    return with_safe_headers(observed(believed(with_cors(routes), hosts, refuse)))
 
 
 def _endpoint(call: c.Call, service: Service, gate: edge.Gate, largest_body_bytes: int) -> Endpoint:
