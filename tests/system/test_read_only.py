@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 REGIONS = ("--regions", "nyc3,ams3")
 LOOKS = [
     ("check", *REGIONS), ("check", "--read-data", *REGIONS), ("token", "list"), ("account", "list"),
-    ("db", "backup", "{out}"),
+    ("account", "limit", "owner@wherry.invalid"), ("db", "backup", "{out}"),
+]  # fmt: skip
+CHANGES = [
+    ("account", "limit", "owner@wherry.invalid", "--tags", "5"), ("account", "create", "--email", "a@example.invalid"),
+    ("token", "create"), ("token", "revoke", "1"),
 ]  # fmt: skip
 NOTHING_THERE = [*LOOKS, ("db", "rebuild", "--dry-run", *REGIONS), ("regions", "check", *REGIONS)]
 
@@ -123,6 +127,12 @@ def test_on_a_read_only_disk(tmp_path: Path) -> None:
         for arguments in LOOKS:
             done = run(data, *arguments)
             assert (done.returncode, done.stderr) == (0, ""), arguments
+            assert tree(data) == before, arguments
+        for arguments in CHANGES:
+            done = run(data, *arguments)
+            assert done.returncode == 1, arguments
+            assert f"The catalog in {data} can't be changed: Read-only file system." in done.stderr, arguments
+            assert "Traceback" not in done.stderr, arguments
             assert tree(data) == before, arguments
         disk.remount("rw")
 

@@ -178,7 +178,7 @@ def limit_account(where: Settings, account: str, **limits: int | str | None) -> 
     service follows at once.
     """
     changed = {name: limit if isinstance(limit, int) else None for name, limit in limits.items() if limit is not None}
-    with open_accounts(where) as accounts:
+    with open_accounts(where, to_read=not changed) as accounts:
         found, quotas = accounts.limit(account, changed)
     click.echo(f"{found.uuid}  {found.email}")
     for name, quota in quotas.items():

@@ -54,11 +54,12 @@ class Accounts:
 
         Returns the account, and what it may have and has. Raises BadRequest if there is no such account.
         """
-        with self._catalog.begin() as tx:
-            account = _account(tx, word)
-            if limits:
-                tx.set_limits(account.id, limits)
-            return account, tx.quotas(account.id)
+        if limits:
+            with self._catalog.begin() as tx:
+                tx.set_limits(_account(tx, word).id, limits)
+        with self._catalog.read() as reader:
+            account = _account(reader, word)
+            return account, reader.quotas(account.id)
 
 
 class Tokens:

@@ -148,8 +148,15 @@ def may_pass(error: DBAPIError) -> bool:
 
 
 def migrate_sqlite(path: Path, writer: Engine) -> None:
-    """Bring a SQLite file's schema up to date. Raises Unavailable for one that a newer program wrote."""
-    with path.with_suffix(".lock").open("w") as lock:
+    """Bring a SQLite file's schema up to date. Raises Unavailable for one that a newer program wrote.
+
+    Raises Unavailable as well if the folder can't be written to.
+    """
+    try:
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise Unavailable(f"The catalog in {path.parent} can't be changed: {error.strerror}.") from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that start at once must not migrate side by side
         upgrade(writer)
 
