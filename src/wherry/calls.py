@@ -319,7 +319,7 @@ UPLOAD_DISK_PUT = Call(
     errors=(413, 422), ours=True, body_media=BYTES,
 )  # fmt: skip
 COLLECT = Call("collect.create", "POST", "/v2/collect",
-               "Remove unreferenced objects from the stores. A dry run is for the operator's account.",
+               "Remove unreferenced objects from the stores. For the operator's account.",
                ("image:delete",), {201: m.ActionReply, 200: m.CollectPlanReply}, body=m.CollectRequest,
                errors=(422,), ours=True)  # fmt: skip
 COMPACT = Call("compact.create", "POST", "/v2/compact",
@@ -331,8 +331,10 @@ IMAGE_USAGE = Call("images.usage", "GET", "/v2/images/{image_id}/usage",
                    ("image:read",), {200: m.ImageUsageReply}, ours=True)  # fmt: skip
 USAGE = Call("usage.list", "GET", "/v2/usage", "What is in the stores, by region; for the operator.",
              ("image:read",), {200: m.UsageReply}, ours=True)  # fmt: skip
-EXPIRE = Call("expire.create", "POST", "/v2/expire", "Let backups go whose time is over.", ("image:delete",),
-              {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest, errors=(422,), ours=True)  # fmt: skip
+EXPIRE = Call("expire.create", "POST", "/v2/expire",
+              "Delete expired backups of all accounts. For the operator's account; a dry run is for any, with its own.",
+              ("image:delete",), {201: m.ActionReply, 200: m.ExpiryPlanReply}, body=m.ExpireRequest,
+              errors=(422,), ours=True)  # fmt: skip
 SCRUB = Call("scrub.create", "POST", "/v2/scrub",
              "Check every stored byte of a region; what is damaged is healed afterwards. For the operator's account.",
              ("image:update",), {201: m.ActionReply}, body=m.ScrubRequest, errors=(422,), ours=True)  # fmt: skip

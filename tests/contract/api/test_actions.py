@@ -462,19 +462,21 @@ def test_what_is_in_the_stores_is_told_to_the_operator(api: Api, other: Api) -> 
         ("/v2/compact", {"region": "nyc3", "budget_bytes": 1 << 40}),
         ("/v2/compact", {"dry_run": True}),
         ("/v2/collect", {"dry_run": True}),
+        ("/v2/collect", {}),
+        ("/v2/collect", {"region": "nyc3"}),
+        ("/v2/scrub", {"region": "nyc3"}),
+        ("/v2/expire", {}),
     ],
 )
 def test_what_concerns_all_accounts_is_the_operators(api: Api, other: Api, path: str, body: dict[str, Any]) -> None:
-    """A compact costs all accounts, and both plans tell of what all have: another account than the first may not."""
+    """They cost all accounts, and plans tell of what all have: another account than the first may not."""
     assert refusal(other.post(path, json=body)) == (403, "You do not have access for the attempted action.")
     assert api.post(path, json=body).status_code in {200, 201}
 
 
-def test_any_account_may_have_collected_what_nobody_holds(api: Api, other: Api) -> None:
-    """A collect takes from nobody what is needed."""
-    begun = other.post("/v2/collect", json={"region": "nyc3"})
-    assert begun.status_code == 201
-    assert api.ended(begun.json()["action"]["id"])["status"] == "completed"
+def test_any_account_may_see_which_of_its_backups_would_expire(other: Api) -> None:
+    """A plan has the account's own backups alone."""
+    assert other.post("/v2/expire", json={"dry_run": True}).json() == {"plan": []}
 
 
 def test_what_nobody_holds_is_collected(api: Api) -> None:

@@ -100,9 +100,9 @@ def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
 
 
 def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply:
-    """Answer collect.create. Any account may begin it, but only the operator may see a plan."""
+    """Answer collect.create."""
+    _check_operator(service, x)
     if x.body.dry_run:
-        _check_operator(service, x)
         return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))
     return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
 
@@ -117,9 +117,10 @@ def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply
 
 
 def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
-    """Answer expire.create."""
+    """Answer expire.create. A plan has the account's own backups; the action deletes those of all accounts."""
     if x.body.dry_run:
         return m.ExpiryPlanReply(plan=service.actions.plan_expire(x.account_id))
+    _check_operator(service, x)
     return m.ActionReply(action=service.wire.action(service.actions.expire(), x.token))
 
 
