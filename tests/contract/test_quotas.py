@@ -74,17 +74,25 @@ def test_what_an_account_has_is_counted(catalog: Catalog) -> None:
         add_image(tx, 1000, OTHER)
         tx.tag_resources(OWNER, "image", [first], ["a", "b", "A"])
         tx.add_upload("open", OWNER, {})
+        tx.append_to_upload("open", 0, received_bytes=50, spooled_bytes=7)
+        tx.add_upload("blocks", OWNER, {})
+        tx.count_block_bytes("blocks", 40, 100)
         tx.add_upload("finished", OWNER, {})
+        tx.append_to_upload("finished", 0, received_bytes=50, spooled_bytes=8)
+        tx.add_ssh_key(OWNER, "key", "ssh-ed25519 AAAA", "ab:cd")
         tx.update_upload("finished", status="finished", image_id=first)
         tx.add_upload("theirs", OTHER, {})
 
-        assert used(tx) == {"droplets": 1, "images": 1, "tags": 2, "uploads": 1, "bytes": 230}
-        assert used(tx, OTHER) == {"droplets": 0, "images": 1, "tags": 0, "uploads": 1, "bytes": 1000}
+        assert used(tx) == {"droplets": 1, "images": 1, "tags": 2, "keys": 1, "uploads": 2, "bytes": 277}
+        assert used(tx, OTHER) == {
+            "droplets": 0, "images": 1, "tags": 0, "keys": 0, "uploads": 1, "bytes": 1000,
+        }  # fmt: skip
 
 
 ADDERS: dict[str, Callable[[Writer, int], object]] = {
     "images": lambda tx, number: tx.add_image(OWNER, f"{number}", "custom", status="NEW", distribution="Unknown"),
     "tags": lambda tx, number: tx.add_tag(OWNER, f"tag-{number}"),
+    "keys": lambda tx, number: tx.add_ssh_key(OWNER, "key", f"ssh-ed25519 {number}", f"{number}"),
     "uploads": lambda tx, number: tx.add_upload(f"upload-{number}", OWNER, {}),
 }
 
@@ -106,6 +114,29 @@ def test_a_limit_holds_against_racers(open_catalog: Callable[..., Catalog], name
 
     with processes[0].read() as reader:
         assert used(reader)[name] == 5
+
+
+def test_uploads_hold_no_more_than_may_be_stored(catalog: Catalog) -> None:
+    """What would be too much does not count, of a spool as by blocks; a public image's upload has no limit."""
+    with catalog.begin() as tx:
+        tx.set_limits(OWNER, {"bytes": 100})
+        for name in ("spooled", "blocks"):
+            tx.add_upload(name, OWNER, {})
+        tx.append_to_upload("spooled", 0, received_bytes=500, spooled_bytes=60)
+        tx.count_block_bytes("blocks", 30, 1000)
+        with pytest.raises(Unprocessable, match="storage limit: 90 of 100 bytes are in use"):
+            tx.append_to_upload("spooled", 500, received_bytes=600, spooled_bytes=71)
+        with pytest.raises(Unprocessable, match="storage limit: 90 of 100 bytes are in use"):
+            tx.count_block_bytes("blocks", 11, 1000)
+        assert (tx.upload("spooled", OWNER).received_bytes, used(tx)["bytes"]) == (500, 90)
+
+        tx.append_to_upload("spooled", 500, received_bytes=600, spooled_bytes=70)
+        assert used(tx)["bytes"] == 100
+        tx.add_upload("public", OWNER, {"slug": "debian"})
+        tx.append_to_upload("public", 0, received_bytes=500, spooled_bytes=500)
+        tx.remove_upload("spooled")
+        tx.remove_upload("public")
+        assert used(tx)["bytes"] == 30
 
 
 def test_tags_are_added_together_or_not_at_all(catalog: Catalog) -> None:

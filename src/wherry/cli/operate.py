@@ -168,9 +168,10 @@ def list_accounts(where: Settings) -> None:
 @click.option("--droplets", type=Limit(), metavar="N", help="How many Droplets it may have.")
 @click.option("--images", type=Limit(), metavar="N", help="How many images, snapshots and backups among them.")
 @click.option("--tags", type=Limit(), metavar="N", help="How many tags.")
+@click.option("--keys", type=Limit(), metavar="N", help="How many SSH keys.")
 @click.option("--uploads", type=Limit(), metavar="N", help="How many uploads that are not finished.")
 @click.option("--stored", "bytes", type=Limit(ByteSize()), metavar="SIZE",
-              help="How much data its images in all their regions and its Droplets have, such as 2TiB.")  # fmt: skip
+              help="How much its images in all regions, Droplets and open uploads have, such as 2TiB.")  # fmt: skip
 def limit_account(where: Settings, account: str, **limits: int | str | None) -> None:
     """Show what an account may have and has; with options, change that first.
 

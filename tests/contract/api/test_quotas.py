@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DISK = random.Random(3).randbytes(2 * MIB)
+DISK_ROOM = 2 * MIB + (64 << 10)  # for the disk, and for what surrounds its bytes in a spool
 DROPLETS = "creating this/these droplet(s) will exceed your droplet limit"
 NUMBERS = count()
 
@@ -84,7 +86,7 @@ def test_an_operator_sees_and_sets_what_an_account_may_have(service: ServiceProc
         return {name: (int(used), int(most)) for name, used, most in rows}
 
     before = shown()
-    assert before.keys() == {"droplets", "images", "tags", "uploads", "bytes"}
+    assert before.keys() == {"droplets", "images", "tags", "keys", "uploads", "bytes"}
     assert all(used == 0 < most for used, most in before.values())
 
     assert shown("--droplets", "3", "--stored", "2GiB")["bytes"] == (0, 2 << 30)
@@ -165,6 +167,44 @@ def test_stored_bytes_are_limited(tenant: Api, limit: Callable[..., Any], shelf:
     assert limit(bytes=2 * MIB)["bytes"] == (2 * MIB, 2 * MIB)
     assert full in refusal(upload(tenant))[2]
     assert full in refusal(tenant.import_from(shelf.url()))[2]
+
+
+def test_the_bytes_of_an_upload_are_limited(tenant: Api, limit: Callable[..., Any]) -> None:
+    """A piece past the limit leaves nothing; one that fits is imported, and its bytes count once."""
+    limit(bytes=DISK_ROOM)
+    upload_id = upload(tenant, format="raw").json()["upload"]["id"]
+
+    def send(content: bytes) -> httpx2.Response:
+        return tenant.patch(f"/v2/uploads/{upload_id}", content=content, headers={"upload-offset": "0"})
+
+    refused = refusal(send(DISK + DISK[:MIB]))
+    assert refused[0] == 422
+    assert f"will exceed your storage limit: 0 of {DISK_ROOM} bytes are in use" in refused[2]
+    assert tenant.get(f"/v2/uploads/{upload_id}").json()["upload"]["offset"] == 0
+    assert limit()["bytes"][0] == 0
+
+    assert send(DISK).status_code == 200
+    assert 2 * MIB <= limit()["bytes"][0] <= DISK_ROOM
+    image = tenant.post(f"/v2/uploads/{upload_id}/finish").json()["image"]["id"]
+    assert tenant.settled(image)["status"] == "available"
+    assert limit()["bytes"][0] == 2 * MIB
+
+
+def test_ssh_keys_are_limited(tenant: Api, limit: Callable[..., Any]) -> None:
+    """One that is deleted makes room."""
+    limit(keys=1)
+
+    def add(number: int) -> httpx2.Response:
+        blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes([number]) * 32
+        return tenant.post(
+            "/v2/account/keys", json={"name": "key", "public_key": f"ssh-ed25519 {b64encode(blob).decode()}"}
+        )
+
+    first = add(1)
+    assert first.status_code == 201, first.text
+    assert "will exceed your limit of SSH keys: 1 of 1 are in use" in refusal(add(2))[2]
+    assert tenant.delete(f"/v2/account/keys/{first.json()['ssh_key']['id']}").status_code == 204
+    assert add(2).status_code == 201
 
 
 def test_transfers_at_once_do_not_exceed_what_may_be_stored(tenant: Api, limit: Callable[..., Any]) -> None:

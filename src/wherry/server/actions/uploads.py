@@ -142,6 +142,7 @@ class Uploads:
             if (droplet_id := upload.request.get("droplet_id")) is not None:
                 raise Unprocessable(f"Upload is for a disk: PUT /v2/droplets/{droplet_id}/disk?upload_id={upload_id}")
             source = self._source(upload)
+            tx.update_upload(upload_id, status="finished")  # first: its bytes must not count beside those of the image
             # Not checked again: an upload that an older program began may have a text that is too long by now.
             request = ImageCreateRequest(**{name: upload.request.get(name) for name in _FACTS})
             published = upload.request.get("slug")
@@ -151,7 +152,7 @@ class Uploads:
             )  # fmt: skip
             if keys:
                 tx.hand_over(upload_id, action.id, upload.request["region"], keys)
-            tx.update_upload(upload_id, status="finished", image_id=image.id)
+            tx.update_upload(upload_id, image_id=image.id)
             return action
 
     def _manifest_and_packs(self, account_id: int, upload_id: str) -> list[str]:
@@ -170,8 +171,9 @@ class Uploads:
             raise Unprocessable("Upload is not for the disk of this Droplet")
         if upload.action_id is not None:
             return tx.action(upload.action_id)
+        tx.update_upload(upload_id, status="finished")  # first: its bytes must not count beside those of the disk
         action = self._import_disk.accept(tx, account_id, droplet_id, self._source(upload))
-        tx.update_upload(upload_id, status="finished", action_id=action.id)
+        tx.update_upload(upload_id, action_id=action.id)
         return action
 
     def remove(self, account_id: int, upload_id: str) -> None:

@@ -119,7 +119,8 @@ class AccountWriter(Changer, AccountReader):
             raise NotFound(f"There is no token {token_id} that could be revoked.")
 
     def add_ssh_key(self, account_id: int, name: str, public_key: str, fingerprint: str) -> SshKeyRecord:
-        """Add a key. Raises Unprocessable if the account has it already."""
+        """Add a key. Raises Unprocessable if the account has it already, or may have no more."""
+        self.check_quota(account_id, "keys")
         values: dict[str, Any] = {
             "account_id": account_id, "name": name, "public_key": public_key, "fingerprint": fingerprint,
         }  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, case, func, select
 
 from wherry.errors import Unprocessable
 from wherry.server.catalog import tables as t
@@ -43,12 +43,22 @@ def _droplets() -> tuple[ColumnElement[bool], ...]:
     return t.droplets.c.account_id == _ACCOUNT, t.droplets.c.deleted_at.is_(None)
 
 
+def _open_uploads() -> tuple[ColumnElement[bool], ...]:
+    return t.uploads.c.account_id == _ACCOUNT, t.uploads.c.status == "open"
+
+
 def _stored() -> ColumnElement[int]:
-    """The data of each image in each of its regions, and of each Droplet's disk, as if none shared a block."""
+    """The data of each image in each of its regions, and of each Droplet's disk, as if none shared a block.
+
+    And what is kept of open uploads: the bytes of a spool, or of the packs of an upload by blocks, which has no spool.
+    """
+    u = t.uploads.c
+    kept = case((u.spooled_bytes > 0, u.spooled_bytes), else_=u.received_bytes)
+    of_uploads = select(func.coalesce(func.sum(kept), 0)).where(*_open_uploads())
     in_regions = t.images.join(t.replicas, t.replicas.c.image_id == t.images.c.id)  # a row for each region
     of_images = select(func.coalesce(func.sum(t.images.c.data_bytes), 0)).select_from(in_regions).where(*_images())
     of_droplets = select(func.coalesce(func.sum(t.droplets.c.data_bytes), 0)).where(*_droplets())
-    return of_images.scalar_subquery() + of_droplets.scalar_subquery()
+    return of_images.scalar_subquery() + of_droplets.scalar_subquery() + of_uploads.scalar_subquery()
 
 
 def _count(*where: ColumnElement[bool]) -> ColumnElement[int]:
@@ -68,8 +78,12 @@ QUOTAS = {
         t.accounts.c.tag_limit, 10_000, _count(t.tags.c.account_id == _ACCOUNT),
         "creating this/these tag(s) will exceed your tag limit: {used} of {limit} are in use",
     ),
+    "keys": Quota(
+        t.accounts.c.key_limit, 1_000, _count(t.ssh_keys.c.account_id == _ACCOUNT),
+        "this SSH key will exceed your limit of SSH keys: {used} of {limit} are in use",
+    ),
     "uploads": Quota(
-        t.accounts.c.upload_limit, 500, _count(t.uploads.c.account_id == _ACCOUNT, t.uploads.c.status == "open"),
+        t.accounts.c.upload_limit, 500, _count(*_open_uploads()),
         "this upload will exceed your limit of open uploads: {used} of {limit} are in use; finish or delete one",
     ),
     "bytes": Quota(

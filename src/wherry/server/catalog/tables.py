@@ -50,6 +50,7 @@ accounts = Table(
     Column("tag_limit", BigInteger),
     Column("upload_limit", BigInteger),
     Column("byte_limit", BigInteger),
+    Column("key_limit", BigInteger),
     sqlite_autoincrement=True,
 )  # fmt: skip
 

@@ -95,8 +95,8 @@ class UploadWriter(ObjectWriter, UploadReader):
     def append_to_upload(self, upload_id: str, at: int, **values: Any) -> None:
         """Let what came from the byte ``at`` on count, by these values of its columns.
 
-        Raises Unprocessable, and nothing of it counts, if other bytes came to count meanwhile or the upload was
-        finished, and NotFound if it was removed.
+        Raises Unprocessable, and nothing of it counts, if other bytes came to count meanwhile, the upload was finished
+        or the account may not store so much, and NotFound if it was removed.
         """
         now = self.connection.execute(select(t.uploads).where(t.uploads.c.id == upload_id)).first()
         if now is None or now.status == _REMOVED:
@@ -107,7 +107,12 @@ class UploadWriter(ObjectWriter, UploadReader):
             raise Unprocessable(
                 f"Another piece of this upload came first; the next byte wanted is {now.received_bytes}"
             )
+        self._check_room(now, values.get("spooled_bytes", 0) - now.spooled_bytes)
         self.update_upload(upload_id, **values)
+
+    def _check_room(self, upload: Row[Any], more: int) -> None:
+        if json.loads(upload.request).get("slug") is None:  # a public image counts for no account
+            self.check_quota(upload.account_id, "bytes", more)
 
     def remove_upload(self, upload_id: str) -> None:
         """Drop an upload. Its row stays, not shown, as long as it has pieces."""
@@ -130,6 +135,7 @@ class UploadWriter(ObjectWriter, UploadReader):
             raise Unprocessable("Upload is already finished")
         if upload.received_bytes + size > most:
             raise ImageTooLarge(f"The upload is larger than {most} bytes.")
+        self._check_room(upload, size)
         self.update_upload(upload_id, received_bytes=upload.received_bytes + size)
 
     def add_piece(self, upload_id: str, process_id: int, *, region: str, key: str, size: int) -> None:
