@@ -1,7 +1,9 @@
-"""Uploads that stall: they leave descriptors to others."""
+"""Uploads that stall: they leave descriptors and memory to others."""
 
 from __future__ import annotations
 
+import platform
+import random
 import resource
 import socket
 from contextlib import ExitStack, closing
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from tests.system.test_unread_exports import ARGUMENTS, import_disk, new_token, wait_until
+from tests.system.test_unread_exports import ARGUMENTS, import_disk, memory_mib, new_token, wait_until
 
 from wherry.testing.service import TOKEN, ServiceProcess
 
@@ -115,3 +117,28 @@ def test_stalled_uploads_leave_descriptors_to_others(tmp_path: Path) -> None:
         connections.close()
         wait_until(lambda: good.append(good.begin(), b"x" * 512).status_code == 200)
     assert "Too many open files" not in service.said()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone is told what to keep")
+def test_the_memory_of_stalled_uploads_goes_back(tmp_path: Path) -> None:
+    """200 of them leave less than 50 MiB behind, also the second time."""
+    arguments = (*ARGUMENTS, "--idle-timeout", "3600", "--most-uploads", "0")
+    data = random.Random(1).randbytes(2 * MIB - 100_000)
+    with (
+        ServiceProcess(tmp_path / "data", arguments=arguments) as service,
+        closing(Caller(service.url, TOKEN)) as caller,
+    ):
+        import_disk(service, 64 * MIB)
+        wait_until(lambda: count_spool_files(service) == 0)
+        before = memory_mib(service)
+        for _ in range(2):
+            uploads = [caller.begin() for _ in range(200)]
+            with ExitStack() as connections:
+                for upload_id in uploads:
+                    connections.enter_context(closing(stall(service, caller, upload_id, data)))
+                wait_until(lambda: count_spool_files(service) == 200)
+                assert memory_mib(service) < before + 300
+            wait_until(lambda: memory_mib(service) < before + 50)
+            for upload_id in uploads:
+                wait_until(lambda: caller.send("DELETE", f"/v2/uploads/{upload_id}").status_code == 204)  # noqa: B023
