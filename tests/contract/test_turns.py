@@ -18,6 +18,7 @@ from tests.contract.test_statements import counted
 from tests.fault.rooms import Site
 
 from wherry import calls as c
+from wherry.fingerprint import block_digest
 from wherry.server.admin import first_token
 from wherry.server.catalog import tables as t
 from wherry.server.http import Service, Wire, make_app
@@ -49,10 +50,11 @@ class House:
     rooms: Rooms
     app: ASGIApp
     image: int
+    upload: str = ""
 
     def statements(self, call: c.Call, body: Any = None, **params: Any) -> int:
         """Make a request that must succeed; returns how many statements of the writer that took."""
-        url = call.url(image_id=self.image, tag="all")
+        url = call.url(image_id=self.image, tag="all", upload_id=self.upload)
         with counted(self.rooms.catalog) as said:
             reply = asyncio.run(self._request(call.method, url, body, params))
         assert reply.is_success, reply.text
@@ -116,6 +118,19 @@ def begin_upload(house: House, count: int) -> int:
     return house.statements(c.UPLOADS_CREATE, {"name": "disk", "region": "nyc3", "tags": tags})
 
 
+def ask_for_missing(house: House, count: int) -> int:
+    """The first block is one of an image, whose manifest the upload then holds."""
+    began = asyncio.run(
+        house._request("POST", "/v2/uploads", {"name": "disk", "region": "nyc3", "blocks": True}, {})
+    ).json()
+    house.upload = began["upload"]["id"]
+    block = (b"a disk" * 1000).ljust(6144, b"\0")  # whole sectors
+    names = [block_digest(block).hex(), *(f"{number:064x}" for number in range(1, count))]
+    statements = house.statements(c.UPLOAD_BLOCKS_MISSING, {"names": names})
+    assert statements  # the image was found
+    return statements
+
+
 def transfer(house: House, count: int) -> int:
     targets = [slug for slug in SLUGS if slug != "nyc3"][:count]
     house.image = house.rooms.import_disk(b"another disk" * 1000)
@@ -155,6 +170,7 @@ LARGEST: dict[str, list[tuple[Callable[[House, int], int], int]]] = {
     c.DROPLETS_CREATE.name: [(create_droplets, 10)],  # 1,000 tags are given then: two batches
     c.IMAGES_CREATE.name: [(import_image, 100)],
     c.UPLOADS_CREATE.name: [(begin_upload, 100)],
+    c.UPLOAD_BLOCKS_MISSING.name: [(ask_for_missing, 10_000)],
     c.IMAGE_ACTIONS_CREATE.name: [(transfer, len(SLUGS) - 1)],
     c.TAGS_ASSIGN.name: [(tag_many, 500)],
     c.TAGS_UNASSIGN.name: [(untag_many, 500)],
