@@ -211,6 +211,41 @@ async def broken_export(siege: Siege) -> str:
         sock.close()
 
 
+async def pipelined(siege: Siege) -> str:
+    """A hundred requests at once, whose replies are not read."""
+    sock = _small_socket()
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_connect(sock, ("127.0.0.1", siege.port))
+        await asyncio.wait_for(loop.sock_sendall(sock, siege.head("GET", "/openapi.json") * 100), 2.0)
+        await asyncio.sleep(1.0)
+    except (OSError, TimeoutError):
+        return CLOSED
+    finally:
+        sock.close()
+    return CLOSED
+
+
+async def stalled_upload(siege: Siege) -> str:
+    """An upload of which a thousand bytes come, and then one a second."""
+    document = json.dumps({"name": "stalled", "region": "nyc3"}).encode()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", siege.port)
+        headers = ("Content-Type: application/json", f"Content-Length: {len(document)}", "Connection: close")
+        writer.write(siege.head("POST", "/v2/uploads", *headers, token=siege.token) + document)
+        head, _, body = (await asyncio.wait_for(reader.read(), _REPLY_TIMEOUT_S)).partition(b"\r\n\r\n")
+        writer.close()
+        if not head.startswith(b"HTTP/1.1 201"):
+            return head.split(maxsplit=2)[1].decode() if head else CLOSED
+        upload_id = json.loads(body)["upload"]["id"]
+    except (OSError, ValueError):
+        return CLOSED
+    headers = ("Content-Type: application/octet-stream", "Content-Length: 100000", "Upload-Offset: 0")
+    return await siege.trickle(
+        siege.head("PATCH", f"/v2/uploads/{upload_id}", *headers, token=siege.token) + bytes(1000)
+    )
+
+
 async def too_many_tags(siege: Siege) -> str:
     """A Droplet with 10,000 tags."""
     tags = [f"tag-{number}" for number in range(10_000)]
@@ -281,6 +316,8 @@ ATTACKS: dict[Callable[[Siege], Awaitable[str]], tuple[int, float, set[str]]] = 
     slow_body: (8, 0.5, {"408", CLOSED, HELD_OPEN}),
     unread_export: (4, 0.05, {"200", "429", CLOSED}),
     broken_export: (2, 0.05, {"200", "429", CLOSED}),
+    pipelined: (50, 0.5, {CLOSED}),
+    stalled_upload: (50, 1.0, {"408", "422", "429", CLOSED, HELD_OPEN}),
     too_many_tags: (1, 0.2, {"422", CLOSED}),
     most_resources: (1, 0.5, {"204", CLOSED}),
     slow_import: (8, 2.0, {"202", "422", CLOSED}),
@@ -344,7 +381,7 @@ async def lay(siege: Siege, is_over: asyncio.Event) -> None:
             except TimeoutError:
                 siege.outcomes[attack.__name__]["no reply"] += 1
             except asyncio.CancelledError:
-                siege.outcomes[attack.__name__][HELD_OPEN] += attack in (unfinished_request, slow_body)
+                siege.outcomes[attack.__name__][HELD_OPEN] += attack in (unfinished_request, slow_body, stalled_upload)
                 raise
             with suppress(TimeoutError):
                 await asyncio.wait_for(is_over.wait(), pause_s)

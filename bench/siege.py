@@ -206,6 +206,8 @@ def besiege(seconds: float, folder: Path) -> tuple[dict[str, Any], list[str]]:
         stopped_s = time.monotonic() - begin
     if status != 0:
         faults.append(f"the service ended with {status} on SIGTERM:\n{service.said()[-2000:]}")
+    if "Traceback" in service.said():
+        faults.append("the service's log has a stack trace: --keep keeps it")
     if not hard_disks:
         faults.append("the well-behaved client carried no disk under siege")
     readers = {"quiet": quiet, "siege": hard, "after": after}
