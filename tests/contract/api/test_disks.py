@@ -102,7 +102,8 @@ def test_a_range_outside_a_disk_is_refused(api: Api, droplet: int) -> None:
     path = f"/v2/droplets/{droplet}/disk"
 
     assert api.get(path, headers={"range": f"bytes={len(DISK)}-"}).status_code == 416
-    assert refusal(api.get(path, params={"format": "vdi"})) == (422, "format is 'vdi'; it may be raw, qcow2")
+    wanted = "format is 'vhd'; it may be raw, qcow2, vmdk, vdi, vhdx"
+    assert refusal(api.get(path, params={"format": "vhd"})) == (422, wanted)
 
 
 def test_the_etag_of_a_disk_changes_with_it(api: Api, droplet: int) -> None:
