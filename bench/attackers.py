@@ -347,7 +347,8 @@ def _small_socket() -> socket.socket:
 
 async def serve_far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve an import as no server should."""
-    with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+    # Cancelled at the end of the siege: what is left to do then is to close.
+    with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
         if path == b"/drip":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n")
