@@ -783,7 +783,7 @@ def test_an_image_that_is_added_by_itself_is_caught(stage: Stage, monkeypatch: p
 @pytest.mark.parametrize("name", ["restore", "rebuild"])
 def test_a_disk_that_nobody_holds_is_caught(stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A control: a restore that does not hold what it is about to name."""
-    monkeypatch.setattr(objects_module.ObjectWriter, "hold_manifest", lambda *_: None)
+    monkeypatch.setattr(objects_module.ObjectWriter, "hold_manifests", lambda *_: None)
     scene = stage.open()
     with pytest.raises(AssertionError):
         assert_survives_a_delete(scene, name)
