@@ -48,7 +48,7 @@ def new_cluster(tmp_path: Path, postgres: PostgresServer) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.parametrize("amid", ["import", "transfer"])
+@pytest.mark.parametrize("amid", ["transfer"])
 def test_a_worker_that_is_told_to_stop_hands_over(new_cluster: Cluster, tmp_path: Path, disk: bytes, amid: str) -> None:
     """SIGTERM amid an action: another worker ends it at once, without waiting for any lease; the first ends well."""
     cluster = new_cluster
@@ -79,7 +79,7 @@ def test_a_worker_that_is_told_to_stop_hands_over(new_cluster: Cluster, tmp_path
     assert cluster.check() == "clean"
 
 
-@pytest.mark.parametrize("amid", ["import", "transfer"])
+@pytest.mark.parametrize("amid", ["transfer"])
 def test_only_packs_in_flight_are_sent_again(tmp_path: Path, postgres: PostgresServer, disk: bytes, amid: str) -> None:
     """A worker is killed when some packs have their names: the next one sends the others, and none of those."""
     database, regions = postgres.new_database(), ("nyc3", "ams3")
