@@ -6,10 +6,11 @@ front, so an export can be resumed and served by ranges, and nothing of it is ke
 
 from __future__ import annotations
 
+from functools import partial
 from struct import Struct, pack
 from typing import TYPE_CHECKING
 
-from wherry.server.formats.layout import Extent
+from wherry.server.formats.layout import Extent, Section, TabledLayout
 from wherry.server.formats.vdi import VdiLayout
 from wherry.server.formats.vhdx import VhdxLayout
 from wherry.server.formats.vmdk import VmdkLayout
@@ -50,16 +51,15 @@ class RawLayout:
             at += length
 
 
-class Qcow2Layout:
+class Qcow2Layout(TabledLayout):
     """A qcow2 image, version 3: header, refcounts, tables, then the data of the blocks that are not zeros.
 
-    Written from QEMU's specification, docs/interop/qcow2.txt. Each table is made when its range is asked for.
+    Written from QEMU's specification, docs/interop/qcow2.txt.
     """
 
     def __init__(self, virtual_size: int, block_size: int, blocks: Sequence[int]) -> None:
         self._virtual_size = virtual_size
         self._per_block = block_size // _CLUSTER
-        self._blocks = blocks
         self._order = {number: order for order, number in enumerate(blocks)}
         clusters = -(-virtual_size // _CLUSTER)
         reach = _ENTRIES // self._per_block  # blocks that one L2 table covers
@@ -71,24 +71,10 @@ class Qcow2Layout:
         self._count_blocks, self._count_tables = _refcounts_for(rest)
         self._l1_at = 1 + self._count_tables + self._count_blocks
         self._l2_at = self._l1_at + self._l1_clusters
-        self._data_at = self._l2_at + len(self._tables)
-        self._clusters = self._data_at + len(blocks) * self._per_block
-        self.size = self._clusters * _CLUSTER
-
-    def extents(self, start: int, stop: int) -> Iterator[Extent]:
-        """What lies between two offsets."""
-        at = start
-        while at < min(stop, self._data_at * _CLUSTER):
-            cluster, skip = divmod(at, _CLUSTER)
-            data = self._metadata(cluster)[skip : skip + stop - at]
-            yield Extent(len(data), data=data)
-            at += len(data)
-        block_size = self._per_block * _CLUSTER
-        while at < stop:
-            order, skip = divmod(at - self._data_at * _CLUSTER, block_size)
-            length = min(block_size - skip, stop - at)
-            yield Extent(length, block=self._blocks[order], skip=skip)
-            at += length
+        self._first_data = self._l2_at + len(self._tables)
+        self._clusters = self._first_data + len(blocks) * self._per_block
+        tables = [Section(_CLUSTER, partial(self._metadata, cluster)) for cluster in range(self._first_data)]
+        super().__init__(block_size, blocks, tables)
 
     def _metadata(self, cluster: int) -> bytes:
         if cluster == 0:
@@ -131,7 +117,7 @@ class Qcow2Layout:
         order = self._order.get(number)
         if order is None:
             return bytes(8 * self._per_block)
-        first = self._data_at + order * self._per_block
+        first = self._first_data + order * self._per_block
         return _words((first + piece) * _CLUSTER | _COPIED for piece in range(self._per_block))
 
 

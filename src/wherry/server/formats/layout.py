@@ -61,6 +61,8 @@ class TabledLayout:
         """What lies between two offsets."""
         begin = 0
         for section in self._sections:
+            if begin >= stop:
+                return
             low, high = max(start, begin), min(stop, begin + section.length)
             if low < high:
                 data = section.make() if section.make else b""
