@@ -18,6 +18,7 @@ from itertools import islice
 import zstandard
 from tests.unit.server.formats.images.make import HERE, IMAGES, disk
 from tests.unit.server.formats.images.vmware import stream_of
+from tests.unit.server.formats.sources import Held
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
@@ -40,31 +41,21 @@ class Outcome:
     worst: str = ""
 
 
-class Patched:
-    """A file in memory that can be read anywhere, with some bytes replaced; the file itself is not copied."""
+class Patched(Held):
+    """A file in memory with some bytes replaced; the file itself is not copied."""
 
     def __init__(self, data: bytes, patches: dict[int, int], *, is_stream: bool) -> None:
-        self._data = data
+        super().__init__(data)
         self._patches = patches
-        self._at = 0
-        self.size = self.announced = len(data)
-        self.file = None if is_stream else self
+        if is_stream:
+            self.file = None
 
     def read_at(self, offset: int, into: memoryview) -> int:
-        part = self._data[offset : offset + len(into)]
-        into[: len(part)] = part
+        count = super().read_at(offset, into)
         for place, value in self._patches.items():
-            if offset <= place < offset + len(part):
+            if offset <= place < offset + count:
                 into[place - offset] = value
-        return len(part)
-
-    def read_into(self, into: memoryview) -> int:
-        count = self.read_at(self._at, into)
-        self._at += count
         return count
-
-    def position(self) -> float | None:
-        return None
 
 
 def originals() -> dict[str, bytes]:

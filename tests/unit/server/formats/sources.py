@@ -55,7 +55,7 @@ class Held:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size = self.announced = len(data)
-        self.file = self
+        self.file: Held | None = self
         self._at = 0
 
     def read_at(self, offset: int, into: memoryview) -> int:
