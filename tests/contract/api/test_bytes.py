@@ -98,6 +98,13 @@ def test_a_raw_export_is_compressed_while_it_is_sent(api: Api, shelf: Shelf, kin
     assert api.get(f"/v2/images/{image['id']}/export").content == DISK
 
 
+def test_the_head_of_a_compressed_export_states_no_size(api: Api) -> None:
+    """It is not known before the export has been made."""
+    path = f"/v2/images/{api.make(content=DISK)['id']}/export"
+    assert "content-length" not in api.head(path, params={"compress": "zstd"}).headers
+    assert api.head(path).headers["content-length"] == str(len(DISK))
+
+
 def test_only_a_raw_export_is_compressed(api: Api) -> None:
     """A qcow2 file is read here and there: it is of no use in a compressed stream."""
     path = f"/v2/images/{api.make(content=DISK)['id']}/export"

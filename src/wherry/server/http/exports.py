@@ -158,7 +158,10 @@ async def send_file(
         status = HTTPStatus.PARTIAL_CONTENT
     if x.request.method == "HEAD":
         held.close()
-        return Response(status_code=status, headers=about)
+        head = Response(status_code=status, headers=about)
+        if prepared.compression:
+            del head.headers["content-length"]  # a reply without a body states 0, which is not the file's size
+        return head
     return _Sent(service, prepared, held, status, about)
 
 
