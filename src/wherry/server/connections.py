@@ -17,7 +17,8 @@ import socket
 import struct
 import time
 import uuid
-from functools import partial
+from collections import deque
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,7 +33,7 @@ from wherry.server.http.edge import error_reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     import uvicorn
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,7 +49,8 @@ _STALLED_S = 5.0  # a caller that took no byte of its reply for so long may make
 _LINGER_S, _LINGER_BYTES = 5.0, 8 << 20  # how much is still read, so that a caller gets to see why it is turned away
 _DRAINED_BYTES = 64 << 10  # an unread body up to this is passed over, and the connection goes on
 _RESET = struct.pack("ii", 1, 0)  # the C struct linger: on, for 0 s
-_ACCEPTED_AT_ONCE = 64
+_ACCEPTED_AT_ONCE = 16  # then requests have their turn
+_MADE_FREE_AT_ONCE = 8
 _WITHOUT_DESCRIPTORS_S = 0.1
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -63,37 +65,38 @@ class Connections:
     def __init__(self, limits: Limits, most: int) -> None:
         self.limits = limits
         self._most = min(limits.connections, most)
-        self._open: set[Connection] = set()
-        self._by_address: dict[str, int] = {}
+        self._all = _Group()
+        self._by_address: dict[str, _Group] = {}
 
     def admit(self, address: str) -> bool:
         """Whether one more connection may come from an address; makes room for it where that is possible."""
         most = self.limits.address_connections
-        if most and self._by_address.get(address, 0) >= most and not ip_address(address).is_loopback:
-            mine = [connection for connection in self._open if connection.address == address]
-            if not self._make_room(mine, "address_connections"):
-                metrics.turned_away("address_connections")
-                return False
-        if len(self._open) >= self._most and not self.make_room():
+        mine = self._by_address.get(address) or _Group()
+        is_full = most and len(mine.members) >= most and not _is_loopback(address)
+        if is_full and not self._make_room(mine, "address_connections"):
+            metrics.turned_away("address_connections")
+            return False
+        if len(self._all.members) >= self._most and not self.make_room():
             metrics.turned_away("connections")
             return False
         return True
 
     def make_room(self) -> bool:
-        """Close the connections that have waited longest without a whole request; whether there was any."""
-        return self._make_room(self._open, "connections")
+        """Close the connection that has waited longest without a whole request; whether there was any."""
+        return self._make_room(self._all, "connections")
 
     def add(self, connection: Connection) -> None:
         """Count a connection."""
-        self._open.add(connection)
-        self._by_address[connection.address] = self._by_address.get(connection.address, 0) + 1
+        self._all.members.add(connection)
+        self._by_address.setdefault(connection.address, _Group()).members.add(connection)
 
     def remove(self, connection: Connection) -> None:
         """Count a connection no longer, if it was."""
-        if connection in self._open:
-            self._open.remove(connection)
-            self._by_address[connection.address] -= 1
-            if not self._by_address[connection.address]:
+        if connection in self._all.members:
+            self._all.members.remove(connection)
+            mine = self._by_address[connection.address]
+            mine.members.remove(connection)
+            if not mine.members:
                 del self._by_address[connection.address]
 
     async def watch(self) -> None:
@@ -101,21 +104,45 @@ class Connections:
         while True:
             await asyncio.sleep(_TURN_S)
             now = time.monotonic()
-            for connection in list(self._open):
+            for connection in list(self._all.members):
                 connection.check(now)
 
-    def _make_room(self, among: Iterable[Connection], reason: TurnedAway) -> bool:
+    def _make_room(self, among: _Group, reason: TurnedAway) -> bool:
+        connection = among.next_to_go()
+        if connection is None:
+            return False
+        metrics.turned_away(reason)
+        connection.abort()
+        self.remove(connection)
+        return True
+
+
+class _Group:
+    """Connections that share a limit."""
+
+    def __init__(self) -> None:
+        self.members: set[Connection] = set()
+        self._next: deque[tuple[int, float, Connection]] = deque()
+
+    def next_to_go(self) -> Connection | None:
+        """Return the member that may make room for others first, or None.
+
+        Strangers who connect again and again must not cost a look at all members each time: those that are next are
+        kept in order, and each is looked at again when its turn comes.
+        """
         now = time.monotonic()
-        idle = sorted(
-            ((rank, connection.since, connection) for connection in among
-             if (rank := connection.rank_to_go(now)) is not None),
-            key=lambda waiting: waiting[:2],
-        )  # fmt: skip
-        for _, _, connection in idle[: max(1, len(idle) // 64)]:  # some at once: sorting costs more than closing
-            metrics.turned_away(reason)
-            connection.abort()
-            self.remove(connection)
-        return bool(idle)
+        for _ in range(2):
+            while self._next:
+                was, since, connection = self._next.popleft()
+                if connection in self.members and (connection.rank_to_go(now), connection.since) == (was, since):
+                    return connection
+            waiting = [
+                (rank, connection.since, connection)
+                for connection in self.members if (rank := connection.rank_to_go(now)) is not None
+            ]  # fmt: skip
+            waiting.sort(key=lambda ranked: ranked[:2])
+            self._next.extend(waiting[: len(waiting) // 8 + 1])
+        return None
 
 
 class Connection(HttpToolsProtocol):
@@ -440,7 +467,8 @@ class Listener:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
                 log.warning("accept.failed %s", error.strerror)
-                self._connections.make_room()
+                for _ in range(_MADE_FREE_AT_ONCE):
+                    self._connections.make_room()
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_WITHOUT_DESCRIPTORS_S, self._go_on)
                 return
@@ -504,6 +532,7 @@ def _is_large(scope: Scope) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
 def _network_of(peer: str) -> str:
     """The address that connections are counted for: of IPv6, the network that one customer usually has."""
     address = ip_address(peer.partition("%")[0])
@@ -513,3 +542,8 @@ def _network_of(peer: str) -> str:
         if not address.is_loopback:
             return str(IPv6Address(int(address) >> 64 << 64))
     return str(address)
+
+
+@lru_cache(maxsize=4096)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback

@@ -23,9 +23,10 @@ class _Line:
 
     def __init__(self, address: str, since: float, rank: int | None) -> None:
         self.address, self.since, self.rank = address, since, rank
-        self.is_open = True
+        self.is_open, self.looks = True, 0
 
     def rank_to_go(self, _now: float) -> int | None:
+        self.looks += 1
         return self.rank
 
     def abort(self) -> None:
@@ -66,6 +67,23 @@ def test_descriptors_limit_connections_too() -> None:
 
     assert connections.admit(ADDRESS)
     assert (idle.is_open, unfinished.is_open) == (True, False)
+
+
+def test_strangers_who_come_again_and_again_cost_little_each() -> None:
+    """Making room for one does not mean a look at every connection; one that is served meanwhile stays."""
+    connections = Connections(Limits(), 800)
+    lines = [_Line(OTHER, since, 0) for since in range(800)]
+    _opened(connections, *lines)
+    assert connections.admit(ADDRESS)
+    lines[2].rank = None
+
+    for since in range(800, 1200):
+        lines.append(_Line(ADDRESS, since, 0))
+        _opened(connections, lines[-1])
+        assert connections.admit(ADDRESS)
+
+    assert sum(line.looks for line in lines) < 20 * 400
+    assert [line.is_open for line in lines[:4]] == [False, False, True, False]
 
 
 def test_requests_are_parsed_one_at_a_time() -> None:
