@@ -139,6 +139,22 @@ def test_uploads_hold_no_more_than_may_be_stored(catalog: Catalog) -> None:
         assert used(tx)["bytes"] == 30
 
 
+def test_a_finished_upload_counts_until_its_import_has_ended(catalog: Catalog) -> None:
+    """The image that it became counts then; at the end of its import, an account does not need room for both."""
+    with catalog.begin() as tx:
+        image_id = add_image(tx)
+        action = tx.add_action("import", account_id=OWNER, image_id=image_id, region="nyc3", detail={})
+        tx.add_upload("finished", OWNER, {})
+        tx.append_to_upload("finished", 0, received_bytes=50, spooled_bytes=8)
+        tx.update_upload("finished", status="finished", image_id=image_id)
+
+        assert used(tx)["bytes"] == 8
+        assert tx.kept_of_upload({"upload": "finished"}) == 8
+        assert tx.kept_of_upload({"url": "https://images.example/disk"}) == 0
+        tx.end_action(action.id)
+        assert used(tx)["bytes"] == 0
+
+
 def test_tags_are_added_together_or_not_at_all(catalog: Catalog) -> None:
     """Those that there are already need no room; a limit below what there is takes nothing away."""
     with catalog.begin() as tx:

@@ -64,7 +64,8 @@ class ImportDisk:
         key, manifest = read_published(self._catalog, self._regions.store(action.region), action, action.region)
         with self._catalog.begin(by=action) as tx:
             droplet = tx.droplet(action.droplet_id)
-            tx.check_quota(droplet.account_id, "bytes", manifest.data_bytes - droplet.data_bytes)
+            more = manifest.data_bytes - droplet.data_bytes - tx.kept_of_upload(action.detail["source"])
+            tx.check_quota(droplet.account_id, "bytes", more)
             tx.update_droplet(
                 action.droplet_id, manifest_id=record(tx, action, action.region, key, manifest),
                 virtual_bytes=manifest.virtual_size, data_bytes=manifest.data_bytes, fingerprint=manifest.fingerprint,

@@ -129,7 +129,8 @@ class ImportImage:
         with self._catalog.begin(by=action) as tx:
             if action.detail.get("slug") is None:
                 account_id, (_, manifest) = tx.image(action.image_id).account_id, found[self._places(action)[0]]
-                tx.check_quota(account_id, "bytes", manifest.data_bytes * len(found))
+                more = manifest.data_bytes * len(found) - tx.kept_of_upload(action.detail["source"])
+                tx.check_quota(account_id, "bytes", more)
             for region, (key, manifest) in found.items():
                 tx.add_replica(action.image_id, region, record(tx, action, region, key, manifest))
             tx.update_image(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, or_
+from sqlalchemy import and_, exists, or_
 
 from wherry.server.catalog import tables as t
 
@@ -54,3 +54,11 @@ def unreferenced() -> ColumnElement[bool]:
     object_id, refs = t.objects.c.id, t.refs.c
     through = exists().where(refs.object_id == object_id, or_(named(refs.manifest_id), held(refs.manifest_id)))
     return ~or_(held(object_id), named(object_id), through)
+
+
+def is_imported() -> ColumnElement[bool]:
+    """The upload was finished, and its import has ended."""
+    running = t.actions.c.status == "in-progress"
+    into_image = exists().where(running, t.actions.c.type == "import", t.actions.c.resource_id == t.uploads.c.image_id)
+    into_disk = exists().where(running, t.actions.c.id == t.uploads.c.action_id)
+    return and_(t.uploads.c.status == "finished", ~into_image, ~into_disk)

@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, exists, select, true, tuple_
 
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, micros
-from wherry.server.catalog.uploads import is_imported
+from wherry.server.catalog.needs import is_imported
 
 if TYPE_CHECKING:
     from datetime import datetime

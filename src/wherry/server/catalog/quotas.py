@@ -9,16 +9,19 @@ Public images are the service's and count for no account. Backups count, and are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, func, select
 
 from wherry.errors import Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker
+from wherry.server.catalog.needs import is_imported
 from wherry.server.catalog.records import QuotaRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import BindParameter, Column, ColumnElement
 
 _ACCOUNT: BindParameter[int] = bindparam("account")
@@ -32,6 +35,11 @@ class Quota:
     default: int
     used: ColumnElement[int]
     refusal: str
+
+
+def _kept_of_upload() -> ColumnElement[int]:
+    """The bytes of an upload's spool, or of the packs of an upload by blocks, which has no spool."""
+    return case((t.uploads.c.spooled_bytes > 0, t.uploads.c.spooled_bytes), else_=t.uploads.c.received_bytes)
 
 
 def _images() -> tuple[ColumnElement[bool], ...]:
@@ -50,11 +58,11 @@ def _open_uploads() -> tuple[ColumnElement[bool], ...]:
 def _stored() -> ColumnElement[int]:
     """The data of each image in each of its regions, and of each Droplet's disk, as if none shared a block.
 
-    And what is kept of open uploads: the bytes of a spool, or of the packs of an upload by blocks, which has no spool.
+    And what is kept of uploads, until the import of a finished one has ended.
     """
     u = t.uploads.c
-    kept = case((u.spooled_bytes > 0, u.spooled_bytes), else_=u.received_bytes)
-    of_uploads = select(func.coalesce(func.sum(kept), 0)).where(*_open_uploads())
+    is_kept = u.status.in_(("open", "finished")) & ~is_imported()
+    of_uploads = select(func.coalesce(func.sum(_kept_of_upload()), 0)).where(u.account_id == _ACCOUNT, is_kept)
     in_regions = t.images.join(t.replicas, t.replicas.c.image_id == t.images.c.id)  # a row for each region
     of_images = select(func.coalesce(func.sum(t.images.c.data_bytes), 0)).select_from(in_regions).where(*_images())
     of_droplets = select(func.coalesce(func.sum(t.droplets.c.data_bytes), 0)).where(*_droplets())
@@ -106,6 +114,11 @@ class QuotaReader(Asker):
         """What an account may have and has, by the quotas' names."""
         counted = {name: self.connection.execute(query, {"account": account_id}) for name, query in _STATEMENTS.items()}
         return {name: QuotaRecord(*map(int, rows.one())) for name, rows in counted.items()}
+
+    def kept_of_upload(self, source: Mapping[str, Any]) -> int:
+        """The bytes that count for the upload that an import reads, and no longer when it ends; 0 if it reads none."""
+        upload_id = source.get("upload") or source.get("blocks")
+        return int(self.connection.scalar(select(_kept_of_upload()).where(t.uploads.c.id == upload_id)) or 0)
 
     def check_quota(self, account_id: int, name: str, more: int = 1) -> None:
         """Raise Unprocessable if an account may not have so much more; to be called before that is added."""

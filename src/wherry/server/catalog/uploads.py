@@ -15,6 +15,7 @@ from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select,
 from wherry.errors import ImageTooLarge, NotFound, Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, batches, micros, moment_of
+from wherry.server.catalog.needs import is_imported
 from wherry.server.catalog.objects import ObjectWriter
 from wherry.server.catalog.quotas import QuotaReader
 from wherry.server.catalog.records import PieceRecord, UploadRecord
@@ -185,14 +186,6 @@ def _unneeded() -> ColumnElement[bool]:
     """The piece's upload was removed, or finished by an import that has ended. It never is needed again then."""
     is_over = or_(t.uploads.c.status == _REMOVED, is_imported())
     return exists(literal(1)).where(t.uploads.c.id == t.pieces.c.upload_id, is_over)
-
-
-def is_imported() -> ColumnElement[bool]:
-    """The upload was finished, and its import has ended."""
-    running = t.actions.c.status == "in-progress"
-    into_image = exists().where(running, t.actions.c.type == "import", t.actions.c.resource_id == t.uploads.c.image_id)
-    into_disk = exists().where(running, t.actions.c.id == t.uploads.c.action_id)
-    return and_(t.uploads.c.status == "finished", ~into_image, ~into_disk)
 
 
 def _pieces(*more: ColumnElement[Any]) -> Select[Any]:
