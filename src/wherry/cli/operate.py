@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wherry.cli.output import amount
 from wherry.cli.server_options import Limit, file_path, in_catalog, located
 from wherry.cli.session import ByteSize
 from wherry.server.app import (
@@ -183,7 +184,8 @@ def limit_account(where: Settings, account: str, **limits: int | str | None) -> 
         found, quotas = accounts.limit(account, changed)
     click.echo(f"{found.uuid}  {found.email}")
     for name, quota in quotas.items():
-        click.echo(f"{name:8}  {quota.used:>15} of {quota.limit}")
+        used, limit = (amount(size) if name == "bytes" else str(size) for size in (quota.used, quota.limit))
+        click.echo(f"{'stored' if name == 'bytes' else name:8}  {used:>10} of {limit}")
 
 
 @click.group()

@@ -78,18 +78,19 @@ def upload(api: Api, **body: Any) -> httpx2.Response:
 def test_an_operator_sees_and_sets_what_an_account_may_have(service: ServiceProcess, tenant: Api, email: str) -> None:
     """A running service follows at once; "default" sets back; what is no account or no number is refused."""
 
-    def shown(*options: str) -> dict[str, tuple[int, int]]:
+    def shown(*options: str) -> dict[str, tuple[str, str]]:
         done = wherry(service, "account", "limit", email, *options)
         assert done.returncode == 0, done.stderr
         assert email in done.stdout.splitlines()[0]
-        rows = re.findall(r"^(\w+) +(\d+) of (\d+)$", done.stdout, re.MULTILINE)
-        return {name: (int(used), int(most)) for name, used, most in rows}
+        rows = re.findall(r"^(\w+) +(\d+(?: B)?) of (\d+|[\d.]+ [KMGT]iB)$", done.stdout, re.MULTILINE)
+        return {name: (used, most) for name, used, most in rows}
 
     before = shown()
-    assert before.keys() == {"droplets", "images", "tags", "keys", "uploads", "bytes"}
-    assert all(used == 0 < most for used, most in before.values())
+    assert before.keys() == {"droplets", "images", "tags", "keys", "uploads", "stored"}
+    assert all(used.startswith("0") and most > "0" for used, most in before.values())
 
-    assert shown("--droplets", "3", "--stored", "2GiB")["bytes"] == (0, 2 << 30)
+    after = shown("--droplets", "3", "--stored", "2GiB")
+    assert (after["droplets"], after["stored"]) == (("0", "3"), ("0 B", "2.0 GiB"))
     assert tenant.get("/v2/account").json()["account"]["droplet_limit"] == 3
     assert shown("--droplets", "default", "--stored", "default") == before
 
