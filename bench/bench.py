@@ -33,7 +33,7 @@ from formats import TARGETS as FORMAT_TARGETS
 from formats import Formats
 from load import rate, request
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import lay_out
+from wherry.server.disks import lay_out
 from wherry.testing import TOKEN, ServiceProcess
 from wherry.testing.postgres import PostgresServer
 

@@ -1,4 +1,4 @@
-"""Make the disks of the first public images: ``src/wherry/server/public_images/*.img.zst``.
+"""Make the disks of the first public images: ``src/wherry/server/disks/public_images/*.img.zst``.
 
 Each is a real disk without a system: an MBR whose boot code says so, and one FAT16 partition with a README and what
 ``/etc/os-release`` says on that distribution. Nothing in it depends on the machine or the day: the same script makes
@@ -20,14 +20,14 @@ from zlib import crc32
 import zstandard
 
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.seed_disk import PUBLIC_IMAGES, SeedDisk
+from wherry.server.disks.first_images import PUBLIC_IMAGES, SeedDisk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wherry.server.seed_disk import PublicImage
+    from wherry.server.disks.first_images import PublicImage
 
-FOLDER = Path(__file__).parent.parent / "src/wherry/server/public_images"
+FOLDER = Path(__file__).parent.parent / "src/wherry/server/disks/public_images"
 
 _SECTOR = 512
 _DISK_SECTORS = SeedDisk.virtual_size // _SECTOR

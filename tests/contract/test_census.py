@@ -11,7 +11,7 @@ from sqlalchemy import insert, update
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import micros
 from wherry.server.catalog.census import CensusTaker
-from wherry.server.metrics import ActionCount, RegionState, RoleState, exposition
+from wherry.server.telemetry.metrics import ActionCount, RegionState, RoleState, exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

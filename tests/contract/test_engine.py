@@ -19,18 +19,18 @@ from wherry.errors import (
     Unavailable,
     Unprocessable,
 )
-from wherry.server import engine as engine_module
-from wherry.server.catalog.records import ProcessRecord
 from wherry.server.catalog.work import WorkWriter
-from wherry.server.dispatch import Limits, Rules
-from wherry.server.engine import Engine, Pool, Watch
+from wherry.server.engine import embedded as engine_module
+from wherry.server.engine.embedded import Engine, Pool, Watch
+from wherry.server.rules.dispatch import Limits, Rules
+from wherry.server.rules.records import ProcessRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from wherry.server.catalog import Catalog, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 DEADLINE_S = 30.0
 POOL = Pool(slots=4, lease_s=0.5, patience_s=2.0)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import ClaimLost
-from wherry.server.actions.held import ActionHolder
+from wherry.server.engine.holds import ActionHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 
 def claimed(catalog: Catalog, times: int) -> ActionRecord:

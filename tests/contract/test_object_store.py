@@ -27,15 +27,8 @@ from wherry.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from wherry.server.storage import (
-    LocalBackend,
-    MemoryBackend,
-    ObjectStoreBackend,
-    Store,
-    StoreOptions,
-    open_store,
-    probe,
-)
+from wherry.server.regions.probe import probe
+from wherry.server.storage import LocalBackend, MemoryBackend, ObjectStoreBackend, Store, StoreOptions, open_store
 from wherry.server.storage.backends import check_same_size
 from wherry.server.storage.backends.object_store import open_bucket
 

@@ -11,13 +11,13 @@ from tests.support.faults import Flaky
 
 from wherry.errors import BadRequest, StoreUnavailable
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server import rebuild as module
-from wherry.server.actions import Regions
+from wherry.server.admin import rebuild as module
+from wherry.server.admin.check import check
+from wherry.server.admin.rebuild import RegionFound, rebuild
 from wherry.server.catalog import FIRST_ACTION_ID
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.recovery import GAP, LARGEST_ACTION_ID, FoundDisk
-from wherry.server.check import check
-from wherry.server.rebuild import RegionFound, rebuild
+from wherry.server.regions.served import Regions
 from wherry.server.settings import load_regions
 from wherry.server.storage import Keyring, MemoryBackend, Sealed, Store
 from wherry.server.storage.keyring import Key
@@ -25,9 +25,9 @@ from wherry.server.storage.keyring import Key
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from wherry.server.admin.check import Finding
+    from wherry.server.admin.rebuild import Rebuilt
     from wherry.server.catalog import Catalog, Writer
-    from wherry.server.check import Finding
-    from wherry.server.rebuild import Rebuilt
     from wherry.server.storage import Located, Manifest
 
 ACTION = FIRST_ACTION_ID + 4

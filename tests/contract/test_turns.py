@@ -19,10 +19,10 @@ from tests.fault.rooms import Site
 
 from wherry import calls as c
 from wherry.fingerprint import block_digest
-from wherry.server.admin import first_token
+from wherry.server.admin.accounts import first_token
 from wherry.server.catalog import tables as t
 from wherry.server.http import Service, Wire, make_app
-from wherry.server.lifecycle import BULK_ACTIONS, MOST_AT_ONCE
+from wherry.server.rules.lifecycle import BULK_ACTIONS, MOST_AT_ONCE
 from wherry.server.settings import load_regions, load_sizes
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.testing.service import TOKEN

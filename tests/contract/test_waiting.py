@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wherry.models import ActionError, Progress
-from wherry.server.actions.waiting import waiting_for
-from wherry.server.dispatch import Limits, Rules
+from wherry.server.engine.waiting import waiting_for
+from wherry.server.rules.dispatch import Limits, Rules
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 LIMITED = Rules(regions={"ams3": Limits(transfers=2)}, pairs={("sfo3", "lon1"): Limits(transfers=1)})
 

@@ -16,7 +16,7 @@ from wherry.server.storage.backends.memory import MemoryBackend
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wherry.server.droplets import Driver
+    from wherry.server.actions.driver import Driver
     from wherry.server.storage.backends import Backend
 
 _IN_MEMORY = Path("/dev/shm")

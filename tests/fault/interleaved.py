@@ -28,8 +28,8 @@ Op = tuple[str, str]
 """What an actor is about to do: what it is, and to which key."""
 
 _QUIET = {
-    ("wherry.server.actions.progress", "write"),
-    ("wherry.server.actions", "run"),
+    ("wherry.server.engine.progress", "write"),
+    ("wherry.server.workflows", "run"),
     ("tests.fault.rooms", "run_steps"),
 }
 """Who changes or reads nothing but an action's own row: no other actor can tell when that is."""

@@ -14,31 +14,29 @@ from typing import TYPE_CHECKING, Any
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import (
-    Actions,
-    FolderSpool,
-    Regions,
-    StoreSpool,
-    account_transfer,
-    block_uploads,
-    store_spool,
-)
-from wherry.server.actions import spool as spool_module
+from wherry.server.actions import account_transfer
+from wherry.server.actions.driver import Driver, NoMachine
+from wherry.server.admin.check import Finding, check
 from wherry.server.catalog import Catalog, open_sqlite
-from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
-from wherry.server.disk_space import Disk
-from wherry.server.dispatch import Rules
-from wherry.server.droplets import Driver, NoMachine
-from wherry.server.engine import as_action, as_step
+from wherry.server.disks.sources import Sources
+from wherry.server.engine.embedded import as_action, as_step
+from wherry.server.machine.disk_space import Disk
+from wherry.server.regions.served import Regions
+from wherry.server.rules.dispatch import Rules
 from wherry.server.secrets import open_secrets
 from wherry.server.settings import load_regions, load_sizes
-from wherry.server.sources import Sources
 from wherry.server.storage import Store
 from wherry.server.storage import pack as pack_module
 from wherry.server.storage import store as store_module
 from wherry.server.storage import whole as whole_module
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.uploads import by_blocks as block_uploads
+from wherry.server.uploads import spool as spool_module
+from wherry.server.uploads import store_spool
+from wherry.server.uploads.spool import FolderSpool
+from wherry.server.uploads.store_spool import StoreSpool
+from wherry.server.workflows import Actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
+    from wherry.server.rules.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.storage import Manifest
     from wherry.server.storage.backends import Backend
 

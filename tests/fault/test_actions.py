@@ -19,19 +19,19 @@ from tests.support.faults import Full
 
 from wherry.errors import StoreFull, StoreUnavailable
 from wherry.models import BackupPolicyRequest, DropletCreateRequest
-from wherry.server import lifecycle
 from wherry.server.actions import droplets as droplets_module
 from wherry.server.actions import snapshot
-from wherry.server.actions.replica import end
 from wherry.server.catalog import objects as objects_module
+from wherry.server.replicas.published import end
+from wherry.server.rules import lifecycle
 from wherry.server.storage.backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from wherry.server.catalog.records import ActionRecord, DropletRecord
-    from wherry.server.droplets import Driver
+    from wherry.server.actions.driver import Driver
+    from wherry.server.rules.records import ActionRecord, DropletRecord
     from wherry.server.storage.backends import Backend
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"

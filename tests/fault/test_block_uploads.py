@@ -11,11 +11,11 @@ from tests.support.block_disk import MIB, BlockDisk
 
 from wherry.errors import NotFound
 from wherry.models import UploadCreateRequest
-from wherry.server.actions.block_uploads import Batch
 from wherry.server.storage import Keyring
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.sealed import Sealed
 from wherry.server.storage.keyring import Key
+from wherry.server.uploads.by_blocks import Batch
 
 if TYPE_CHECKING:
     from pathlib import Path

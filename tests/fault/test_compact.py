@@ -12,9 +12,9 @@ from tests.fault.rooms import MIB, Rooms, Site
 from tests.support.faults import Slow
 
 from wherry.models import CompactPlan
-from wherry.server.actions.compact import Compact
-from wherry.server.check import check
+from wherry.server.admin.check import check
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.upkeep.compact import Compact
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,13 @@ from tests.support.faults import Wrapped
 
 from wherry.errors import NotFound, StoreUnavailable, Unavailable
 from wherry.server.actions import delete
-from wherry.server.actions.reads import Reads
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.http import exports as exports_module
-from wherry.server.http.edge import token_digest
 from wherry.server.http.exports import ExportLimits, Exports
+from wherry.server.rules.tokens import token_digest
 from wherry.server.settings import load_sizes
 from wherry.server.storage import MemoryBackend, Store
+from wherry.server.upkeep.reads import Reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.fault.rooms import Rooms
 
     from wherry.server.catalog import Catalog, Reader
-    from wherry.server.catalog.records import ReplicaRecord
+    from wherry.server.rules.records import ReplicaRecord
     from wherry.server.storage import Manifest
 
     Build = Callable[..., Rooms]

@@ -21,20 +21,20 @@ from tests.support.faults import Wrapped
 
 from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
 from wherry.records import RECORD_SIZE
-from wherry.server.actions.copies import Copies
-from wherry.server.actions.heal import Heal
 from wherry.server.catalog import micros
+from wherry.server.replicas.finder import Copies
 from wherry.server.storage import Keyring, Sealed, Store
 from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.sealed import SEGMENT, SUFFIX
 from wherry.server.storage.keyring import Key
+from wherry.server.upkeep.heal import Heal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wherry.server.catalog.records import HealthRecord, ManifestRecord, ObjectRecord
+    from wherry.server.rules.records import HealthRecord, ManifestRecord, ObjectRecord
     from wherry.server.storage import Entry, Manifest
     from wherry.server.storage.backends import Backend
 

@@ -18,15 +18,15 @@ from tests.fault.interleaved import InOneThread, Schedules, Switches, Theatre
 from tests.fault.rooms import MIB, SLUGS, Rooms, Site, assert_known
 
 from wherry.errors import NotFound, WherryError
-from wherry.server.actions import collect as collect_module
-from wherry.server.actions import reads as reads_module
+from wherry.server.admin.check import check
 from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.objects import ObjectWriter
-from wherry.server.check import check
 from wherry.server.storage import copier, disk_writer
 from wherry.server.storage import store as store_module
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.upkeep import collect as collect_module
+from wherry.server.upkeep import reads as reads_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.fault.interleaved import Op
 
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import ActionRecord, ManifestRecord, ReplicaRecord
+    from wherry.server.rules.records import ActionRecord, ManifestRecord, ReplicaRecord
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"
 SOME = 6  # of the places at which the turn may go to the other, in each actor

@@ -17,13 +17,13 @@ from tests.support.faults import Flaky
 
 from wherry.errors import StoreFull, Unavailable
 from wherry.server.catalog.census import CensusTaker
-from wherry.server.engine import Engine, Pool
+from wherry.server.engine.embedded import Engine, Pool
 from wherry.server.http import Hosts, Service, Wire, make_app
-from wherry.server.http.edge import token_digest
 from wherry.server.http.exports import ExportLimits, Exports
-from wherry.server.metrics import METRICS, exposition
+from wherry.server.rules.tokens import token_digest
 from wherry.server.settings import load_sizes
 from wherry.server.storage import Measured, MemoryBackend
+from wherry.server.telemetry.metrics import METRICS, exposition
 from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
     from tests.fault.rooms import Rooms
 
-    from wherry.server.metrics import Census
+    from wherry.server.telemetry.metrics import Census
 
 MIB = 1 << 20
 _chance = random.Random(9)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from tests.fault.rooms import MIB, Rooms, Site
 
-from wherry.server.actions import progress
 from wherry.server.actions.pacing import Pacing
-from wherry.server.dispatch import Limits, Rules
+from wherry.server.engine import progress
+from wherry.server.rules.dispatch import Limits, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -26,10 +26,10 @@ from tests.support.faults import Full
 
 from wherry.errors import RequestError
 from wherry.models import BackupPolicyRequest, FaultRequest
-from wherry.server.backup_policy import Policy
+from wherry.server.admin.check import check
 from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
-from wherry.server.check import check
+from wherry.server.rules.backup_policy import Policy
 from wherry.server.storage.backends.memory import MemoryBackend
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 EVERY = os.environ.get("WHERRY_FAULTS") == "all"
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -12,7 +12,7 @@ from tests.support.faults import Flaky, Full, Torn, Wrapped
 from wherry.errors import StoreUnavailable
 from wherry.models import UploadCreateRequest
 from wherry.server.actions import transfer as transfer_module
-from wherry.server.actions.held import ActionHolder
+from wherry.server.engine.holds import ActionHolder
 from wherry.server.storage import plan_copy
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.fault.rooms import Rooms
 
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
     Build = Callable[..., Rooms]
 

@@ -11,8 +11,9 @@ import pytest
 from tests.fault.rooms import Site
 
 from wherry.errors import StoreUnavailable
-from wherry.server.actions import FolderSpool, scheduler
-from wherry.server.disk_space import Disk
+from wherry.server.actions import scheduler
+from wherry.server.machine.disk_space import Disk
+from wherry.server.uploads.spool import FolderSpool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

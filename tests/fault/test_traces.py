@@ -12,12 +12,12 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from wherry.server.http import Service, Wire, make_app
-from wherry.server.http.edge import token_digest
-from wherry.server.logs import bound_fields
+from wherry.server.rules.tokens import token_digest
 from wherry.server.settings import load_sizes
 from wherry.server.storage import copier
 from wherry.server.storage.block import check_stored
-from wherry.server.tracing import set_up_tracing, stop_tracing
+from wherry.server.telemetry.logs import bound_fields
+from wherry.server.telemetry.tracing import set_up_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,19 +15,19 @@ from tests.support.faults import Flaky, Slow
 from wherry.errors import NotFound, StoreUnavailable, Unavailable, Unprocessable
 from wherry.fingerprint import ZEROS
 from wherry.models import UploadCreateRequest
-from wherry.server.actions import pieces as pieces_module
-from wherry.server.actions import store_spool
 from wherry.server.catalog.uploads import UploadWriter
-from wherry.server.formats import lay_out
+from wherry.server.disks import lay_out
 from wherry.server.storage.backends.local import LocalBackend
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.uploads import pieces as pieces_module
+from wherry.server.uploads import store_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from wherry.server.catalog import Writer
-    from wherry.server.catalog.records import ActionRecord, UploadRecord
+    from wherry.server.rules.records import ActionRecord, UploadRecord
     from wherry.server.storage.backends import Backend
 
     Faces = Callable[..., tuple[Rooms, Rooms]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 from tests.fault.rooms import MIB, Site
 
-from wherry.server.admin import first_token
+from wherry.server.admin.accounts import first_token
 from wherry.server.http import Service, Wire, make_app
 from wherry.server.settings import load_sizes
 from wherry.testing.service import TOKEN

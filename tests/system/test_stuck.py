@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
-from wherry.server.stopping import EXIT_STUCK, MARGIN_S
+from wherry.server.machine.stopping import EXIT_STUCK, MARGIN_S
 from wherry.testing.service import ServiceProcess
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from wherry.server.app import (
     schema_of,
     upgrade_postgres,
 )
-from wherry.server.regions_check import RegionReport, check_regions, key_uses
+from wherry.server.regions.check import RegionReport, check_regions, key_uses
 from wherry.server.storage import new_key_line
 
 if TYPE_CHECKING:

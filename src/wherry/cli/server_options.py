@@ -14,9 +14,9 @@ import click
 
 from wherry.cli.session import ByteSize
 from wherry.server.app import Settings
-from wherry.server.logs import set_up_logging
-from wherry.server.private_files import keep_private
+from wherry.server.machine.private_files import keep_private
 from wherry.server.settings import Limits, Network
+from wherry.server.telemetry.logs import set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -69,7 +69,7 @@ def _open(file: BinaryIO, kind: str | None) -> LocalDisk | None:
     if kind == "raw":
         return RawFile(file)
     try:
-        formats: Any = import_module("wherry.server.formats")
+        formats: Any = import_module("wherry.server.disks")
     except ImportError:
         return None
     source = _FileSource(file, formats.LocalFile(file))

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, StorageError, Unavailable
-from wherry.server import metrics, tracing
-from wherry.server.actions import Actions, FolderSpool, Regions, RegionSpool, Spool, StoreSpool
-from wherry.server.admin import (
+from wherry.server.actions.driver import NoMachine
+from wherry.server.admin.accounts import (
     Accounts,
     Tokens,
     check_bootstrap_token,
@@ -29,6 +28,8 @@ from wherry.server.admin import (
     first_token,
     revoke_weak_tokens,
 )
+from wherry.server.admin.check import Finding, check
+from wherry.server.admin.rebuild import Rebuilt, check_possible, rebuild
 from wherry.server.catalog import (
     Catalog,
     check_sqlite,
@@ -41,36 +42,39 @@ from wherry.server.catalog import (
 )
 from wherry.server.catalog.census import CensusTaker
 from wherry.server.catalog.recovery import Recovery
-from wherry.server.check import Finding, check
 from wherry.server.clock import Clock
-from wherry.server.descriptors import DescriptorCheck, share_descriptors
-from wherry.server.disk_space import Disk
-from wherry.server.dispatch import Rules
-from wherry.server.droplets import NoMachine
-from wherry.server.engine import Engine, Pool
-from wherry.server.faces import Face, run_servers, take_address, take_addresses
+from wherry.server.disks.sources import Pace, Sources
+from wherry.server.engine.embedded import Engine, Pool
 from wherry.server.http import Hosts, Service, Wire, make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
+from wherry.server.http.listeners import Face, run_servers, take_address, take_addresses
 from wherry.server.http.running import Running
-from wherry.server.loops import Loops
-from wherry.server.memory import keep_freed_memory
-from wherry.server.private_files import tighten
-from wherry.server.rebuild import Rebuilt, check_possible, rebuild
-from wherry.server.regions_file import open_region, served_regions, store_folder
+from wherry.server.machine.descriptors import DescriptorCheck, share_descriptors
+from wherry.server.machine.disk_space import Disk
+from wherry.server.machine.memory import keep_freed_memory
+from wherry.server.machine.private_files import tighten
+from wherry.server.machine.stopping import end_by_deadline
+from wherry.server.regions.file import open_region, served_regions, store_folder
+from wherry.server.regions.served import Regions
+from wherry.server.regions.store_ids import adopt_store, check_stores, known_ids, refuse_used_stores, remember
+from wherry.server.rules.dispatch import Rules
 from wherry.server.secrets import SECRET_KEYS, open_secrets
 from wherry.server.settings import Settings, Tls, load_sizes
-from wherry.server.sources import Pace, Sources
-from wherry.server.stopping import end_by_deadline
 from wherry.server.storage import Store
-from wherry.server.store_ids import adopt_store, check_stores, known_ids, refuse_used_stores, remember
+from wherry.server.telemetry import metrics, tracing
+from wherry.server.telemetry.loops import Loops
+from wherry.server.uploads.region_spool import RegionSpool
+from wherry.server.uploads.spool import FolderSpool, Spool
+from wherry.server.uploads.store_spool import StoreSpool
+from wherry.server.workflows import Actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from typing import TextIO
 
-    from wherry.server.regions_file import ServedRegions
+    from wherry.server.regions.file import ServedRegions
 
 __all__ = [
     "Finding",

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from wherry.errors import KeyMissing, Unavailable
-from wherry.server.durable import sync_folder
+from wherry.server.machine.durable import sync_folder
 from wherry.server.outside import shown
 from wherry.server.storage.keyring import CHECK_SIZE, Keyring, load_keyring, new_key_line, parse_keyring
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import select
 
 from wherry.server.catalog import tables as t
-from wherry.server.dispatch import Lane
+from wherry.server.rules.dispatch import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import ActionRecord
-    from wherry.server.dispatch import Rules
+    from wherry.server.rules.dispatch import Rules
+    from wherry.server.rules.records import ActionRecord
 
 
 class Broken(AssertionError):

@@ -10,7 +10,7 @@ from tests.support.simulation.ledger import Broken
 
 from wherry.errors import ClaimLost, Unavailable
 from wherry.models import ActionError, Progress
-from wherry.server.engine import Engine, Pool
+from wherry.server.engine.embedded import Engine, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.simulation.world import World
 
     from wherry.server.catalog import Reader, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 _RETRY_S = 1.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0  # between attempts, as the engine's

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from wherry.server.dispatch import Limits, Rules
+from wherry.server.rules.dispatch import Limits, Rules
 
 _SHORTEST_PIECE_S, _LONGEST_PIECE_S = 0.5, 3.0
 _TRANSFERS = 0.8  # of all actions; the others are imports, which have no source

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.simulation.scenario import Order, Scenario, Trouble
 
     from wherry.server.catalog import Reader, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 _BEGINNING = datetime(2030, 1, 1, tzinfo=UTC)
 _POLL_S = 0.05

@@ -8,7 +8,7 @@ import pytest
 import wherry.cli
 from wherry.cli import main
 from wherry.server.catalog import open_sqlite
-from wherry.server.regions_file import load_regions_file, open_region
+from wherry.server.regions.file import load_regions_file, open_region
 from wherry.server.storage import new_key_line, open_backend
 
 if TYPE_CHECKING:

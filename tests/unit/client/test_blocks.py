@@ -14,7 +14,7 @@ from wherry.client.blocks import BlockSender, open_disk
 from wherry.errors import FormatError
 from wherry.fingerprint import ZEROS
 from wherry.records import PLAIN, RECORD_SIZE, ZSTD, Entry, read_head
-from wherry.server.formats import lay_out
+from wherry.server.disks import lay_out
 from wherry.server.storage.block import admit
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_without_the_readers_only_what_is_said_to_be_raw_is_read(
 ) -> None:
     """A client alone can't tell a raw disk from another file: it sends the file, and the service tells."""
     (tmp_path / "disk.img").write_bytes(WORDS)
-    monkeypatch.setitem(sys.modules, "wherry.server.formats", None)
+    monkeypatch.setitem(sys.modules, "wherry.server.disks", None)
     disk = open_disk(tmp_path / "disk.img", "raw")
 
     assert open_disk(tmp_path / "disk.img", None) is None

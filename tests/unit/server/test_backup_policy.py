@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wherry.errors import Unprocessable
 from wherry.models import BackupPolicyRequest
-from wherry.server.backup_policy import DAYS, HOURS, Policy, read_policy
+from wherry.server.rules.backup_policy import DAYS, HOURS, Policy, read_policy
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2500, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  bounds are naive
 DAILY = st.builds(Policy, st.just("daily"), st.sampled_from(HOURS))

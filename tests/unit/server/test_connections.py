@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.server import ServerState
 
-from wherry.server.connections import Connection, Connections
+from wherry.server.http.connections import Connection, Connections
 from wherry.server.settings import Limits
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from wherry.errors import Unavailable
-from wherry.server.descriptors import DescriptorCheck, Share, share_descriptors
+from wherry.server.machine.descriptors import DescriptorCheck, Share, share_descriptors
 
 
 def test_the_parts_fit_into_the_whole() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherry.server.dispatch import Lane, Limits, Load, Rules, choose
+from wherry.server.rules.dispatch import Lane, Limits, Load, Rules, choose
 
 ACCOUNTS = (1, 2, 3, None)
 REGIONS = ("ams3", "lon1", "nyc3")

@@ -20,8 +20,8 @@ from wherry.errors import (
     SourceUnavailable,
     Unprocessable,
 )
+from wherry.server.disks.sources import Pace, Sources, Target
 from wherry.server.settings import LOOPBACK
-from wherry.server.sources import Pace, Sources, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wherry.server.durable import make_folder, sync_folder
+from wherry.server.machine.durable import make_folder, sync_folder
 
 
 @pytest.fixture

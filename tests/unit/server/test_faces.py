@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wherry.server.faces import Face, show_renewed, take_address
+from wherry.server.http.listeners import Face, show_renewed, take_address
+from wherry.server.http.tls import Certificate, ensure_certificate
 from wherry.server.settings import Limits
-from wherry.server.tls import Certificate, ensure_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from msgspec.structs import replace as replace_struct
 
 from wherry.errors import BadRequest, Forbidden, TagRefused, Unprocessable
 from wherry.models import Region, Size
-from wherry.server import lifecycle
-from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
-from wherry.server.dispatch import Lane
+from wherry.server.rules import lifecycle
+from wherry.server.rules.dispatch import Lane
+from wherry.server.rules.records import ActionRecord, DropletRecord, ImageRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wherry.server.logs import Format, Threads, bound, bound_fields, set_up_logging
+from wherry.server.telemetry.logs import Format, Threads, bound, bound_fields, set_up_logging
 from wherry.testing.service import TOKEN
 
 if TYPE_CHECKING:

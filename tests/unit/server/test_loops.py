@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import Unavailable
-from wherry.server import loops as loops_module
-from wherry.server.loops import EXIT_LOOP_LOST, Loop, Loops
+from wherry.server.telemetry import loops as loops_module
+from wherry.server.telemetry.loops import EXIT_LOOP_LOST, Loop, Loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,7 +120,7 @@ def test_a_loop_whose_turns_fail_becomes_overdue(begin: Callable[..., Loop]) -> 
 
 LOST = """
 import time, threading
-from wherry.server import loops
+from wherry.server.telemetry import loops
 def fail(*_):
     raise RuntimeError("no pause either")
 loops.time.sleep = fail

@@ -12,11 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.faults import Flaky
 
 from wherry.errors import BlockMissing, StoreFull
-from wherry.server import metrics
 from wherry.server.actions.pacing import Pacing
-from wherry.server.dispatch import Lane, Limits, Rules
-from wherry.server.metrics import METRICS, ActionCount, Census, Moves, RegionState, RoleState, exposition
+from wherry.server.rules.dispatch import Lane, Limits, Rules
 from wherry.server.storage import Counted, Measured, MemoryBackend
+from wherry.server.telemetry import metrics
+from wherry.server.telemetry.metrics import METRICS, ActionCount, Census, Moves, RegionState, RoleState, exposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ def test_each_act_moves_its_metric(act: Callable[[], object], name: str, labels:
 
 def test_each_act_has_someone_who_does_it() -> None:
     """What moves a metric is called by the service: a metric that is never moved is none."""
-    package = Path(metrics.__file__).parent
+    package = Path(metrics.__file__).parents[1]
     code = "\n".join(path.read_text("utf-8") for path in package.rglob("*.py") if path != Path(metrics.__file__))
     reading = {"exposition", "code_of"}
     acts = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import Unprocessable
-from wherry.server.public_key import INVALID, read_public_key
+from wherry.server.rules.public_key import INVALID, read_public_key
 
 if TYPE_CHECKING:
     from pathlib import Path

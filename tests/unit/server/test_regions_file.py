@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from wherry.errors import BadRequest
-from wherry.server.dispatch import Limits
-from wherry.server.regions_file import (
+from wherry.server.regions.file import (
     EncryptionSettings,
     RegionSettings,
     ServedRegions,
     load_regions_file,
     served_regions,
 )
+from wherry.server.rules.dispatch import Limits
 from wherry.server.settings import Settings, load_regions
 from wherry.server.storage import StoreOptions
 

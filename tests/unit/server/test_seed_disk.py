@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest
-from wherry.server.lifecycle import DISTRIBUTIONS
-from wherry.server.seed_disk import PUBLIC_IMAGES, PublicImage, SeedDisk
+from wherry.server.disks.first_images import PUBLIC_IMAGES, PublicImage, SeedDisk
+from wherry.server.rules.lifecycle import DISTRIBUTIONS
 
 if TYPE_CHECKING:
     from wherry.server.storage import DiskBlocks

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wherry.errors import SourceRefused, SourceUnavailable, Unprocessable
+from wherry.server.disks.sources import Sources
 from wherry.server.settings import LOOPBACK
-from wherry.server.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

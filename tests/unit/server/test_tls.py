@@ -14,8 +14,8 @@ import trustme
 from cryptography import x509
 
 from wherry.errors import BadRequest, Unavailable
-from wherry.server import tls
-from wherry.server.tls import Certificate, ensure_certificate, own_certificate
+from wherry.server.http import tls
+from wherry.server.http.tls import Certificate, ensure_certificate, own_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

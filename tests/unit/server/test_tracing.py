@@ -18,7 +18,7 @@ from wherry.errors import BadRequest, BlockMissing, StoreFull
 from wherry.fingerprint import block_digest
 from wherry.records import PLAIN, Entry
 from wherry.server.storage.rescue import rescued
-from wherry.server.tracing import carrier, continued, mark_failed, set_up_tracing, span, stop_tracing
+from wherry.server.telemetry.tracing import carrier, continued, mark_failed, set_up_tracing, span, stop_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_a_process_that_does_not_trace_needs_no_sdk() -> None:
     program = (
         "import sys\n"
         "import wherry.server.http, wherry.server.storage\n"
-        "from wherry.server.tracing import carrier, continued, set_up_tracing, span\n"
+        "from wherry.server.telemetry.tracing import carrier, continued, set_up_tracing, span\n"
         "assert not set_up_tracing('serve')\n"
         f"with continued('{FROM_OUTSIDE}'), span('request', call='images.get') as request:\n"
         "    assert not request.is_recording()\n"

@@ -11,17 +11,17 @@ import pytest
 from tests.support.simulation import Broken, Scenario, Troubles, World
 from tests.support.simulation.machine import Machine
 
-from wherry.server import engine as engine_module
 from wherry.server.catalog.work import WorkReader, WorkWriter
-from wherry.server.engine import Engine, Pool, Watch
+from wherry.server.engine import embedded as engine_module
+from wherry.server.engine.embedded import Engine, Pool, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tests.support.simulation import Report
 
-    from wherry.server.catalog.records import ActionRecord
-    from wherry.server.dispatch import Lane, Load
+    from wherry.server.rules.dispatch import Lane, Load
+    from wherry.server.rules.records import ActionRecord
 
 _IN_MEMORY = Path("/dev/shm")
 

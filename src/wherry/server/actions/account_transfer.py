@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry.errors import NotFound
-from wherry.server import lifecycle
 from wherry.server.catalog import GONE
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Writer
-    from wherry.server.catalog.records import AccountTransferRecord
+    from wherry.server.rules.records import AccountTransferRecord
 
 KIND = "account_transfer"
 ACCEPTED = 0

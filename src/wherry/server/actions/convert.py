@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wherry.server import lifecycle
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.rules.records import ActionRecord
 
 KIND = "convert"
 

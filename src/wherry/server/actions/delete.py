@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry.errors import NotFound, Unprocessable
-from wherry.server import lifecycle
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Writer

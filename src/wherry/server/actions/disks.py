@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from wherry.errors import FormatError
-from wherry.server.actions.held import ActionHolder, HeldBlocks
-from wherry.server.actions.progress import ProgressMeter
-from wherry.server.actions.replica import read_published
-from wherry.server.formats import check_disk, open_image
-from wherry.server.seed_disk import PUBLIC_IMAGES, SeedDisk
+from wherry.server.disks import check_disk, open_image
+from wherry.server.disks.first_images import PUBLIC_IMAGES, SeedDisk
+from wherry.server.engine.holds import ActionHolder
+from wherry.server.engine.progress import ProgressMeter
+from wherry.server.replicas.published import read_published
+from wherry.server.replicas.reuse import HeldBlocks
 from wherry.server.storage import Counted, StoredDisk
 
 if TYPE_CHECKING:
@@ -22,17 +23,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from wherry.models import ImageCreateRequest
-    from wherry.server.actions.regions import Regions
-    from wherry.server.actions.spool import Spool
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import ActionRecord
-    from wherry.server.engine import Engine
-    from wherry.server.formats import OpenDisk, Source
+    from wherry.server.disks import OpenDisk, Source
+    from wherry.server.disks.sources import Sources
+    from wherry.server.engine.embedded import Engine
+    from wherry.server.regions.served import Regions
+    from wherry.server.rules.records import ActionRecord
     from wherry.server.secrets import Secrets
-    from wherry.server.sources import Sources
 
 
 log = logging.getLogger(__name__)
+
+
+class Spool(Protocol):
+    """Where the bytes of uploads are kept."""
+
+    def open(self, upload_id: str) -> AbstractContextManager[Source]:
+        """Open the bytes of an upload that is being imported. Raises UploadLost, here or as they are read."""
 
 
 class Disks:

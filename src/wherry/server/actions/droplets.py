@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wherry.errors import NotFound, Unprocessable
-from wherry.server import lifecycle
 from wherry.server.actions import snapshot
-from wherry.server.actions.replica import end
-from wherry.server.backup_policy import Policy, read_policy
-from wherry.server.catalog.records import NewAction
+from wherry.server.replicas.published import end
+from wherry.server.rules import lifecycle
+from wherry.server.rules.backup_policy import Policy, read_policy
+from wherry.server.rules.records import NewAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from wherry.models import DropletActionRequest, DropletCreateRequest, Region, Size
-    from wherry.server.actions.collect import Collect
+    from wherry.server.actions.driver import Driver
     from wherry.server.catalog import Catalog, Writer
-    from wherry.server.catalog.records import ActionRecord, DropletRecord, ImageRecord
-    from wherry.server.droplets import Driver
+    from wherry.server.rules.records import ActionRecord, DropletRecord, ImageRecord
+    from wherry.server.upkeep.collect import Collect
 
 _VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the default networks
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wherry.server import lifecycle
-from wherry.server.actions.replica import end, read_published, record
+from wherry.server.replicas.published import end, read_published, record
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wherry.models import Size
-    from wherry.server.actions.collect import Collect
     from wherry.server.actions.disks import Disks
-    from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
-    from wherry.server.catalog.records import ActionRecord
+    from wherry.server.regions.served import Regions
+    from wherry.server.rules.records import ActionRecord
+    from wherry.server.upkeep.collect import Collect
 
 _GIB = 1 << 30
 

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wherry.server import lifecycle
-from wherry.server.actions.copies import Copies, Rescuer
-from wherry.server.actions.held import ActionHolder, HeldBlocks
-from wherry.server.actions.progress import ProgressMeter
-from wherry.server.actions.replica import end, read_published, record
+from wherry.server.engine.holds import ActionHolder
+from wherry.server.engine.progress import ProgressMeter
+from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.published import end, read_published, record
+from wherry.server.replicas.reuse import HeldBlocks
+from wherry.server.rules import lifecycle
 from wherry.server.storage import Counted
+from wherry.server.upkeep.fallback import Rescuer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wherry.models import ImageCreateRequest
     from wherry.server.actions.disks import Disks
-    from wherry.server.actions.heal import Heal
-    from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Writer
-    from wherry.server.catalog.records import ActionRecord, ImageRecord
+    from wherry.server.regions.served import Regions
+    from wherry.server.rules.records import ActionRecord, ImageRecord
     from wherry.server.storage import Manifest, Store
+    from wherry.server.upkeep.heal import Heal
 
 
 class ImportImage:

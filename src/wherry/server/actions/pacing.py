@@ -10,13 +10,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wherry.server import metrics
 from wherry.server.storage import Pace, Paced
+from wherry.server.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from wherry.server.dispatch import Lane, Limits, Rules
+    from wherry.server.rules.dispatch import Lane, Limits, Rules
     from wherry.server.storage import Backend
 
 _STANDSTILL = 1  # bytes a second: of a limit that none of the process's transfers has a share of any longer

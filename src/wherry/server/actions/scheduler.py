@@ -18,17 +18,17 @@ from wherry.errors import NotFound, StorageError, Unprocessable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wherry.server.actions.collect import Collect
-    from wherry.server.actions.compact import Compact
     from wherry.server.actions.droplets import Droplets
-    from wherry.server.actions.expire import Expire
-    from wherry.server.actions.heal import Heal
-    from wherry.server.actions.prune import Prune
-    from wherry.server.actions.scrub import Scrub
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import DropletRecord
     from wherry.server.clock import Clock
-    from wherry.server.loops import Loops
+    from wherry.server.rules.records import DropletRecord
+    from wherry.server.telemetry.loops import Loops
+    from wherry.server.upkeep.collect import Collect
+    from wherry.server.upkeep.compact import Compact
+    from wherry.server.upkeep.expire import Expire
+    from wherry.server.upkeep.heal import Heal
+    from wherry.server.upkeep.prune import Prune
+    from wherry.server.upkeep.scrub import Scrub
 
 log = logging.getLogger("wherry.scheduler")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from wherry.server import lifecycle
-from wherry.server.backup_policy import Policy
 from wherry.server.catalog import micros
+from wherry.server.rules import lifecycle
+from wherry.server.rules.backup_policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from wherry.models import Size
     from wherry.server.catalog import Reader, Writer
-    from wherry.server.catalog.records import ActionRecord, DropletRecord
+    from wherry.server.rules.records import ActionRecord, DropletRecord
 
 RETRY_AFTER = timedelta(minutes=10)
 """How long after a scheduled backup errored it is tried again."""

@@ -6,23 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wherry.models import Progress, TransferPlan
-from wherry.server import lifecycle
-from wherry.server.actions.copies import Copies, Rescuer, read_or_report
-from wherry.server.actions.held import ActionHolder, HeldBlocks
-from wherry.server.actions.progress import ProgressMeter
-from wherry.server.actions.replica import end, read_published, record
-from wherry.server.catalog.records import NewAction
+from wherry.server.engine.holds import ActionHolder
+from wherry.server.engine.progress import ProgressMeter
+from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.published import end, read_published, record
+from wherry.server.replicas.reuse import HeldBlocks
+from wherry.server.rules import lifecycle
+from wherry.server.rules.records import NewAction
 from wherry.server.storage import Counted, Store, plan_copy
+from wherry.server.upkeep.fallback import Rescuer, read_or_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wherry.server.actions.heal import Heal
     from wherry.server.actions.pacing import Pacing
-    from wherry.server.actions.regions import Regions
     from wherry.server.catalog import Catalog, Reader, Writer
-    from wherry.server.catalog.records import ActionRecord, ImageRecord
+    from wherry.server.regions.served import Regions
+    from wherry.server.rules.records import ActionRecord, ImageRecord
     from wherry.server.storage import CopyPlan, Manifest
+    from wherry.server.upkeep.heal import Heal
 
 
 @dataclass(frozen=True)

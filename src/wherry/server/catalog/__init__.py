@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from wherry.errors import Unavailable
-from wherry.server import metrics, tracing
 from wherry.server.catalog.asking import GONE, micros
 from wherry.server.catalog.databases import (
     UPGRADE_S,
@@ -39,16 +38,17 @@ from wherry.server.catalog.databases import (
 from wherry.server.catalog.health import WHOLE_DISK
 from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
-from wherry.server.crashpoint import crash_point
 from wherry.server.outside import shown
+from wherry.server.telemetry import metrics, tracing
+from wherry.server.telemetry.failpoints import crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
 
-    from wherry.server.catalog.records import ActionRecord
-    from wherry.server.disk_space import Disk
+    from wherry.server.machine.disk_space import Disk
+    from wherry.server.rules.records import ActionRecord
 
 __all__ = [
     "FIRST_ACTION_ID",

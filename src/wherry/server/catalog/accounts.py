@@ -12,7 +12,7 @@ from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import LARGEST_ID, Changer, batches, micros, moment_of, moment_or_none
 from wherry.server.catalog.quotas import QUOTAS, QuotaReader
-from wherry.server.catalog.records import AccountRecord, SshKeyRecord, TokenRecord
+from wherry.server.rules.records import AccountRecord, SshKeyRecord, TokenRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -14,12 +14,12 @@ from sqlalchemy.exc import IntegrityError
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.models import ActionError, Progress
-from wherry.server import metrics
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, Asker, Changer, batches, check_ids, micros, moment_of, moment_or_none
-from wherry.server.catalog.records import ActionRecord, NewAction
-from wherry.server.dispatch import BACKGROUND_TYPES, Lane
-from wherry.server.lifecycle import BUSY
+from wherry.server.rules.dispatch import BACKGROUND_TYPES, Lane
+from wherry.server.rules.lifecycle import BUSY
+from wherry.server.rules.records import ActionRecord, NewAction
+from wherry.server.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Case, Row
 
-    from wherry.server.catalog.records import ResourceKind
+    from wherry.server.rules.records import ResourceKind
 
 log = logging.getLogger("wherry.actions")
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import micros
-from wherry.server.metrics import ActionCount, Census, RegionState, RoleState
+from wherry.server.telemetry.metrics import ActionCount, Census, RegionState, RoleState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

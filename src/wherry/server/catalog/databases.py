@@ -30,7 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Programmin
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.catalog.driver import OneTripConnection
-from wherry.server.durable import sync_folder
+from wherry.server.machine.durable import sync_folder
 from wherry.server.outside import shown
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, func, or_, select, update
 
 from wherry.errors import NotFound
-from wherry.server.backup_policy import Policy
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, batches, check_ids, micros, moment_of, moment_or_none
 from wherry.server.catalog.images import ImageReader, ImageWriter
 from wherry.server.catalog.objects import loosen
-from wherry.server.catalog.records import DropletRecord
 from wherry.server.catalog.tags import ids_of, names_of
+from wherry.server.rules.backup_policy import Policy
+from wherry.server.rules.records import DropletRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

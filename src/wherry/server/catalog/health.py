@@ -14,7 +14,7 @@ from sqlalchemy import delete, exists, func, or_, select, union, union_all, upda
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches, micros, moment_of
-from wherry.server.catalog.records import DamagedRegion, HealthRecord, ManifestRecord, NamerRecord, ObjectRecord
+from wherry.server.rules.records import DamagedRegion, HealthRecord, ManifestRecord, NamerRecord, ObjectRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -10,9 +10,9 @@ from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, check_ids, micros, moment_of, moment_or_none
 from wherry.server.catalog.objects import loosen
-from wherry.server.catalog.records import AccountTransferRecord, ImageRecord, ReplicaRecord
 from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
-from wherry.server.lifecycle import BUSY
+from wherry.server.rules.lifecycle import BUSY
+from wherry.server.rules.records import AccountTransferRecord, ImageRecord, ReplicaRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Row, Select
 
-    from wherry.server.catalog.records import DropletRecord
+    from wherry.server.rules.records import DropletRecord
 
 LISTED_STATUSES = ("available", "retired")
 """Custom images that are ``NEW``, ``pending`` or ``deleted`` are read by their id only (wire.md 3.1)."""

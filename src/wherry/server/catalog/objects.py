@@ -29,7 +29,7 @@ from wherry.errors import BlockMissing, StoreUnavailable, Unavailable
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
-from wherry.server.catalog.records import Garbage, ManifestRecord, ObjectRecord
+from wherry.server.rules.records import Garbage, ManifestRecord, ObjectRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -17,7 +17,7 @@ from wherry.errors import Unprocessable
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker
 from wherry.server.catalog.needs import is_imported
-from wherry.server.catalog.records import QuotaRecord
+from wherry.server.rules.records import QuotaRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,14 +9,14 @@ from sqlalchemy import delete, func, select
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Changer, batches
 from wherry.server.catalog.quotas import QuotaReader
-from wherry.server.catalog.records import TagRecord
+from wherry.server.rules.records import TagRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Select
 
-    from wherry.server.catalog.records import ResourceKind
+    from wherry.server.rules.records import ResourceKind
 
 
 class TagReader(QuotaReader):

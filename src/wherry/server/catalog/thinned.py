@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, literal, select
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
-from wherry.server.catalog.records import ManifestRecord, ObjectRecord, ThinnedPack
+from wherry.server.rules.records import ManifestRecord, ObjectRecord, ThinnedPack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from wherry.server.catalog.asking import GONE, batches, micros, moment_of
 from wherry.server.catalog.needs import is_imported
 from wherry.server.catalog.objects import ObjectWriter
 from wherry.server.catalog.quotas import QuotaReader
-from wherry.server.catalog.records import PieceRecord, UploadRecord
+from wherry.server.rules.records import PieceRecord, UploadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, select, text
 
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker
-from wherry.server.catalog.records import ImageUsage, RegionUsage
+from wherry.server.rules.records import ImageUsage, RegionUsage
 
 if TYPE_CHECKING:
     from sqlalchemy import Select

@@ -16,8 +16,8 @@ from wherry.server.catalog import tables as t
 from wherry.server.catalog.actions import ActionReader, ActionWriter, read_action
 from wherry.server.catalog.asking import batches, micros
 from wherry.server.catalog.objects import loosen
-from wherry.server.catalog.records import ActionRecord, ProcessRecord
-from wherry.server.dispatch import Lane
+from wherry.server.rules.dispatch import Lane
+from wherry.server.rules.records import ActionRecord, ProcessRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -36,8 +36,8 @@ from wherry.server.http.observed import named, observed
 from wherry.server.http.routes import Routes, serve_routes
 from wherry.server.http.service import Service
 from wherry.server.http.wire import Wire
-from wherry.server.logs import bound
 from wherry.server.settings import Limits
+from wherry.server.telemetry.logs import bound
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

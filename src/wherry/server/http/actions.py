@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
-from wherry.server import lifecycle
 from wherry.server.catalog import FIRST_ACTION_ID, GONE
 from wherry.server.http.wire import image_action
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import ActionRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import ActionRecord
 
 
 def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m.TransferPlanReply:

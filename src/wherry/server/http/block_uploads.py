@@ -18,9 +18,9 @@ from wherry.server.http.transfers import PIECE_BYTES, get_upload
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from wherry.server.actions.block_uploads import Batch
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.uploads.by_blocks import Batch
 
 _DIGITS = 20
 

@@ -11,18 +11,18 @@ from starlette.concurrency import run_in_threadpool
 from wherry import calls as c
 from wherry import models as m
 from wherry.errors import MutuallyExclusive, NotFound, Unprocessable
-from wherry.server.backup_policy import DAYS, HOURS, RETENTION, WINDOW
 from wherry.server.catalog import GONE
 from wherry.server.http import exports, transfers, wire
 from wherry.server.http.edge import reply
+from wherry.server.rules.backup_policy import DAYS, HOURS, RETENTION, WINDOW
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import DropletRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import DropletRecord
 
 
 def list_droplets(service: Service, x: Exchange) -> m.DropletPage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
@@ -17,19 +16,20 @@ from starlette.responses import Response
 
 from wherry import errors as e
 from wherry import models as m
-from wherry.server import metrics
 from wherry.server.catalog import GONE
 from wherry.server.http.hosts import base_url_of
 from wherry.server.http.observed import observation
-from wherry.server.lifecycle import NO_ACTION, check_new_tag
 from wherry.server.outside import shown
+from wherry.server.rules.lifecycle import NO_ACTION, check_new_tag
+from wherry.server.rules.tokens import is_secret, token_digest
+from wherry.server.telemetry import metrics
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from wherry.calls import Call
     from wherry.server.catalog import Catalog
-    from wherry.server.catalog.records import TokenRecord
+    from wherry.server.rules.records import TokenRecord
 
 log = logging.getLogger("wherry.http")
 
@@ -73,7 +73,6 @@ _RETRY_AFTER_S = 1
 _TOKEN_KEPT_S = 1.0  # for so long a token that was revoked may still be taken for valid
 _MOST_PER_PAGE, _PER_PAGE = 200, 20
 _JSON = "application/json; charset=utf-8"
-_SECRET = re.compile(r"[!-~]+")
 
 encode = msgspec.json.Encoder().encode
 
@@ -235,16 +234,6 @@ class _RateLimit:
             metrics.rate_limited("minute")
             raise e.RateLimited("Too many requests", retry_after_s=int(recent + MINUTE_S - now) + 1)
         self._times.append(now)
-
-
-def is_secret(text: str) -> bool:
-    """Return whether a token can have this secret: one visible ASCII character or more, without white space."""
-    return _SECRET.fullmatch(text) is not None
-
-
-def token_digest(secret: str) -> str:
-    """What is kept of a token. Its secret is random enough for a plain digest."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _digest_of(request: Request) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wherry import models as m
 from wherry.errors import Unprocessable
-from wherry.server.backup_policy import DAILY, RETENTION, WINDOW
+from wherry.server.rules.backup_policy import DAILY, RETENTION, WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -36,12 +36,12 @@ from wherry.errors import (
     WherryError,
 )
 from wherry.server.catalog import GONE
-from wherry.server.formats import lay_out
-from wherry.server.formats.compression import SUFFIXES, compressor
+from wherry.server.disks import lay_out
+from wherry.server.disks.compression import SUFFIXES, compressor
 from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.running import Running
 from wherry.server.http.threads import run_to_its_end
-from wherry.server.metrics import Moves
+from wherry.server.telemetry.metrics import Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import ReplicaRecord
-    from wherry.server.formats import Layout
+    from wherry.server.disks import Layout
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import ReplicaRecord
     from wherry.server.storage import Manifest
 
 log = logging.getLogger("wherry.http")

@@ -16,11 +16,11 @@ from anyio.to_thread import run_sync
 from starlette.responses import PlainTextResponse, Response
 
 from wherry.errors import BadRequest, Unavailable, WherryError
-from wherry.server import metrics
 from wherry.server.http.browsers import with_safe_headers
 from wherry.server.http.edge import encode
 from wherry.server.http.hosts import ANY_HOST, Hosts, believed
 from wherry.server.http.routes import Routes, serve_routes
+from wherry.server.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from wherry.server.http.routes import Endpoint
-    from wherry.server.metrics import Census
+    from wherry.server.telemetry.metrics import Census
 
 T = TypeVar("T")
 

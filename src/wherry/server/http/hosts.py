@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from wherry.errors import BadRequest
-from wherry.server import metrics
+from wherry.server.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,14 +9,14 @@ import msgspec
 from wherry import calls as c
 from wherry import models as m
 from wherry.errors import BadRequest
-from wherry.server import lifecycle
 from wherry.server.http import wire
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.catalog import Reader
-    from wherry.server.catalog.records import ActionRecord, ImageRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import ActionRecord, ImageRecord
 
 
 def list_images(service: Service, x: Exchange) -> m.ImagePage:

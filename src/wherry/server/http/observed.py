@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
-from wherry.server import metrics
-from wherry.server.logs import bound
-from wherry.server.tracing import continued, mark_failed, span
+from wherry.server.telemetry import metrics
+from wherry.server.telemetry.logs import bound
+from wherry.server.telemetry.tracing import continued, mark_failed, span
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

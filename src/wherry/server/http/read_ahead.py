@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from threading import Semaphore
 
-    from wherry.server.formats import Extent
+    from wherry.server.disks import Extent
 
 _EXTENTS = 16  # how far ahead an export looks for blocks to read; the rest is zeros
 _BLOCKS = 2 * THREADS + 1  # how many of them it reads ahead

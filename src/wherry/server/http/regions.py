@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from wherry import models as m
-from wherry.server import lifecycle
 from wherry.server.http import wire
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from wherry.server.http.edge import Exchange

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from wherry.server.http.exports import Exports
 from wherry.server.http.running import Running
-from wherry.server.memory import FreedMemory
+from wherry.server.machine.memory import FreedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from wherry.models import Action, Size
-    from wherry.server.actions import Actions, Regions
     from wherry.server.catalog import Catalog, Reader
-    from wherry.server.catalog.records import ActionRecord, TokenRecord
     from wherry.server.http.wire import Wire
+    from wherry.server.regions.served import Regions
+    from wherry.server.rules.records import ActionRecord, TokenRecord
+    from wherry.server.workflows import Actions
 
 
 @dataclass(frozen=True)

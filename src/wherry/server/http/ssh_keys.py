@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry import models as m
-from wherry.server import lifecycle
 from wherry.server.http import wire
-from wherry.server.public_key import read_public_key
+from wherry.server.rules import lifecycle
+from wherry.server.rules.public_key import read_public_key
 
 if TYPE_CHECKING:
     from wherry.server.http.edge import Exchange

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
-from wherry.server import lifecycle
 from wherry.server.catalog import GONE
 from wherry.server.http import wire
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wherry.server.catalog import Writer
-    from wherry.server.catalog.records import ResourceKind
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import ResourceKind
 
 NOWHERE = frozenset({"database", "volume", "volume_snapshot"})
 """What DigitalOcean tags as well; there are none here."""

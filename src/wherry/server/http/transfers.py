@@ -21,18 +21,18 @@ from wherry.errors import (
     StoreUnavailable,
     Unprocessable,
 )
-from wherry.server import lifecycle
 from wherry.server.http import images, wire
 from wherry.server.http.edge import as_type, reply
 from wherry.server.http.threads import run_to_its_end
+from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from wherry.server.actions.uploads import Piece
-    from wherry.server.catalog.records import ActionRecord, UploadRecord
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
+    from wherry.server.rules.records import ActionRecord, UploadRecord
+    from wherry.server.uploads.sessions import Piece
 
 log = logging.getLogger("wherry.http")
 

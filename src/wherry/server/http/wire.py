@@ -11,16 +11,16 @@ import msgspec
 from wherry import calls as c
 from wherry import models as m
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.backup_policy import WINDOW
 from wherry.server.catalog import WHOLE_DISK
-from wherry.server.lifecycle import disk_gib as disk_gib_of
-from wherry.server.lifecycle import min_disk_gib
+from wherry.server.rules.backup_policy import WINDOW
+from wherry.server.rules.lifecycle import disk_gib as disk_gib_of
+from wherry.server.rules.lifecycle import min_disk_gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from wherry.server.catalog.records import (
+    from wherry.server.rules.records import (
         AccountRecord,
         ActionRecord,
         DamagedRegion,

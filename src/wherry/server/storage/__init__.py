@@ -28,7 +28,6 @@ from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, liv
 from wherry.server.storage.pack import PACK_SIZE, PackIndex, PackWriter, pack_size
 from wherry.server.storage.places import DIGEST, Places
 from wherry.server.storage.plan import CopyPlan, plan_copy
-from wherry.server.storage.probe import Probe, probe
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
 from wherry.server.storage.stored_disk import StoredDisk
@@ -65,7 +64,6 @@ __all__ = [
     "PackIndex",
     "PackWriter",
     "Places",
-    "Probe",
     "Rescue",
     "Sealed",
     "Store",
@@ -81,7 +79,6 @@ __all__ = [
     "open_store",
     "pack_size",
     "plan_copy",
-    "probe",
     "sample_number",
 ]  # fmt: skip
 

@@ -6,13 +6,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing
-from wherry.server import tracing
-from wherry.server.logs import Threads
 from wherry.server.storage.block import check_stored, decode, encode
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.pack import PackWriter
 from wherry.server.storage.rescue import rescued
 from wherry.server.storage.whole import WholePacks
+from wherry.server.telemetry import tracing
+from wherry.server.telemetry.logs import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

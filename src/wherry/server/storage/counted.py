@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wherry.server.metrics import Moves
+from wherry.server.telemetry.metrics import Moves
 
 if TYPE_CHECKING:
-    from wherry.server.metrics import Moved
     from wherry.server.storage.callers import Watcher
+    from wherry.server.telemetry.metrics import Moved
 
 
 class Counted:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from wherry.fingerprint import BLOCK_SIZE, block_digest, is_zero
-from wherry.server.logs import Threads
 from wherry.server.storage.block import encode
 from wherry.server.storage.manifest import Manifest
 from wherry.server.storage.pack import PackSeries
 from wherry.server.storage.places import Places
+from wherry.server.telemetry.logs import Threads
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

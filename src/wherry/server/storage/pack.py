@@ -35,7 +35,7 @@ from blake3 import blake3
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.records import CODECS, RECORD_SIZE, Entry, record_head
-from wherry.server.crashpoint import crash_point
+from wherry.server.telemetry.failpoints import crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.crashpoint import crash_point
-from wherry.server.logs import Threads
 from wherry.server.storage.backends import can_copy
 from wherry.server.storage.block import check, check_stored, decode
 from wherry.server.storage.copier import PackCopier
@@ -23,6 +21,8 @@ from wherry.server.storage.manifest import decode_manifest, manifest_key
 from wherry.server.storage.pack import PackSeries, read_index
 from wherry.server.storage.rescue import rescued
 from wherry.server.storage.scrub import scrub_manifest, scrub_pack
+from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.logs import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,11 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
-from wherry.server.crashpoint import crash_point
 from wherry.server.storage.backends import Copying, can_copy
 from wherry.server.storage.pack import read_index
 from wherry.server.storage.plan import is_worth_copying
 from wherry.server.storage.scrub import scrub_pack
+from wherry.server.telemetry.failpoints import crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from tests.unit.server.storage.backends.test_paced import Clock, Passed
 
 from wherry.errors import ActionCancelled, ClaimLost
 from wherry.server.actions.pacing import Pacing
-from wherry.server.dispatch import Lane, Limits, Rules
+from wherry.server.rules.dispatch import Lane, Limits, Rules
 from wherry.server.storage import MemoryBackend
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from tests.unit.server.formats.sources import Held
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import open_image
+from wherry.server.disks import open_image
 
 _CAP = 8 << 20  # above the size of the disk in the images, so that a mutant may say more
 _TABLES = 4096  # bytes at the beginning of a file, where its headers are

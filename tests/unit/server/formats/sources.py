@@ -7,7 +7,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import LocalFile, open_image
+from wherry.server.disks import LocalFile, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from tests.unit.server.formats.sources import Stream, read_disk
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import is_packed, open_image
-from wherry.server.formats.kinds import REFUSED
+from wherry.server.disks import is_packed, open_image
+from wherry.server.disks.kinds import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from tests.unit.server.formats.sources import Lying, Stream, read_disk
 
 from wherry.errors import FormatError, ImageTooLarge
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import Layout, lay_out, open_image
+from wherry.server.disks import Layout, lay_out, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from tests.unit.server.formats.images.make import HERE, IMAGES, disk
 from tests.unit.server.formats.sources import Held, Lying, Stream, read_disk
 
 from wherry.errors import FormatError
-from wherry.server.formats import is_packed
+from wherry.server.disks import is_packed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherry.server.formats.secret_file import SecretFile
+from wherry.server.disks.secret_file import SecretFile
 
 if TYPE_CHECKING:
     from pathlib import Path

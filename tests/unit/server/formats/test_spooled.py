@@ -17,7 +17,7 @@ from tests.unit.server.formats.sources import Held, Stream, read_disk
 
 from wherry.errors import FormatError, StoreFull
 from wherry.fingerprint import BLOCK_SIZE
-from wherry.server.formats import open_image
+from wherry.server.disks import open_image
 
 
 class _Stream:

@@ -15,7 +15,7 @@ from wherry.errors import Unavailable
 from wherry.server.http import Checks, Health, Service, make_app, make_health_app
 from wherry.server.http import health as health_module
 from wherry.server.http.health import Proof
-from wherry.server.metrics import ActionCount, Census
+from wherry.server.telemetry.metrics import ActionCount, Census
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailable
-from wherry.server.crashpoint import crash_point
-from wherry.server.disk_space import FULL
-from wherry.server.durable import make_folder, sync_folder
+from wherry.server.machine.disk_space import FULL
+from wherry.server.machine.durable import make_folder, sync_folder
 from wherry.server.storage.backends import check_same_size
+from wherry.server.telemetry.failpoints import crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

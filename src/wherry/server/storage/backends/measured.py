@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from wherry.server.metrics import StoreCalls
 from wherry.server.storage.backends import Copying, can_copy
+from wherry.server.telemetry.metrics import StoreCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -33,9 +33,9 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from wherry.errors import BlockCorrupt, BlockMissing, StorageError, StoreFull, StoreRefused, StoreUnavailable
-from wherry.server.crashpoint import crash_point
 from wherry.server.outside import shown
 from wherry.server.storage.backends import check_same_size
+from wherry.server.telemetry.failpoints import crash_point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,0 +1,1 @@
+"""What an operator does beside the API: accounts and tokens, check, rebuild."""

@@ -1,0 +1,1 @@
+"""All that "region" means: the regions file, the served regions and their stores, store identities, the probe."""

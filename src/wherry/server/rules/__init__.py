@@ -1,0 +1,1 @@
+"""Pure rules: what is allowed, and what runs next. No clock, no disk, no database."""

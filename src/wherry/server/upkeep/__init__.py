@@ -1,0 +1,1 @@
+"""Background work on what is stored: collect, compact, scrub, heal, verify, expire, prune."""
