@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +15,17 @@ from sqlalchemy.exc import IntegrityError
 from wherry.errors import NotFound, Unprocessable
 from wherry.models import ActionError, Progress
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, Asker, Changer, batches, check_ids, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import (
+    GONE,
+    Asker,
+    Changer,
+    batches,
+    check_ids,
+    micros,
+    moment_of,
+    moment_or_none,
+    page_of,
+)
 from wherry.server.rules.dispatch import BACKGROUND_TYPES, Lane
 from wherry.server.rules.lifecycle import BUSY
 from wherry.server.rules.records import ActionRecord, NewAction
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Case, Row
+    from sqlalchemy import Case, Row, Select
 
     from wherry.server.rules.records import ResourceKind
 
@@ -53,13 +63,11 @@ class ActionReader(Asker):
         offset: int = 0,
     ) -> tuple[list[ActionRecord], int]:  # fmt: skip
         """A page of the account's actions (of one image or Droplet), newest first, and how many there are in all."""
-        where = [t.actions.c.account_id == account_id]
-        for kind, resource_id in (("image", image_id), ("droplet", droplet_id)):
-            if resource_id is not None:
-                where += [t.actions.c.resource_type == kind, t.actions.c.resource_id == resource_id]
-        query = select(t.actions).where(*where).order_by(t.actions.c.id.desc()).limit(limit).offset(offset)
-        total = self.connection.scalar(select(func.count()).select_from(t.actions).where(*where))
-        return [read_action(row) for row in self.connection.execute(query)], total or 0
+        page = _actions_page(of_image=image_id is not None, of_droplet=droplet_id is not None)
+        rows, total = self._page(
+            page, account=account_id, image=image_id, droplet=droplet_id, limit=limit, offset=offset
+        )
+        return [read_action(row) for row in rows], total
 
     def running(
         self, *, image_id: int | None = None, droplet_id: int | None = None, kind: str | None = None
@@ -256,6 +264,15 @@ _ACTION = select(t.actions).where(t.actions.c.id == bindparam("id"))
 _RUNNING_TRANSFERS = select(t.actions).where(
     t.actions.c.status == "in-progress", t.actions.c.type == "transfer", t.actions.c.resource_id == bindparam("image")
 )
+
+
+@cache
+def _actions_page(*, of_image: bool, of_droplet: bool) -> tuple[Select[Any], Select[Any]]:
+    where = [t.actions.c.account_id == bindparam("account")]
+    for kind, is_given in (("image", of_image), ("droplet", of_droplet)):
+        if is_given:
+            where += [t.actions.c.resource_type == kind, t.actions.c.resource_id == bindparam(kind)]
+    return page_of(t.actions, *where)
 
 
 def _not_before_start(moment: int) -> Case[int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import exists, insert, select
+from sqlalchemy import Integer, bindparam, exists, func, insert, select
 
 from wherry.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy import ColumnElement, Connection, Row, Select, Table
 
 T = TypeVar("T")
 
@@ -51,6 +51,18 @@ def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + _BATCH]
 
 
+def with_ids(query: Select[Any]) -> Select[Any]:
+    """A statement whose first column is one of the ``ids`` that it is run with."""
+    return query.where(query.selected_columns[0].in_(bindparam("ids", expanding=True)))
+
+
+def page_of(table: Table, *where: ColumnElement[bool]) -> tuple[Select[Any], Select[Any]]:
+    """Two statements: a page of rows (``limit`` from ``offset`` on), the newest first, and the number of all."""
+    rows = select(table).where(*where).order_by(table.c.id.desc())
+    total = select(func.count()).select_from(table).where(*where)
+    return rows.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer)), total
+
+
 class Asker:
     """Runs queries on one connection, so that all results are from one state of the catalog."""
 
@@ -67,13 +79,20 @@ class Asker:
         return bool(self.connection.scalar(select(exists().where(*where))))
 
     def _grouped(self, query: Select[Any], ids: Sequence[int]) -> dict[int, list[Any]]:
-        """The second column's values by the first one's, where that is one of these ids."""
-        key = query.selected_columns[0]
+        """The second column's values by the first one's, of a statement ``with_ids``."""
         grouped: dict[int, list[Any]] = {}
-        for batch in batches(ids):
-            for one, value in self.connection.execute(query.where(key.in_(batch))):
-                grouped.setdefault(one, []).append(value)
+        for row in self._rows(query, ids):
+            grouped.setdefault(row[0], []).append(row[1])
         return grouped
+
+    def _rows(self, query: Select[Any], ids: Sequence[int], **values: Any) -> list[Any]:
+        """The rows of a statement ``with_ids``."""
+        return [row for batch in batches(ids) for row in self.connection.execute(query, {"ids": batch, **values})]
+
+    def _page(self, page: tuple[Select[Any], Select[Any]], **values: Any) -> tuple[Sequence[Row[Any]], int]:
+        """The rows of a page, and the number of all."""
+        rows, total = page
+        return self.connection.execute(rows, values).all(), self.connection.scalar(total, values) or 0
 
 
 class Changer(Asker):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, or_, select, update
 
 from wherry.errors import NotFound
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, batches, check_ids, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import (
+    GONE,
+    batches,
+    check_ids,
+    micros,
+    moment_of,
+    moment_or_none,
+    page_of,
+    with_ids,
+)
 from wherry.server.catalog.images import ImageReader, ImageWriter
 from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.tags import ids_of, names_of
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Row
+    from sqlalchemy import Row, Select
 
 
 class DropletReader(ImageReader):
@@ -50,25 +60,16 @@ class DropletReader(ImageReader):
         offset: int = 0,
     ) -> tuple[list[DropletRecord], int]:
         """A page of the account's Droplets, newest first, and how many there are in all."""
-        where = [t.droplets.c.account_id == account_id, t.droplets.c.deleted_at.is_(None)]
-        if tag is not None:
-            where.append(t.droplets.c.id.in_(ids_of(account_id, "droplet", tag)))
-        if name is not None:
-            where.append(func.lower(t.droplets.c.name) == name.lower())
-        if is_gpu is not None:
-            where.append(t.droplets.c.is_gpu.is_(is_gpu))
-        if with_backups:
-            where.append(t.droplets.c.backup_policy.is_not(None))
-        query = select(t.droplets).where(*where).order_by(t.droplets.c.id.desc()).limit(limit).offset(offset)
-        rows = self.connection.execute(query).all()
-        total = self.connection.scalar(select(func.count()).select_from(t.droplets).where(*where))
-        return self._whole(rows), total or 0
+        page = _droplets_page(
+            with_tag=tag is not None, with_name=name is not None, is_gpu=is_gpu, with_backups=with_backups
+        )
+        folded = {"folded_tag": (tag or "").lower(), "folded_name": (name or "").lower()}
+        rows, total = self._page(page, account=account_id, **folded, limit=limit, offset=offset)
+        return self._whole(rows), total
 
     def droplets_by_id(self, ids: Sequence[int]) -> list[DropletRecord]:
         """The Droplets with these ids, deleted ones too, in this order."""
-        query = select(t.droplets)
-        rows = [row for b in batches(ids) for row in self.connection.execute(query.where(t.droplets.c.id.in_(b)))]
-        by_id = {droplet.id: droplet for droplet in self._whole(rows)}
+        by_id = {droplet.id: droplet for droplet in self._whole(self._rows(_DROPLETS, ids))}
         return [by_id[droplet_id] for droplet_id in ids]
 
     def all_disks(self) -> list[DropletRecord]:
@@ -104,14 +105,10 @@ class DropletReader(ImageReader):
         ids = [row.id for row in rows]
         images = self.images_by_id(row.image_id for row in rows)
         backups, snapshots = self.images_of(ids, "backup"), self.images_of(ids, "snapshot")
-        tags = self._grouped(names_of("droplet"), ids)
-        keys = {
-            one.id: one.key
-            for batch in batches([row.manifest_id for row in rows if row.manifest_id is not None])
-            for one in self.connection.execute(select(t.objects.c.id, t.objects.c.key).where(t.objects.c.id.in_(batch)))
-        }
-        running = (t.actions.c.status == "in-progress", t.actions.c.resource_type == "droplet")
-        busy = set(self._grouped(select(t.actions.c.resource_id, t.actions.c.id).where(*running), ids))
+        tags = self._grouped(_TAGS, ids)
+        manifest_ids = [row.manifest_id for row in rows if row.manifest_id is not None]
+        keys = {row.id: row.key for row in self._rows(_KEYS, manifest_ids)}
+        busy = {row.resource_id for row in self._rows(_BUSY, ids)}
         return [
             DropletRecord(
                 id=row.id, account_id=row.account_id, name=row.name, status=row.status, region=row.region,
@@ -218,4 +215,26 @@ class DropletWriter(ImageWriter, DropletReader):
 
 _NO_BACKUPS = {"backup_policy": None, "backup_due_at": None, "backup_retry_at": None}
 _DROPLET = select(t.droplets).where(t.droplets.c.id == bindparam("id"))
+_DROPLETS = with_ids(select(t.droplets))
+_TAGS = names_of("droplet")
+_KEYS = with_ids(select(t.objects.c.id, t.objects.c.key))
+_BUSY = with_ids(
+    select(t.actions.c.resource_id).where(t.actions.c.status == "in-progress", t.actions.c.resource_type == "droplet")
+)
 _LOCK_DROPLET = select(t.droplets.c.id).where(t.droplets.c.id == bindparam("id")).with_for_update()
+
+
+@cache
+def _droplets_page(
+    *, with_tag: bool, with_name: bool, is_gpu: bool | None, with_backups: bool
+) -> tuple[Select[Any], Select[Any]]:
+    where = [t.droplets.c.account_id == bindparam("account"), t.droplets.c.deleted_at.is_(None)]
+    if with_tag:
+        where.append(t.droplets.c.id.in_(ids_of("droplet")))
+    if with_name:
+        where.append(func.lower(t.droplets.c.name) == bindparam("folded_name"))
+    if is_gpu is not None:
+        where.append(t.droplets.c.is_gpu.is_(is_gpu))
+    if with_backups:
+        where.append(t.droplets.c.backup_policy.is_not(None))
+    return page_of(t.droplets, *where)

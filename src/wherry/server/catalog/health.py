@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, func, or_, select, union, union_all, update
+from sqlalchemy import bindparam, delete, exists, func, or_, select, union, union_all, update
 
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
@@ -179,21 +179,7 @@ class HealthReader(Asker):
 
     def _replica_health(self, image_id: int) -> list[tuple[str, int, int, int]]:
         """Of each replica: region, manifest, when the oldest check was (0: never), and how many damages there are."""
-        r, o = t.replicas.c, t.objects.c
-        columns = (r.region, r.manifest_id, o.checked_at, t.damages.c.object_id.label("damage"))
-        manifests = select(*columns).join(t.objects, o.id == r.manifest_id)
-        packs = (
-            select(*columns)
-            .join(t.refs, t.refs.c.manifest_id == r.manifest_id)
-            .join(t.objects, o.id == t.refs.c.object_id)
-        )
-        damages = (t.damages, t.damages.c.object_id == o.id)
-        both = union_all(
-            *(query.join(*damages, isouter=True).where(r.image_id == image_id) for query in (manifests, packs))
-        ).subquery()
-        s = both.c
-        query = select(s.region, s.manifest_id, func.min(s.checked_at), func.count(s.damage))
-        rows = self.connection.execute(query.group_by(s.region, s.manifest_id).order_by(s.region))
+        rows = self.connection.execute(_REPLICA_HEALTH, {"image": image_id})
         return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
@@ -258,3 +244,19 @@ def _objects() -> Select[Any]:
 
 def _manifests() -> Select[Any]:
     return select(t.objects.c.id, t.objects.c.region, t.objects.c.key)
+
+
+def _replica_health() -> Select[Any]:
+    r, o = t.replicas.c, t.objects.c
+    columns = (r.region, r.manifest_id, o.checked_at, t.damages.c.object_id.label("damage"))
+    manifests = select(*columns).join(t.objects, o.id == r.manifest_id)
+    packs = (
+        select(*columns).join(t.refs, t.refs.c.manifest_id == r.manifest_id).join(t.objects, o.id == t.refs.c.object_id)
+    )
+    damages, of_image = (t.damages, t.damages.c.object_id == o.id), r.image_id == bindparam("image")
+    both = union_all(*(query.join(*damages, isouter=True).where(of_image) for query in (manifests, packs))).subquery()
+    query = select(both.c.region, both.c.manifest_id, func.min(both.c.checked_at), func.count(both.c.damage))
+    return query.group_by(both.c.region, both.c.manifest_id).order_by(both.c.region)
+
+
+_REPLICA_HEALTH = _replica_health()

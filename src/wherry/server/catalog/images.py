@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, exists, func, literal, or_, select, union_all, update
 
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, LARGEST_ID, batches, check_ids, micros, moment_of, moment_or_none
+from wherry.server.catalog.asking import (
+    GONE,
+    LARGEST_ID,
+    batches,
+    check_ids,
+    micros,
+    moment_of,
+    moment_or_none,
+    page_of,
+    with_ids,
+)
 from wherry.server.catalog.objects import loosen
 from wherry.server.catalog.tags import TagReader, TagWriter, ids_of, names_of
 from wherry.server.rules.lifecycle import BUSY
@@ -70,23 +81,13 @@ class ImageReader(TagReader):
 
         ``origin`` is ``distribution`` (public images) or ``application`` (of which there are none).
         """
-        own = t.images.c.account_id == account_id
-        seen = own if private or droplet_id is not None else or_(own, t.images.c.public)
-        where = [seen, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES)]
-        if origin is not None:
-            where.append(t.images.c.public if origin == "distribution" else t.images.c.id < 0)
-        if private:
-            where.append(~t.images.c.public)
-        if types is not None:
-            where.append(t.images.c.type.in_(list(types)))
-        if droplet_id is not None:
-            where.append(t.images.c.resource_id == droplet_id)
-        if tag is not None:
-            where.append(t.images.c.id.in_(ids_of(account_id, "image", tag)))
-        query = select(t.images).where(*where).order_by(t.images.c.id.desc()).limit(limit).offset(offset)
-        rows = self.connection.execute(query).all()
-        total = self.connection.scalar(select(func.count()).select_from(t.images).where(*where))
-        return self._with_places(rows), total or 0
+        page = _images_page(
+            origin, private, None if types is None else tuple(types), droplet_id is not None, tag is not None
+        )
+        rows, total = self._page(
+            page, account=account_id, droplet=droplet_id, folded_tag=(tag or "").lower(), limit=limit, offset=offset
+        )
+        return self._with_places(rows), total
 
     def public_images(self) -> list[ImageRecord]:
         """Every image that is found by a slug."""
@@ -137,18 +138,14 @@ class ImageReader(TagReader):
 
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
         """Images by their ids, deleted ones too."""
-        rows = [
-            row
-            for batch in batches(sorted(set(ids)))
-            for row in self.connection.execute(select(t.images).where(t.images.c.id.in_(batch)))
-        ]
-        return {one.id: one for one in self._with_places(rows)}
+        return {image.id: image for image in self._with_places(self._rows(_IMAGES, sorted(set(ids))))}
 
     def images_of(self, droplet_ids: Sequence[int], kind: str) -> dict[int, list[int]]:
         """The ids of the snapshots or backups of Droplets, by the Droplet's. One that was given away is of none."""
-        of_kind = (t.images.c.type == kind, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES))
-        query = select(t.images.c.resource_id, t.images.c.id).where(*of_kind).order_by(t.images.c.id)
-        return self._grouped(query, droplet_ids)
+        images: dict[int, list[int]] = {}
+        for row in self._rows(_IMAGES_OF_DROPLETS, droplet_ids, kind=kind):
+            images.setdefault(row.resource_id, []).append(row.id)
+        return images
 
     # ------------------------------------------------------------------------------------------------ account transfers
 
@@ -180,8 +177,7 @@ class ImageReader(TagReader):
     def _with_places(self, rows: Sequence[Row[Any]]) -> list[ImageRecord]:
         """Add to the rows of images where they are and how they are tagged."""
         ids = [row.id for row in rows]
-        regions = self._grouped(select(t.replicas.c.image_id, t.replicas.c.region).order_by(t.replicas.c.id), ids)
-        tags = self._grouped(names_of("image"), ids)
+        regions, tags = self._grouped(_REGIONS, ids), self._grouped(_TAGS, ids)
         return [_image(row, regions.get(row.id, []), tags.get(row.id, [])) for row in rows]
 
 
@@ -319,6 +315,36 @@ _PLACES = union_all(
     .where(t.taggings.c.resource_type == "image", t.taggings.c.resource_id == bindparam("id")),
 ).order_by("kind", "place", "region")
 """An image's regions in the order in which it came there, and its tags."""
+_IMAGES = with_ids(select(t.images))
+_IMAGES_OF_DROPLETS = with_ids(
+    select(t.images.c.resource_id, t.images.c.id)
+    .where(
+        t.images.c.type == bindparam("kind"), t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES)
+    )
+    .order_by(t.images.c.id)
+)
+_REGIONS = with_ids(select(t.replicas.c.image_id, t.replicas.c.region).order_by(t.replicas.c.id))
+_TAGS = names_of("image")
+
+
+@cache
+def _images_page(
+    *, origin: str | None, private: bool, types: tuple[str, ...] | None, of_droplet: bool, with_tag: bool
+) -> tuple[Select[Any], Select[Any]]:
+    own = t.images.c.account_id == bindparam("account")
+    seen = own if private or of_droplet else or_(own, t.images.c.public)
+    where = [seen, t.images.c.deleted_at.is_(None), t.images.c.status.in_(LISTED_STATUSES)]
+    if origin is not None:
+        where.append(t.images.c.public if origin == "distribution" else t.images.c.id < 0)
+    if private:
+        where.append(~t.images.c.public)
+    if types is not None:
+        where.append(t.images.c.type.in_(types))
+    if of_droplet:
+        where.append(t.images.c.resource_id == bindparam("droplet"))
+    if with_tag:
+        where.append(t.images.c.id.in_(ids_of("image")))
+    return page_of(t.images, *where)
 
 
 def _replicas() -> Select[Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import Changer, batches
+from wherry.server.catalog.asking import Changer, batches, with_ids
 from wherry.server.catalog.quotas import QuotaReader
 from wherry.server.rules.records import TagRecord
 
@@ -41,8 +41,8 @@ class TagReader(QuotaReader):
 
     def tagged(self, account_id: int, kind: ResourceKind, name: str, limit: int | None = None) -> list[int]:
         """The ids of the resources of one kind with a tag, in any case; none for a tag that does not exist."""
-        query = ids_of(account_id, kind, name).order_by(t.taggings.c.resource_id).limit(limit)
-        return list(self.connection.scalars(query))
+        query = ids_of(kind).order_by(t.taggings.c.resource_id).limit(limit)
+        return list(self.connection.scalars(query, {"account": account_id, "folded_tag": name.lower()}))
 
     def _with_counts(self, tags: Sequence[tuple[int, str]]) -> list[TagRecord]:
         g = t.taggings.c
@@ -150,8 +150,8 @@ class TagWriter(Changer, TagReader):
 
 
 def names_of(kind: ResourceKind) -> Select[tuple[int, str]]:
-    """The tags' names by the ids of the resources of one kind."""
-    return (
+    """The tags' names by the ids of the resources of one kind: a statement ``with_ids``."""
+    return with_ids(
         select(t.taggings.c.resource_id, t.tags.c.name)
         .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
         .where(t.taggings.c.resource_type == kind)
@@ -159,12 +159,16 @@ def names_of(kind: ResourceKind) -> Select[tuple[int, str]]:
     )
 
 
-def ids_of(account_id: int, kind: ResourceKind, name: str) -> Select[tuple[int]]:
-    """The ids of the resources of one kind with a tag, in any case; a part of other questions."""
+def ids_of(kind: ResourceKind) -> Select[tuple[int]]:
+    """The ids of the resources of one kind with the tag ``folded_tag`` of ``account``; a part of other statements."""
     return (
         select(t.taggings.c.resource_id)
         .join(t.tags, t.tags.c.id == t.taggings.c.tag_id)
-        .where(*_spelled(account_id, name), t.taggings.c.resource_type == kind)
+        .where(
+            t.tags.c.account_id == bindparam("account"),
+            t.tags.c.folded == bindparam("folded_tag"),
+            t.taggings.c.resource_type == kind,
+        )
     )
 
 
