@@ -263,16 +263,29 @@ ACTIONS_CANCEL = Call("actions.cancel", "POST", "/v2/actions/{action_id}/cancel"
 EXPORT_FORMAT = Param("format", "Which format (default: raw).", values=get_args(m.ExportFormat))
 EXPORT_COMPRESS = Param("compress", "Compress a raw export while it is sent: then it has no ranges and no size.",
                         values=get_args(m.Compression))  # fmt: skip
+EXPORT_REGION = Param("region", "Read this region's copy (default: the first region's).")
 IMAGES_EXPORT = Call(
     "images.export", "GET", "/v2/images/{image_id}/export", "Read an image's bytes, checked on the way.",
     ("image:read",), {200: None, 206: None},
     params=(
         EXPORT_FORMAT,
         EXPORT_COMPRESS,
-        Param("region", "Read this region's copy (default: the first region's)."),
+        EXPORT_REGION,
         RANGE,
     ),
     errors=(416, 422), ours=True, reply_media=BYTES,
+)  # fmt: skip
+IMAGE_BLOCKS_LIST = Call(
+    "image_blocks.list", "GET", "/v2/images/{image_id}/blocks",
+    "List an image's blocks: their names in order, 32 bytes each, all zeros for a block of zeros. The header "
+    "Wherry-Size has the disk's bytes.",
+    ("image:read",), {200: None}, params=(EXPORT_REGION,), errors=(422,), ours=True, reply_media=BYTES,
+)  # fmt: skip
+IMAGE_BLOCKS_READ = Call(
+    "image_blocks.read", "GET", "/v2/images/{image_id}/blocks/{numbers}",
+    "Read blocks of an image as they are stored, as records one after another. The numbers ascend, as in 0-63,70; "
+    "at most 4,096 blocks. Blocks of zeros are left out.",
+    ("image:read",), {200: None}, params=(EXPORT_REGION,), errors=(422,), ours=True, reply_media=BYTES,
 )  # fmt: skip
 REPLICAS_DELETE = Call("replicas.delete", "DELETE", "/v2/images/{image_id}/regions/{slug}",
                        "Remove an image from one region; refused for the last one.", ("image:delete",),
@@ -399,7 +412,7 @@ CALLS: tuple[Call, ...] = (
     SSH_KEYS_LIST, SSH_KEYS_CREATE, SSH_KEYS_GET, SSH_KEYS_UPDATE, SSH_KEYS_DELETE,
     FIREWALLS_LIST,
     ACCOUNT_TRANSFERS_CREATE, ACCOUNT_TRANSFERS_ACCEPT, ACCOUNT_TRANSFERS_CANCEL, ACCOUNT_TRANSFERS_DECLINE,
-    ACTIONS_CANCEL, IMAGES_EXPORT, REPLICAS_DELETE,
+    ACTIONS_CANCEL, IMAGES_EXPORT, IMAGE_BLOCKS_LIST, IMAGE_BLOCKS_READ, REPLICAS_DELETE,
     IMAGES_VERIFY, SCRUB,
     UPLOADS_CREATE, UPLOADS_GET, UPLOADS_APPEND, UPLOADS_FINISH, UPLOADS_DELETE,
     UPLOAD_BLOCKS_MISSING, UPLOAD_BLOCKS_PUT, UPLOAD_DISK_PUT,

@@ -17,6 +17,7 @@ from wherry.server.catalog import GONE
 from wherry.server.http import (
     account_transfers,
     actions,
+    block_exports,
     block_uploads,
     droplets,
     edge,
@@ -98,6 +99,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.FIREWALLS_LIST.name: regions.list_firewalls,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: exports.export_image,
+    c.IMAGE_BLOCKS_LIST.name: block_exports.list_blocks,
+    c.IMAGE_BLOCKS_READ.name: block_exports.read_blocks,
     c.REPLICAS_DELETE.name: images.delete_replica,
     c.UPLOADS_CREATE.name: transfers.create_upload,
     c.UPLOADS_GET.name: transfers.get_upload,

@@ -1,4 +1,4 @@
-"""Exports: any range of a disk as a file, made as it is sent and checked block by block.
+"""Exports: any range of a disk as a file, made as it is sent and checked block by block; and what all exports share.
 
 An export keeps the disk it reads from before its first look into the store until the last thread has read its last
 block. All of that is let go of by plain code at the end of ``_Sent.__call__``, however the export ends: sent whole, the
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
@@ -44,12 +46,12 @@ from wherry.server.http.threads import run_to_its_end
 from wherry.server.telemetry.metrics import Moves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Iterator
 
     from starlette.types import Receive, Scope, Send
 
     from wherry.server.catalog import Reader
-    from wherry.server.disks import Layout
+    from wherry.server.disks import Extent
     from wherry.server.http.edge import Exchange
     from wherry.server.http.service import Service
     from wherry.server.rules.records import ReplicaRecord
@@ -86,12 +88,15 @@ class ExportLimits:
 
 @dataclass
 class Exports:
-    """What the exports of this process share. It belongs to the event loop."""
+    """What the exports of this process share. It belongs to the event loop; threads read the manifests."""
 
     limits: ExportLimits = field(default_factory=ExportLimits)
     running: Running = field(init=False)
     preparing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_PREPARING))
     ahead: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_READ_AHEAD_BLOCKS))
+    manifests: WeakValueDictionary[tuple[str, str], Manifest] = field(default_factory=WeakValueDictionary)
+    """What running exports read, by region and key: exports of one image share it, which may be 100 MiB."""
+    reading: tuple[Lock, ...] = field(default_factory=lambda: tuple(Lock() for _ in range(_PREPARING)))
 
     def __post_init__(self) -> None:
         self.running = Running("exports", self.limits.most)
@@ -109,79 +114,74 @@ class File:
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A range that can be sent."""
+class Sending:
+    """What is sent: stretches of bytes, and how one that lies in a block is read."""
 
-    file: File
-    manifest: Manifest
-    layout: Layout
-    start: int
-    stop: int
+    extents: Iterator[Extent]
+    read: Callable[[Extent], bytes]
     headers: dict[str, str]
+    status: HTTPStatus = HTTPStatus.OK
     compression: str = ""
 
 
+Build = Callable[["Service", "Exchange", "File", "Manifest"], Sending]
+"""Says what to send of a disk. Raises for a request that it does not fit, and _Lost."""
+
+
 async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
-    """Export an image from the first replica that can be read, or from the region in the query."""
-    return await send_file(service, x, headers, partial(_prepare_image, service, x))
+    """Export an image as a file."""
+    return await send_image(service, x, headers, _build_file)
 
 
 async def export_disk(
     service: Service, x: Exchange, headers: dict[str, str], find: Callable[[Reader], File]
 ) -> Response:
-    """Export the disk that ``find`` leads to."""
-    return await send_file(service, x, headers, partial(_prepare, service, x, find))
+    """Export the disk that ``find`` leads to as a file."""
+    return await _send(service, x, headers, partial(_prepare, service, x, find, _build_file))
 
 
-async def send_file(
-    service: Service, x: Exchange, headers: dict[str, str], prepare: Callable[[ExitStack], _Prepared]
+async def send_image(service: Service, x: Exchange, headers: dict[str, str], build: Build) -> Response:
+    """Send something of an image, from the first replica that can be read, or from the region in the query."""
+    return await _send(service, x, headers, partial(_prepare_image, service, x, build))
+
+
+async def _send(
+    service: Service, x: Exchange, headers: dict[str, str], prepare: Callable[[ExitStack], Sending]
 ) -> Response:
-    """Send the range and format of the query. ``prepare`` leaves in the stack what is to be let go of at the end."""
+    """Send what ``prepare`` returns, as an export of the token. It leaves in the stack what is let go of at the end."""
     held = ExitStack()  # filled by the thread that prepares: nothing is lost if this call is cancelled meanwhile
     try:
         service.exports.running.enter(x.token.id)
         held.callback(service.exports.running.leave, x.token.id)
-        prepared = await run_to_its_end(service.exports.preparing, prepare, held)
+        sending = await run_to_its_end(service.exports.preparing, prepare, held)
     except BaseException:
         held.close()
         raise
-    size = prepared.layout.size
-    about = {
-        **headers, "wherry-fingerprint": prepared.file.fingerprint, "content-type": "application/octet-stream",
-        **prepared.headers,
-    }  # fmt: skip
-    if not prepared.compression:
-        about |= {"accept-ranges": "bytes", "content-length": str(prepared.stop - prepared.start)}
-    status = HTTPStatus.OK
-    if (prepared.start, prepared.stop) != (0, size):
-        about["content-range"] = f"bytes {prepared.start}-{prepared.stop - 1}/{size}"
-        status = HTTPStatus.PARTIAL_CONTENT
+    about = {**headers, "content-type": "application/octet-stream", **sending.headers}
     if x.request.method == "HEAD":
         held.close()
-        head = Response(status_code=status, headers=about)
-        if prepared.compression:
+        head = Response(status_code=sending.status, headers=about)
+        if "content-length" not in sending.headers:
             del head.headers["content-length"]  # a reply without a body states 0, which is not the file's size
         return head
-    return _Sent(service, prepared, held, status, about)
+    return _Sent(service, sending, held, about)
 
 
 class _Sent(Response):
     """A file as it is sent. An error after its status was sent breaks the connection off; the log says why."""
 
-    def __init__(
-        self, service: Service, prepared: _Prepared, held: ExitStack, status: HTTPStatus, headers: dict[str, str]
-    ) -> None:
-        self.status_code = status
+    def __init__(self, service: Service, sending: Sending, held: ExitStack, headers: dict[str, str]) -> None:
+        self.status_code = sending.status
         self.background = None
         self.init_headers(headers)
         self._service = service
-        self._prepared = prepared
+        self._sending = sending
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. The server closes a connection on which less came than was announced."""
         gone = asyncio.ensure_future(_until_gone(receive))
-        blocks = self._blocks()
+        blocks = ReadAhead(self._sending.extents, self._sending.read, self._service.exports.ahead)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._send_body(blocks, send, gone)
@@ -203,44 +203,30 @@ class _Sent(Response):
     def _floor(self) -> int:
         return self._service.exports.limits.slowest_bytes_s
 
-    def _blocks(self) -> ReadAhead:
-        prepared, service = self._prepared, self._service
-        file, manifest = prepared.file, prepared.manifest
-        store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
-        moves = Moves(file.region, "exported")
-
-        def read(number: int) -> bytes:
-            place = manifest.first_place(number)
-            data = store.read_block(manifest, place, rescue)
-            moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
-            return data
-
-        return ReadAhead(prepared.layout.extents(prepared.start, prepared.stop), read, service.exports.ahead)
-
     def _stalled(self, blocks: ReadAhead) -> None:
         blocks.drop()
         self._service.memory.freed()
 
     async def _send_body(self, blocks: ReadAhead, send: Send, gone: asyncio.Future[None]) -> None:
         """Send all, as fast as the client takes it. Raises TimeoutError if that is slower than the floor."""
-        left = self._prepared.stop - self._prepared.start
-        packed = compressor(self._prepared.compression) if self._prepared.compression else None
+        packed = compressor(self._sending.compression) if self._sending.compression else None
         loop = asyncio.get_running_loop()
         taken, deadline = 0, loop.time() + _WINDOW_S
-        while left and not gone.done():
+        is_ended = False
+        while not is_ended and not gone.done():
             began = loop.time()
-            data = await blocks.next()
-            left -= len(data)
+            data = await blocks.next() or memoryview(b"")
+            is_last = blocks.is_done
             if packed is not None:
-                data = memoryview(await to_thread.run_sync(packed, data, not left))
+                data = memoryview(await to_thread.run_sync(packed, data, is_last))
             deadline += loop.time() - began  # what the store and the compression take is not the reader's fault
-            for start in range(0, len(data), _SLICE):
+            for start in range(0, len(data) or is_last, _SLICE):
                 part = data[start : start + _SLICE]
                 stalled = loop.call_later(_STALLED_S, self._stalled, blocks)
                 try:
                     async with asyncio.timeout_at(deadline if self._floor else None):
-                        more = bool(left) or start + _SLICE < len(data)
-                        await send({"type": "http.response.body", "body": part, "more_body": more})
+                        is_ended = is_last and start + _SLICE >= len(data)
+                        await send({"type": "http.response.body", "body": part, "more_body": not is_ended})
                 finally:
                     stalled.cancel()
                 taken += len(part)
@@ -261,12 +247,12 @@ def _abort(scope: Scope) -> None:
         abort()
 
 
-def _prepare_image(service: Service, x: Exchange, held: ExitStack) -> _Prepared:
+def _prepare_image(service: Service, x: Exchange, build: Build, held: ExitStack) -> Sending:
     bad: list[str] = []
     while True:
         tried: list[str] = []
         try:
-            return _prepare(service, x, partial(_find_replica, x, bad, tried), held)
+            return _prepare(service, x, partial(_find_replica, x, bad, tried), build, held)
         except _ELSEWHERE:
             bad += tried[-1:]
             with service.catalog.read() as reader:
@@ -275,36 +261,61 @@ def _prepare_image(service: Service, x: Exchange, held: ExitStack) -> _Prepared:
                 raise
 
 
-def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], held: ExitStack) -> _Prepared:
-    """Keep a disk, and read what says where its blocks are."""
+def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], build: Build, held: ExitStack) -> Sending:
+    """Keep a disk, read what says where its blocks are, and say what is sent of it."""
     reads = service.actions.reads
     file = reads.begin(find)
     with ExitStack() as kept:
         kept.callback(reads.end, file.manifest_id)
-        kind: m.ExportFormat = msgspec.convert(x.query("format") or "raw", m.ExportFormat)
         manifest = _read_manifest(service, file)
-        layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
-        compression = x.query("compress") or ""
-        if compression and kind != "raw":
-            raise Unprocessable(f"compress is {compression}; only a raw export is compressed")
-        etag = f'"{file.fingerprint}-{kind}"'
-        start, stop = (0, layout.size) if compression else _range(x, layout.size, etag)
-        _check_lost(service, file, manifest, layout, (start, stop))
-        name = f"{file.name}.{kind}{SUFFIXES[compression]}"
-        about = {"content-disposition": f'attachment; filename="{name}"'} | ({} if compression else {"etag": etag})
+        sending = build(service, x, file, manifest)
         held.push(kept.pop_all())
-    return _Prepared(file, manifest, layout, start, stop, about, compression)
+    return sending
 
 
-def _check_lost(service: Service, file: File, manifest: Manifest, layout: Layout, span: tuple[int, int]) -> None:
-    """Raise _Lost if a block in the range is known as lost, and really is: a good copy may have come back."""
+def _build_file(service: Service, x: Exchange, file: File, manifest: Manifest) -> Sending:
+    """The range and format of the query."""
+    kind: m.ExportFormat = msgspec.convert(x.query("format") or "raw", m.ExportFormat)
+    layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
+    compression = x.query("compress") or ""
+    if compression and kind != "raw":
+        raise Unprocessable(f"compress is {compression}; only a raw export is compressed")
+    etag = f'"{file.fingerprint}-{kind}"'
+    start, stop = (0, layout.size) if compression else _range(x, layout.size, etag)
+    check_lost(service, file, manifest, (each.block for each in layout.extents(start, stop) if each.block is not None))
+    headers = {
+        "wherry-fingerprint": file.fingerprint,
+        "content-disposition": f'attachment; filename="{file.name}.{kind}{SUFFIXES[compression]}"',
+    }
+    if not compression:
+        headers |= {"etag": etag, "accept-ranges": "bytes", "content-length": str(stop - start)}
+    status = HTTPStatus.OK
+    if (start, stop) != (0, layout.size):
+        headers["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
+        status = HTTPStatus.PARTIAL_CONTENT
+    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
+    moves = Moves(file.region, "exported")
+
+    def read(extent: Extent) -> bytes:
+        assert extent.block is not None, "it lies in a block"
+        place = manifest.first_place(extent.block)
+        data = store.read_block(manifest, place, rescue)
+        moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
+        if len(data) == extent.length:
+            return data
+        return data[extent.skip : extent.skip + extent.length].ljust(extent.length, b"\0")
+
+    return Sending(layout.extents(start, stop), read, headers, status, compression)
+
+
+def check_lost(service: Service, file: File, manifest: Manifest, numbers: Iterable[int]) -> None:
+    """Raise _Lost if one of these blocks is known as lost, and really is: a good copy may have come back."""
     with service.catalog.read() as reader:
         lost = set(reader.lost(file.manifest_id, len(manifest)))
     if not lost:
         return
-    wanted = sorted(lost & {one.block for one in layout.extents(*span) if one.block is not None})
     store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
-    for number in wanted:
+    for number in sorted(lost.intersection(numbers)):
         try:
             store.read_block(manifest, manifest.first_place(number), rescue)
         except (BlockCorrupt, BlockMissing) as error:
@@ -317,11 +328,17 @@ def _check_lost(service: Service, file: File, manifest: Manifest, layout: Layout
 
 
 def _read_manifest(service: Service, file: File) -> Manifest:
-    try:
-        return service.regions.store(file.region).read_manifest(file.manifest_key)
-    except (ManifestCorrupt, ManifestMissing) as error:
-        service.actions.report_manifest(file.region, file.manifest_key, error)
-        raise
+    """The manifest of a disk: that of a running export of the same disk, or else read."""
+    exports, key = service.exports, (file.region, file.manifest_key)
+    with exports.reading[hash(key) % len(exports.reading)]:  # exports that begin together read it once
+        if (manifest := exports.manifests.get(key)) is None:
+            try:
+                manifest = service.regions.store(file.region).read_manifest(file.manifest_key)
+            except (ManifestCorrupt, ManifestMissing) as error:
+                service.actions.report_manifest(file.region, file.manifest_key, error)
+                raise
+            exports.manifests[key] = manifest
+    return manifest
 
 
 def _find_replica(x: Exchange, bad: list[str], tried: list[str], reader: Reader) -> File:

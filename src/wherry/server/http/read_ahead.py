@@ -38,9 +38,12 @@ class _Next:
 
 
 class ReadAhead:
-    """Reads the extents of a file in their order. It belongs to one task, which closes it."""
+    """Reads the extents of a file in their order; ``read`` returns the bytes of one that lies in a block.
 
-    def __init__(self, extents: Iterator[Extent], read: Callable[[int], bytes], ahead: Semaphore) -> None:
+    It belongs to one task, which closes it.
+    """
+
+    def __init__(self, extents: Iterator[Extent], read: Callable[[Extent], bytes], ahead: Semaphore) -> None:
         self._extents = extents
         self._read = read
         self._ahead = ahead
@@ -49,9 +52,16 @@ class ReadAhead:
         self._running: set[asyncio.Task[bytes]] = set()
         self._is_closed = False
 
-    async def next(self) -> memoryview:
-        """The bytes of the next extent. Raises what reading its block raises."""
+    @property
+    def is_done(self) -> bool:
+        """Whether ``next`` has returned the last extent."""
+        return not self._queue
+
+    async def next(self) -> memoryview | None:
+        """The bytes of the next extent; None after the last one. Raises what reading its block raises."""
         self._begin_reading()
+        if not self._queue:
+            return None
         coming = self._queue.popleft()
         extent = coming.extent
         if coming.reading is None:
@@ -61,10 +71,7 @@ class ReadAhead:
         finally:
             if coming.is_ahead:
                 self._ahead.release()
-        data = memoryview(coming.reading.result())
-        if len(data) == extent.length:
-            return data
-        return memoryview(bytes(data[extent.skip : extent.skip + extent.length]).ljust(extent.length, b"\0"))
+        return memoryview(coming.reading.result())
 
     def drop(self) -> None:
         """Forget what was read ahead; it is read again when its turn comes."""
@@ -91,13 +98,13 @@ class ReadAhead:
                 if blocks and not self._ahead.acquire(blocking=False):
                     return
                 coming.is_ahead = blocks > 0
-                coming.reading = self._begin(coming.extent.block)
+                coming.reading = self._begin(coming.extent)
             blocks += 1
             if blocks > _BLOCKS:
                 return
 
-    def _begin(self, block: int) -> asyncio.Task[bytes]:
-        task = asyncio.ensure_future(to_thread.run_sync(self._read_unless_closed, block, limiter=self._limiter))
+    def _begin(self, extent: Extent) -> asyncio.Task[bytes]:
+        task = asyncio.ensure_future(to_thread.run_sync(self._read_unless_closed, extent, limiter=self._limiter))
         self._running.add(task)
         task.add_done_callback(self._end)
         return task
@@ -107,5 +114,5 @@ class ReadAhead:
         if not task.cancelled():
             task.exception()  # of one that was dropped: looked at, so that nothing is logged
 
-    def _read_unless_closed(self, block: int) -> bytes:
-        return b"" if self._is_closed else self._read(block)
+    def _read_unless_closed(self, extent: Extent) -> bytes:
+        return b"" if self._is_closed else self._read(extent)

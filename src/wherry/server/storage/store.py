@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt, ManifestMissing, StorageError
 from wherry.fingerprint import BLOCK_SIZE
+from wherry.records import record_head
 from wherry.server.storage.backends import can_copy
 from wherry.server.storage.block import check, check_stored, decode
 from wherry.server.storage.copier import PackCopier
@@ -181,6 +182,20 @@ class Store:
         except (BlockCorrupt, BlockMissing) as error:
             found, copy = rescued(rescue, entry, key, error)
             return decode(found, memoryview(copy), key)
+
+    def read_record(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
+        """The block at a place of a manifest as a record, its stored bytes checked against the manifest's digest.
+
+        A copy that ``rescue`` has may be stored in another form. Raises as ``read_block`` does.
+        """
+        entry, key = manifest.entry(place), manifest.pack(place)
+        stored: bytes | memoryview = _kept.buffer[: entry.stored_length]
+        try:
+            self.backend.read(key, entry.offset, memoryview(stored))
+            check_stored(entry, memoryview(stored), key)
+        except (BlockCorrupt, BlockMissing) as error:
+            entry, stored = rescued(rescue, entry, key, error)
+        return b"".join((record_head(entry), stored))
 
     def read_stored(self, key: str, entry: Entry) -> bytes:
         """The stored bytes of a block in a pack, checked against both of its digests.
