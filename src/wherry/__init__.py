@@ -9,7 +9,7 @@
 Without arguments, ``WHERRY_TOKEN`` and ``WHERRY_URL`` are read from the environment, then DigitalOcean's variables.
 """
 
-from wherry.client import AsyncClient, Client, CreatedDroplet, RequestOptions
+from wherry.client import AsyncClient, Client, CreatedDroplet, Exported, RequestOptions
 from wherry.errors import (
     ActionErrored,
     ActionTimeout,
@@ -72,6 +72,7 @@ __all__ = [
     "CreatedDroplet",
     "Droplet",
     "ExpiryPlan",
+    "Exported",
     "Forbidden",
     "Image",
     "ImageUsage",

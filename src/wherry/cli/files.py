@@ -14,15 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from wherry import Exported
     from wherry import models as m
 
 
-def fetch(export: Callable[..., None], file: Path, *, force: bool) -> int:
-    """Write an export to a file, and return the exit status. Raises UsageError where the file exists, unless forced."""
+def fetch(export: Callable[..., Exported], file: Path, *, force: bool, by_blocks: bool = False) -> int:
+    """Write an export to a file, and return the exit status. Raises UsageError where the file exists, unless forced.
+
+    ``by_blocks`` says that an export which breaks off goes on when it is run again.
+    """
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force overwrites it")
-    export(on_progress=BytesView("exported").see)
-    click.echo(f"Wrote {file} ({amount(file.stat().st_size)}, checked).", err=True)
+    view = BytesView("exported")
+    try:
+        exported = export(on_progress=view.see, **({"on_reuse": view.reuse} if by_blocks else {}))
+    except (KeyboardInterrupt, WherryError, OSError) as error:
+        part = file.with_name(file.name + ".part")
+        if by_blocks and part.exists():
+            click.echo(f"\nThe export broke off. What came is in {part}; the same command goes on with it.", err=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise click.exceptions.Exit(EXIT_ERROR) from error
+        raise
+    reused = f", {amount(exported.reused_bytes)} reused" if exported.reused_bytes else ""
+    received = amount(exported.received_bytes)
+    click.echo(f"Wrote {file} ({amount(file.stat().st_size)}, checked; {received} received{reused}).", err=True)
     return EXIT_OK
 
 

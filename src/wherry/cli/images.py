@@ -156,17 +156,42 @@ def _show_checked(session: Session, checked: m.Image, region: str | None) -> int
 
 @image.command("export")
 @click.argument("image_id", type=int)
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option(
     "--image-format", "kind", type=click.Choice(get_args(m.ExportFormat)), default="raw", help="The format of the file."
 )
 @click.option("--compress", type=click.Choice(get_args(m.Compression)), help="Compress a raw file on the way.")
+@click.option(
+    "--onto",
+    metavar="OLD",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="An older raw copy of the disk: only blocks that differ from it are fetched. Without FILE, or if OLD is FILE, "
+    "it is changed in place, and called OLD.part until it is whole; what it had is not kept.",
+)
 @click.option("--force", "-f", is_flag=True, help="Overwrite the file.")
 @asks
-def export_image(session: Session, image_id: int, file: Path, kind: Any, compress: Any, *, force: bool) -> int:
-    """Write an image to FILE, and verify every block."""
-    export = partial(session.client.gpu_droplets.images.export, image_id, file, format=kind, compress=compress)
-    return fetch(export, file, force=force)
+def export_image(
+    session: Session, image_id: int, file: Path | None, *, kind: Any, compress: Any, onto: Path | None, force: bool
+) -> int:
+    """Write an image to FILE, and verify every block.
+
+    A raw file is made of the image's blocks, several at a time, and blocks of zeros become holes. It is called
+    FILE.part until it is whole. If the export breaks off, the same command goes on: what FILE.part has is checked and
+    not fetched again.
+    """
+    by_blocks = kind == "raw" and compress is None
+    if onto is not None and not by_blocks:
+        raise click.UsageError("--onto is for a raw FILE, without --compress")
+    target = file or onto
+    if target is None:
+        raise click.UsageError("FILE is wanted, or --onto")
+    is_in_place = onto is not None and onto.resolve() == target.resolve()
+    if onto is not None and not is_in_place and not onto.exists():
+        raise click.UsageError(f"{onto} does not exist")
+    export = partial(
+        session.client.gpu_droplets.images.export, image_id, target, format=kind, compress=compress, onto=onto
+    )
+    return fetch(export, target, force=force or is_in_place, by_blocks=by_blocks)
 
 
 @image.command("upload")

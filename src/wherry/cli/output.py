@@ -337,6 +337,11 @@ class BytesView:
         self._what = what
         self._terminal = sys.stderr.isatty()
         self._began = self._said_at = time.monotonic()
+        self._reused = 0
+
+    def reuse(self, reused: int) -> None:
+        """Take in how many of the bytes were there and need not come."""
+        self._reused = reused
 
     def see(self, done: int, total: int | None) -> None:
         """Show how many bytes are done."""
@@ -346,7 +351,8 @@ class BytesView:
         self._said_at = now
         rate = done / (now - self._began) if now > self._began else 0.0
         whole = f" of {amount(total)}" if total else ""
-        line = f"{self._what}: {amount(done)}{whole}, {amount(rate)}/s"
+        reused = f", {amount(self._reused)} reused" if self._reused else ""
+        line = f"{self._what}: {amount(done)}{whole}, {amount(rate)}/s{reused}"
         if self._terminal:
             click.echo(f"\r{line:<70}", err=True, nl=done == total)
         else:

@@ -2,7 +2,8 @@
 
 from wherry.client._async.client import AsyncClient
 from wherry.client._sync.client import Client
+from wherry.client.files import Exported
 from wherry.client.operations import CreatedDroplet
 from wherry.client.transport import RequestOptions
 
-__all__ = ["AsyncClient", "Client", "CreatedDroplet", "RequestOptions"]
+__all__ = ["AsyncClient", "Client", "CreatedDroplet", "Exported", "RequestOptions"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wherry.errors import BlockCorrupt
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
 _BEHIND = 8 << 20
 UPLOAD_PIECE = 64 << 20
 _READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export did: the bytes of the file, those that came from the service, and those that were there before."""
+
+    size_bytes: int
+    received_bytes: int
+    reused_bytes: int = 0
 
 
 class ExportFile:
@@ -57,7 +67,7 @@ class ExportFile:
             if self._filled == BLOCK_SIZE:
                 self._flush()
 
-    def finish(self) -> None:
+    def finish(self) -> Exported:
         """Check that all came, and give the file its name."""
         self._flush()
         if self._fingerprint is not None and self._fingerprint.hex() != self._expected:
@@ -67,6 +77,7 @@ class ExportFile:
         os.ftruncate(self._file, self.offset)
         os.fsync(self._file)
         self._part.rename(self._path)
+        return Exported(self.offset, self.offset)
 
     def close(self) -> None:
         """Let go of the file; what is not whole is removed."""
@@ -82,14 +93,15 @@ class ExportFile:
             if self._fingerprint is not None:
                 self._fingerprint.add(start // BLOCK_SIZE, block_digest(data))
             os.pwrite(self._file, data, start)
-            self._drop_pages(start)
+            drop_pages(self._file, start)
         self._filled = 0
 
-    def _drop_pages(self, start: int) -> None:
-        """Give back the page cache behind: fresh pages cost more than what is written into them."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file, start, BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
-            os.posix_fadvise(self._file, max(0, start - _BEHIND), BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
+
+def drop_pages(file: int, start: int) -> None:
+    """Give back the page cache behind a written block: fresh pages cost more than what is written into them."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, start, BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(file, max(0, start - _BEHIND), BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
 
 
 class Piece:

@@ -11,6 +11,7 @@ import msgspec
 
 from wherry import calls as c
 from wherry import models as m
+from wherry.client.block_files import BlockList, numbers_text
 from wherry.client.transport import Request
 
 if TYPE_CHECKING:
@@ -193,6 +194,22 @@ def export_image(
 ) -> Request[None]:  # fmt: skip
     """Read an image's bytes from an offset on, if it is still the same export."""
     return _export(c.IMAGES_EXPORT, kind, compress, offset, etag, image_id=image_id)
+
+
+def list_image_blocks(image_id: int) -> Request[BlockList]:
+    """Read the names of an image's blocks."""
+    path, headers = _url(c.IMAGE_BLOCKS_LIST, {"image_id": image_id}), {"accept-encoding": "identity"}
+    return Request(c.IMAGE_BLOCKS_LIST, path, _no_list, headers=headers, decode_reply=BlockList.read)
+
+
+def _no_list(_raw: bytes) -> BlockList:
+    raise AssertionError("its headers are needed")
+
+
+def read_image_blocks(image_id: int, numbers: Sequence[int]) -> Request[None]:
+    """Read blocks of an image as they are stored."""
+    path = c.IMAGE_BLOCKS_READ.url(image_id=image_id, numbers=numbers_text(numbers))
+    return Request(c.IMAGE_BLOCKS_READ, path, _nothing, headers={"accept-encoding": "identity"})
 
 
 def _export(

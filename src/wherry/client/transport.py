@@ -72,6 +72,8 @@ class Request(Generic[T]):
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bytes | Iterable[bytes] | AsyncIterable[bytes] | None = None
+    decode_reply: Callable[[Mapping[str, str], bytes], T] | None = None
+    """Reads a reply of which the headers are a part, in place of ``decode``."""
 
     @property
     def may_repeat(self) -> bool:
@@ -134,6 +136,8 @@ class Connection:
 
 def read(request: Request[T], response: httpx2.Response) -> T:
     """A success as the value it carries. Raises RequestError for a body of another shape."""
+    if request.decode_reply is not None:
+        return request.decode_reply(response.headers, response.content)
     try:
         return request.decode(response.content)
     except msgspec.MsgspecError as error:

@@ -31,6 +31,8 @@ class Service:
     def answer(self, request: httpx2.Request) -> httpx2.Response:
         self.calls.append(f"{request.method} {request.url.raw_path.decode()}")
         path = request.url.path
+        if path.endswith("/blocks"):  # a service that has no exports by blocks
+            return httpx2.Response(404, json={"id": "not_found", "message": "The resource was not found."})
         if request.method == "GET" and path.endswith(("/export", "/disk")):
             return self._export(request)
         body = request.content

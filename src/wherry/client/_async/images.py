@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wherry.client._async.transport import AsyncTransport
+    from wherry.client.files import Exported
     from wherry.client.transport import RequestOptions
 
 
@@ -154,16 +155,30 @@ class Images(AsyncResource):
 
     async def export(
         self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
-        compress: m.Compression | None = None,
+        compress: m.Compression | None = None, onto: str | Path | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
-    ) -> None:  # fmt: skip
+        on_reuse: Callable[[int], object] | None = None,
+    ) -> Exported:  # fmt: skip
         """Write an image to a file (wherry only), checked against the image's fingerprint where it is raw.
 
-        A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
-        all. ``compress`` makes it a compressed raw file, whose size is not known before and which can't be resumed.
-        Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
+        A raw file comes by its blocks where the service and this client can (``zstandard`` is needed): several at a
+        time, compressed, and an export that broke off goes on when it is called again, with what is in ``<path>.part``.
+        ``onto`` is an older raw copy of the disk, of which the blocks that have not changed are taken. If it is
+        ``path`` itself, that is changed in place, and called ``<path>.part`` until it is whole.
+
+        ``on_progress`` hears the bytes of the file that are there and the bytes in all, ``on_reuse`` those that need
+        not come. ``compress`` makes it a compressed raw file, whose size is not known before and which can't be
+        resumed. Raises BlockCorrupt, RequestError, OSError, TypeError for ``onto`` with another format, or
+        ConnectionFailed when a connection breaks without anything having come.
         """
-        await self._fetch_file(
+        exported = None
+        if format == "raw" and compress is None:
+            exported = await self._fetch_blocks(
+                image_id, Path(path), None if onto is None else Path(onto), on_progress, on_reuse
+            )
+        elif onto is not None:
+            raise TypeError("onto takes over blocks of a raw file: it takes format 'raw' and no compress")
+        return exported or await self._fetch_file(
             lambda offset, etag: ops.export_image(image_id, format, compress, offset, etag),
             Path(path),
             compress or format,

@@ -9,18 +9,28 @@ import httpx2
 import msgspec
 
 from wherry.client import operations as ops
+from wherry.client.block_files import CONNECTIONS, BlockFile, can_unpack
 from wherry.client.blocks import BlockSender, open_disk
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.transport import Request, RequestOptions, connection_failed, error_of
-from wherry.errors import ConnectionFailed, FormatError, Unprocessable
+from wherry.client.parallel import async_for_each
+from wherry.client.transport import (
+    Request,
+    RequestOptions,
+    connection_failed,
+    delay_after_break,
+    delay_after_refusal,
+    error_of,
+)
+from wherry.errors import ConnectionFailed, FormatError, MethodNotAllowed, NotFound, NotServed, Unprocessable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from wherry import models as m
     from wherry.client._async.transport import AsyncTransport
     from wherry.client.blocks import LocalDisk
+    from wherry.client.files import Exported
 
 T = TypeVar("T")
 
@@ -62,15 +72,71 @@ class AsyncResource:
     async def _fetch_file(
         self, ask: Callable[[int, str | None], Request[None]], path: Path, kind: str,
         on_progress: Callable[[int, int | None], object] | None,
-    ) -> None:  # fmt: skip
+    ) -> Exported:  # fmt: skip
         """Write an export to a file; ``ask`` makes the request that goes on from an offset, with an ETag."""
         file = ExportFile(path, kind)
         try:
             while not await self._fetch_on(file, ask(file.offset, file.etag), on_progress):
                 pass
-            await asyncio.to_thread(file.finish)
+            return await asyncio.to_thread(file.finish)
         finally:
             file.close()
+
+    async def _fetch_blocks(
+        self, image_id: int, path: Path, onto: Path | None,
+        on_progress: Callable[[int, int | None], object] | None, on_reuse: Callable[[int], object] | None,
+    ) -> Exported | None:  # fmt: skip
+        """Write an image to a raw file by its blocks; None if it can't be read so.
+
+        That is if this client can't unpack blocks, or the service has no such call; a service that has none says the
+        same of it as of an image that does not exist.
+        """
+        if not can_unpack():
+            return None
+        try:
+            listed = await self._transport.send(ops.list_image_blocks(image_id))
+        except (NotFound, MethodNotAllowed, NotServed):
+            return None
+        file = await asyncio.to_thread(BlockFile, path, listed, onto, on_progress, on_reuse)
+
+        async def fetch(numbers: Sequence[int]) -> None:
+            await self._fetch_batch(image_id, file, numbers)
+
+        try:
+            while await asyncio.to_thread(file.take_over):
+                pass
+            await async_for_each(fetch, file.batches(), CONNECTIONS)
+            return await asyncio.to_thread(file.finish)
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _fetch_batch(self, image_id: int, file: BlockFile, numbers: Sequence[int]) -> None:
+        """Fetch blocks of an image. If the connection breaks, the rest are asked for again."""
+        coming = file.receive(numbers)
+        connection = self._transport.connection
+        left = connection.attempts(RequestOptions())
+        while coming.numbers:
+            request, before, delay = ops.read_image_blocks(image_id, coming.numbers), len(coming.numbers), 0.0
+            left -= 1
+            coming.begin()
+            try:
+                async with self._transport.http.stream(**connection.build(request, RequestOptions())) as response:
+                    if response.is_error:
+                        await response.aread()
+                        delay = delay_after_refusal(request, response, left)
+                    else:
+                        async for data in response.aiter_raw(_WRITE):
+                            await asyncio.to_thread(coming.write, data)
+                            file.tell()
+                        await asyncio.to_thread(coming.end)
+            except httpx2.HTTPError as error:
+                if len(coming.numbers) == before:
+                    delay = delay_after_break(request, error, left)
+                else:
+                    left = connection.attempts(RequestOptions())
+            await asyncio.sleep(delay)
+        await asyncio.to_thread(coming.end)
+        file.tell()
 
     async def _fetch_on(
         self, file: ExportFile, request: Request[None], on_progress: Callable[[int, int | None], object] | None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wherry.client._sync.transport import Transport
+    from wherry.client.files import Exported
     from wherry.client.transport import RequestOptions
 
 
@@ -85,14 +86,14 @@ class Disks(Resource):
         self, droplet_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
         compress: m.Compression | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> Exported:  # fmt: skip
         """Write a Droplet's disk to a file, checked against its fingerprint where it is raw.
 
         A connection that breaks is taken up where it broke. ``on_progress`` hears the bytes that came and the bytes in
         all. ``compress`` makes it a compressed raw file, whose size is not known before and which can't be resumed.
         Raises BlockCorrupt, RequestError, or ConnectionFailed when it breaks without anything having come.
         """
-        self._fetch_file(
+        return self._fetch_file(
             lambda offset, etag: ops.export_disk(droplet_id, format, compress, offset, etag),
             Path(path),
             compress or format,

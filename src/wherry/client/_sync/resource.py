@@ -3,24 +3,35 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx2
 import msgspec
 
 from wherry.client import operations as ops
+from wherry.client.block_files import CONNECTIONS, BlockFile, can_unpack
 from wherry.client.blocks import BlockSender, open_disk
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.transport import Request, RequestOptions, connection_failed, error_of
-from wherry.errors import ConnectionFailed, FormatError, Unprocessable
+from wherry.client.parallel import for_each
+from wherry.client.transport import (
+    Request,
+    RequestOptions,
+    connection_failed,
+    delay_after_break,
+    delay_after_refusal,
+    error_of,
+)
+from wherry.errors import ConnectionFailed, FormatError, MethodNotAllowed, NotFound, NotServed, Unprocessable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from wherry import models as m
     from wherry.client._sync.transport import Transport
     from wherry.client.blocks import LocalDisk
+    from wherry.client.files import Exported
 
 T = TypeVar("T")
 
@@ -61,15 +72,71 @@ class Resource:
     def _fetch_file(
         self, ask: Callable[[int, str | None], Request[None]], path: Path, kind: str,
         on_progress: Callable[[int, int | None], object] | None,
-    ) -> None:  # fmt: skip
+    ) -> Exported:  # fmt: skip
         """Write an export to a file; ``ask`` makes the request that goes on from an offset, with an ETag."""
         file = ExportFile(path, kind)
         try:
             while not self._fetch_on(file, ask(file.offset, file.etag), on_progress):
                 pass
-            file.finish()
+            return file.finish()
         finally:
             file.close()
+
+    def _fetch_blocks(
+        self, image_id: int, path: Path, onto: Path | None,
+        on_progress: Callable[[int, int | None], object] | None, on_reuse: Callable[[int], object] | None,
+    ) -> Exported | None:  # fmt: skip
+        """Write an image to a raw file by its blocks; None if it can't be read so.
+
+        That is if this client can't unpack blocks, or the service has no such call; a service that has none says the
+        same of it as of an image that does not exist.
+        """
+        if not can_unpack():
+            return None
+        try:
+            listed = self._transport.send(ops.list_image_blocks(image_id))
+        except (NotFound, MethodNotAllowed, NotServed):
+            return None
+        file = BlockFile(path, listed, onto, on_progress, on_reuse)
+
+        def fetch(numbers: Sequence[int]) -> None:
+            self._fetch_batch(image_id, file, numbers)
+
+        try:
+            while file.take_over():
+                pass
+            for_each(fetch, file.batches(), CONNECTIONS)
+            return file.finish()
+        finally:
+            file.close()
+
+    def _fetch_batch(self, image_id: int, file: BlockFile, numbers: Sequence[int]) -> None:
+        """Fetch blocks of an image. If the connection breaks, the rest are asked for again."""
+        coming = file.receive(numbers)
+        connection = self._transport.connection
+        left = connection.attempts(RequestOptions())
+        while coming.numbers:
+            request, before, delay = ops.read_image_blocks(image_id, coming.numbers), len(coming.numbers), 0.0
+            left -= 1
+            coming.begin()
+            try:
+                with self._transport.http.stream(**connection.build(request, RequestOptions())) as response:
+                    if response.is_error:
+                        response.read()
+                        delay = delay_after_refusal(request, response, left)
+                    else:
+                        for data in response.iter_raw(_WRITE):
+                            coming.write(data)
+                            file.tell()
+                        coming.end()
+            except httpx2.HTTPError as error:
+                if len(coming.numbers) == before:
+                    delay = delay_after_break(request, error, left)
+                else:
+                    left = connection.attempts(RequestOptions())
+            time.sleep(delay)
+        coming.end()
+        file.tell()
 
     def _fetch_on(
         self, file: ExportFile, request: Request[None], on_progress: Callable[[int, int | None], object] | None
