@@ -127,6 +127,11 @@ class BlockFile:
             raise
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocks")
 
+    @property
+    def done(self) -> int:
+        """How many bytes of the disk are there."""
+        return self._done
+
     def take_over(self) -> bool:
         """Look at the next blocks of what is there, and keep those that are right; whether there were more to see."""
         numbers = range(self._looked_at, min(self._looked_at + _WINDOW, self.listed.count))

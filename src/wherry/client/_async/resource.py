@@ -111,13 +111,18 @@ class AsyncResource:
             await asyncio.to_thread(file.close)
 
     async def _fetch_batch(self, image_id: int, file: BlockFile, numbers: Sequence[int]) -> None:
-        """Fetch blocks of an image. If the connection breaks, the rest are asked for again."""
+        """Fetch blocks of an image. If the connection breaks, the rest are asked for again.
+
+        Raises ConnectionFailed or RequestError if that fails as often as any request may.
+        """
         coming = file.receive(numbers)
         connection = self._transport.connection
-        left = connection.attempts(RequestOptions())
+        left = attempts = connection.attempts(RequestOptions())
+        done = 0
         while coming.numbers:
+            # It is given up when no batch makes progress: another one may have what this one waits for.
+            left, done = attempts - 1 if file.done > done else left - 1, file.done
             request, before, delay = ops.read_image_blocks(image_id, coming.numbers), len(coming.numbers), 0.0
-            left -= 1
             coming.begin()
             try:
                 async with self._transport.http.stream(**connection.build(request, RequestOptions())) as response:
@@ -132,8 +137,6 @@ class AsyncResource:
             except httpx2.HTTPError as error:
                 if len(coming.numbers) == before:
                     delay = delay_after_break(request, error, left)
-                else:
-                    left = connection.attempts(RequestOptions())
             await asyncio.sleep(delay)
         await asyncio.to_thread(coming.end)
         file.tell()
