@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
+import httpcore2
+import httpx2
 import pytest
 from hypothesis import settings
 from tests.support.buckets import Buckets
@@ -15,6 +18,9 @@ from wherry.testing.postgres import PostgresServer
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is slow, and no test asserts a time
 settings.load_profile("untimed")
+
+# Each HTTP client reads the system's certificates, which takes 30 ms; most tests make one or two clients.
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
 
 ACCEPTED = "WHERRY_ACCEPT_UNKNOWN_RAW"
 os.environ[ACCEPTED] = "1"  # the disks of most tests are random bytes; formats have tests of their own
@@ -43,8 +49,6 @@ def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 @pytest.fixture
 def service(running_service: ServiceProcess) -> ServiceProcess:
     """The shared service, empty."""
-    import httpx2  # noqa: PLC0415  most tests need no service
-
     reply = httpx2.post(
         f"{running_service.url}/_wherry/reset", headers={"authorization": f"Bearer {TOKEN}"}, timeout=60
     )

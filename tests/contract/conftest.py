@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from tests.support.catalogs import lay_catalog
 
 from wherry.server.catalog import Catalog, open_postgres, open_sqlite, upgrade_postgres
 
@@ -35,7 +36,7 @@ def open_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ope
         url = copy_of(request.getfixturevalue("template"), tmp_path.name)
 
     def open_one(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Catalog:
-        found = open_sqlite(tmp_path / "catalog.db", clock) if request.param == "sqlite" else open_postgres(url, clock)
+        found = open_sqlite(lay_catalog(tmp_path), clock) if request.param == "sqlite" else open_postgres(url, clock)
         opened.append(found)
         return found
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.catalogs import lay_catalog
 
 from wherry.errors import Unprocessable
 from wherry.server.catalog import open_sqlite
@@ -191,7 +192,7 @@ def test_counting_reads_one_index_each(tmp_path: Path) -> None:
 
     Of SQLite alone: PostgreSQL plans by the rows that there are.
     """
-    catalog = open_sqlite(tmp_path / "catalog.db")
+    catalog = open_sqlite(lay_catalog(tmp_path))
     with catalog.read() as reader:
         for name, index in (("images", "images_kept"), ("droplets", "droplets_kept")):
             said = str(QUOTAS[name].used).replace(":account", "1").replace(":status_1", "'deleted'")

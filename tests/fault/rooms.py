@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tests.support.catalogs import lay_catalog
+
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
@@ -374,7 +376,7 @@ class Site:
         Their catalog is a SQLite file of the folder, unless another one is given.
         """
         clock = Clock()
-        catalog = catalog or open_sqlite(self.folder / "catalog.db", clock)
+        catalog = catalog or open_sqlite(lay_catalog(self.folder), clock)
         with catalog.begin() as tx:
             if tx.first_account() is None:
                 for name in ("owner", "guest"):

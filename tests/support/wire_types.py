@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec import inspect as mi
@@ -44,9 +45,14 @@ def check_types(reply: httpx2.Response) -> Call | None:
         return None
     body = json.loads(reply.read())
     declared = call.replies.get(reply.status_code) or call.refusals.get(reply.status_code, ErrorReply)
-    faults = list(faults_of(body, mi.type_info(declared)))
+    faults = list(faults_of(body, _type_info(declared)))
     assert not faults, (call.name, reply.status_code, faults)
     return call
+
+
+@cache
+def _type_info(declared: object) -> mi.Type:
+    return mi.type_info(declared)
 
 
 def faults_of(value: Any, declared: mi.Type, path: str = "$") -> Iterator[str]:

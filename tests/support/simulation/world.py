@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
+from tests.support.catalogs import lay_catalog
 from tests.support.simulation.ledger import Broken, Ledger
 from tests.support.simulation.machine import Machine
 from tests.support.simulation.report import Report, Wait
@@ -42,7 +43,7 @@ class World:
         self.rules = rules(scenario)
         self.random = Random(f"world {scenario.seed}")
         self.now = 0.0
-        self.catalog = open_sqlite(folder / "catalog.db", lambda: _BEGINNING + timedelta(seconds=self.now))
+        self.catalog = open_sqlite(lay_catalog(folder), lambda: _BEGINNING + timedelta(seconds=self.now))
         self.ledger = Ledger(self.catalog, self.rules, scenario.slots)
         self.machines = [Machine(self, number) for number in range(scenario.processes)]
         self.members: dict[int, Machine] = {}  # by the id that the catalog calls its process by

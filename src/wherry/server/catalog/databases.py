@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import ssl
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import quote, urlsplit
@@ -262,9 +263,12 @@ def _copy(source: Path, target: Path, is_in_use: Callable[[], bool]) -> None:
 
 def upgrade(writer: Engine) -> None:
     """Bring a schema up to date: all or nothing. Raises Unavailable for one that a newer program wrote."""
-    config = _config()
     with _told(), writer.begin() as connection:
-        _check_known(_revision(connection))
+        revision = _revision(connection)
+        _check_known(revision)
+        if revision == _known_revisions()[0]:
+            return
+        config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -273,9 +277,7 @@ def revisions(readers: Engine) -> tuple[str | None, str]:
     """The revision of a schema (None: there is none yet), and the one that this program needs."""
     with _told(), readers.begin() as connection:
         found = _revision(connection)
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return found, head
+    return found, _known_revisions()[0]
 
 
 @contextmanager
@@ -312,7 +314,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _check_known(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    known = _known_revisions()
     if revision is not None and revision < min(known):
         raise Unavailable(
             f"The catalog was written before the first release (schema {revision}; this wherry opens schemas from "
@@ -323,6 +325,12 @@ def _check_known(revision: str | None) -> None:
             f"The catalog was written by a newer wherry (schema {revision}; this one knows up to {max(known)}). "
             "Start that version, or restore a backup of the catalog."
         )
+
+
+@cache
+def _known_revisions() -> tuple[str, ...]:
+    """The revisions that this program can migrate to, the newest first. Alembic imports each script to list them."""
+    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config() -> Config:
