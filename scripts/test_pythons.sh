@@ -13,7 +13,7 @@ for version in $(sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*
   echo "Python $version: $python"
   ran=yes
   export UV_PROJECT_ENVIRONMENT=".cache/python-$version"
-  .venv/bin/uv sync --quiet --frozen --all-extras --python "$python"
+  .venv/bin/uv sync --quiet --frozen --all-extras --compile-bytecode --python "$python"
   "$UV_PROJECT_ENVIRONMENT/bin/python" -m pytest --numprocesses "${PROCESSES:-2}" tests/unit
 done
 [ -n "$ran" ] || echo "No further Python that pyproject.toml names is on this machine: skipped"

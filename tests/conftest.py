@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ settings.load_profile("untimed")
 
 # Each HTTP client reads the system's certificates, which takes 30 ms; most tests make one or two clients.
 httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+
+# The programs that tests start compile all they import, each time, if they may not keep the bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ACCEPTED = "WHERRY_ACCEPT_UNKNOWN_RAW"
 os.environ[ACCEPTED] = "1"  # the disks of most tests are random bytes; formats have tests of their own
