@@ -82,8 +82,9 @@ class ImageReader(TagReader):
         ``origin`` is ``distribution`` (public images) or ``application`` (of which there are none).
         """
         page = _images_page(
-            origin, private, None if types is None else tuple(types), droplet_id is not None, tag is not None
-        )
+            origin=origin, private=private, types=None if types is None else tuple(types),
+            of_droplet=droplet_id is not None, with_tag=tag is not None,
+        )  # fmt: skip
         rows, total = self._page(
             page, account=account_id, droplet=droplet_id, folded_tag=(tag or "").lower(), limit=limit, offset=offset
         )
