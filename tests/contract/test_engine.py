@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wherry.errors import (
-    ActionCancelled,
     ClaimLost,
     SourceInterrupted,
     SourceUnavailable,
     StoreUnavailable,
     Unavailable,
     Unprocessable,
+    WherryError,
 )
 from wherry.server.catalog.work import WorkWriter
-from wherry.server.engine import embedded as engine_module
+from wherry.server.engine import Runner
+from wherry.server.engine import runner as runner_module
 from wherry.server.engine.embedded import Engine, Pool, Watch
+from wherry.server.engine.faults import Faults
+from wherry.server.regions.served import Regions
 from wherry.server.rules.dispatch import Limits, Rules
 from wherry.server.rules.records import ProcessRecord
 
@@ -39,7 +42,7 @@ POOL = Pool(slots=4, lease_s=0.5, patience_s=2.0)
 @pytest.fixture
 def make_engine(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Makes engines that were not started yet, each as in a process of its own."""
-    monkeypatch.setattr(engine_module, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(runner_module, "_FIRST_WAIT_S", 0.01)
     made: list[Engine] = []
 
     def make(pool: Pool = POOL, rules: Rules | None = None, **options: Any) -> Engine:
@@ -59,6 +62,35 @@ def add(catalog: Catalog, account_id: int = 1, **values: object) -> int:
 def end(catalog: Catalog, action: ActionRecord) -> None:
     with catalog.begin(by=action) as tx:
         tx.end_action(action.id)
+
+
+class Steps:
+    """A kind of action that has these steps."""
+
+    kinds = ("kind",)
+
+    def __init__(self, steps: Sequence[Callable[[ActionRecord], None]]) -> None:
+        self.steps = steps
+        self.messages: list[str] = []
+
+    def failed(self, _tx: Writer, _action: ActionRecord, message: str) -> None:
+        self.messages.append(message)
+
+
+def running(
+    catalog: Catalog, engine: Engine, steps: Sequence[Callable[[ActionRecord], None]]
+) -> Callable[[ActionRecord], None]:
+    """What runs actions of these steps."""
+    runner = Runner(
+        catalog, engine, engine.pool, Regions({}, {}), [Steps(steps)], faults=Faults((), ()), collect=lambda _tx: None
+    )
+    return runner.run
+
+
+def error_of(catalog: Catalog, action_id: int) -> str | None:
+    with catalog.read() as reader:
+        error = reader.action(action_id).error
+    return None if error is None else error.message
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -93,7 +125,7 @@ def test_an_action_runs_when_it_was_committed(catalog: Catalog, make_engine: Cal
         end(catalog, action)
 
     engine = make_engine()
-    engine.workflow("kind", lambda action: engine.run_steps(action, [first, second]))
+    engine.workflow("kind", running(catalog, engine, [first, second]))
     engine.start(alone=True)
     action_id = add(catalog)
     wait_until(lambda: has_ended(catalog, action_id))
@@ -132,7 +164,7 @@ def test_a_step_that_may_be_retried_is(catalog: Catalog, make_engine: Callable[.
         end(catalog, action)
 
     engine = make_engine()
-    engine.workflow("kind", lambda action: engine.run_steps(action, [shaky]))
+    engine.workflow("kind", running(catalog, engine, [shaky]))
     engine.start(alone=True)
     action_id = add(catalog)
     wait_until(lambda: has_ended(catalog, action_id))
@@ -141,10 +173,9 @@ def test_a_step_that_may_be_retried_is(catalog: Catalog, make_engine: Callable[.
 
 @pytest.mark.parametrize(("error", "is_repeated"), [(StoreUnavailable("away"), True), (Unprocessable("no"), False)])
 def test_an_error_that_stays_is_raised_as_it_was(
-    catalog: Catalog, make_engine: Callable[..., Engine], error: Exception, *, is_repeated: bool
+    catalog: Catalog, make_engine: Callable[..., Engine], error: WherryError, *, is_repeated: bool
 ) -> None:
-    """Whoever runs the steps sees the step's own error, once patience is over where it might have passed."""
-    seen: list[Exception] = []
+    """The action ends with the step's own error, once patience is over where it might have passed."""
     tried: list[int] = []
 
     def fail(action: ActionRecord) -> None:
@@ -152,19 +183,14 @@ def test_an_error_that_stays_is_raised_as_it_was(
         raise error
 
     engine = make_engine(Pool(slots=1, lease_s=0.5, patience_s=0.1))
-
-    def run(action: ActionRecord) -> None:
-        try:
-            engine.run_steps(action, [fail])
-        except (StoreUnavailable, Unprocessable) as raised:
-            seen.append(raised)
-            end(catalog, action)
-
-    engine.workflow("kind", run)
+    engine.workflow("kind", running(catalog, engine, [fail]))
     engine.start(alone=True)
-    add(catalog)
-    wait_until(lambda: bool(seen))
-    assert seen == [error]
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    with catalog.read() as reader:
+        ended = reader.action(action_id).error
+    assert ended is not None
+    assert (ended.code, ended.message) == (error.id, f"{error.message.capitalize()}.")
     assert (len(tried) > 1) is is_repeated
 
 
@@ -172,7 +198,6 @@ def test_an_action_that_waits_to_be_tried_again_can_be_cancelled(
     catalog: Catalog, make_engine: Callable[..., Engine]
 ) -> None:
     """It need not wait until patience is over."""
-    seen: list[Exception] = []
     engine = make_engine(Pool(slots=1, lease_s=0.5, patience_s=3600.0))
 
     def fail(action: ActionRecord) -> None:
@@ -180,17 +205,11 @@ def test_an_action_that_waits_to_be_tried_again_can_be_cancelled(
             tx.request_cancel(action.id)
         raise StoreUnavailable("away")
 
-    def run(action: ActionRecord) -> None:
-        try:
-            engine.run_steps(action, [fail])
-        except ActionCancelled as raised:
-            seen.append(raised)
-            end(catalog, action)
-
-    engine.workflow("kind", run)
+    engine.workflow("kind", running(catalog, engine, [fail]))
     engine.start(alone=True)
-    add(catalog)
-    wait_until(lambda: bool(seen))
+    action_id = add(catalog)
+    wait_until(lambda: has_ended(catalog, action_id))
+    assert error_of(catalog, action_id) == "The action was cancelled."
 
 
 def test_what_a_dead_process_ran_goes_on_elsewhere(catalog: Catalog, make_engine: Callable[..., Engine]) -> None:
@@ -210,8 +229,8 @@ def test_what_a_dead_process_ran_goes_on_elsewhere(catalog: Catalog, make_engine
         end(catalog, action)
 
     dead, alive = make_engine(), make_engine()
-    dead.workflow("kind", lambda action: dead.run_steps(action, [first, stuck]))
-    alive.workflow("kind", lambda action: alive.run_steps(action, [first, second]))
+    dead.workflow("kind", running(catalog, dead, [first, stuck]))
+    alive.workflow("kind", running(catalog, alive, [first, second]))
     dead.start(alone=False)
     action_id = add(catalog)
     assert reached.wait(DEADLINE_S)
@@ -241,14 +260,14 @@ def test_a_process_that_was_taken_for_dead_changes_nothing(
             raise
 
     paused, alive = make_engine(), make_engine()
-    paused.workflow("kind", lambda action: paused.run_steps(action, [stuck]))
+    paused.workflow("kind", running(catalog, paused, [stuck]))
     second = threading.Event()
 
     def slow(action: ActionRecord) -> None:
         second.wait(DEADLINE_S)
         end(catalog, action)
 
-    alive.workflow("kind", lambda action: alive.run_steps(action, [slow]))
+    alive.workflow("kind", running(catalog, alive, [slow]))
     paused.start(alone=False)
     action_id = add(catalog)
     assert reached.wait(DEADLINE_S)
@@ -493,7 +512,7 @@ def test_a_step_is_recorded_with_patience(
         ran.append("first")
 
     engine = make_engine()
-    engine.workflow("kind", lambda action: engine.run_steps(action, [first, lambda one: end(catalog, one)]))
+    engine.workflow("kind", running(catalog, engine, [first, lambda one: end(catalog, one)]))
     engine.start(alone=True)
     action_id = add(catalog)
     wait_until(lambda: has_ended(catalog, action_id))
@@ -559,7 +578,7 @@ def test_what_waits_for_something_far_takes_no_slot(catalog: Catalog, make_engin
         order.append("first")
         end(catalog, action)
 
-    engine.workflow("kind", lambda action: engine.run_steps(action, [rest]))
+    engine.workflow("kind", running(catalog, engine, [rest]))
     engine.start(alone=True)
     first = add(catalog)
     wait_until(lambda: has_ended(catalog, first))
@@ -648,7 +667,7 @@ def test_a_download_that_broke_off_has_a_patience_of_its_own(
             raise errors.pop(0)
         end(catalog, action)
 
-    engine.workflow("kind", lambda action: engine.run_steps(action, [shaky]))
+    engine.workflow("kind", running(catalog, engine, [shaky]))
     engine.start(alone=True)
     action_id = add(catalog)
     wait_until(lambda: has_ended(catalog, action_id))

@@ -29,8 +29,8 @@ Op = tuple[str, str]
 
 _QUIET = {
     ("wherry.server.engine.progress", "write"),
-    ("wherry.server.workflows", "run"),
-    ("tests.fault.rooms", "run_steps"),
+    ("wherry.server.engine.runner", "_run_step"),
+    ("wherry.server.engine.runner", "_record"),
 }
 """Who changes or reads nothing but an action's own row: no other actor can tell when that is."""
 

@@ -22,7 +22,8 @@ from wherry.server.admin.check import Finding, check
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.clock import Clock
 from wherry.server.disks.sources import Sources
-from wherry.server.engine.embedded import as_action, as_step
+from wherry.server.engine.embedded import Pool, as_action
+from wherry.server.engine.runner import Runner, as_step
 from wherry.server.machine.disk_space import Disk
 from wherry.server.regions.served import Regions
 from wherry.server.rules.dispatch import Rules
@@ -41,7 +42,7 @@ from wherry.server.uploads.store_spool import StoreSpool
 from wherry.server.workflows import Actions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pytest
@@ -109,10 +110,11 @@ class InlineEngine:
     def __init__(self, catalog: Catalog, death: Death | None = None) -> None:
         self.times = 1
         self.rules = Rules()
+        self.pool = Pool(patience_s=0.0, source_patience_s=0.0)
         self.after_step: Callable[[str], None] = lambda _name: None
         self.process_id: int | None = None
+        self.death = death or Death()
         self._catalog = catalog
-        self._death = death or Death()
         self._runners: dict[str, Callable[[ActionRecord], None]] = {}
 
     def workflow(self, kind: str, run: Callable[[ActionRecord], None]) -> None:
@@ -128,20 +130,9 @@ class InlineEngine:
                 tx.remove_process(one.id)
             self.process_id = tx.add_process("rooms", 1)
 
-    def run_steps(self, action: ActionRecord, steps: Sequence[Callable[[ActionRecord], None]]) -> None:
-        for number, run in enumerate(steps):
-            if number < action.steps_done:
-                continue
-            name = run.__name__.strip("_")
-            self._death.meet(f"step.before.{name}")
-            for _ in range(self.times):
-                with as_step(name):
-                    run(action)
-            self._death.meet(f"step.after.{name}")
-            self.after_step(name)
-            if number < len(steps) - 1:
-                with self._catalog.begin(by=action) as tx:
-                    tx.step_done(action, number + 1)
+    def wait(self, action: ActionRecord, seconds: float, what: str) -> None:
+        """Not called: its pool has no patience."""
+        raise AssertionError(f"action {action.id} waits {seconds} s: {what}")
 
     def run(self) -> None:
         """Run all that waits, and what that begins."""
@@ -171,6 +162,21 @@ class InlineEngine:
             return tx.claim(
                 self.process_id, sorted(one for ids in tx.waiting(1000, self._runners).values() for one in ids)
             )
+
+
+class InlineRunner(Runner):
+    """Takes each step as often as its engine says, and lets its death be met between them."""
+
+    def _take(self, action: ActionRecord, step: Callable[[ActionRecord], None]) -> None:
+        engine = self._engine
+        assert isinstance(engine, InlineEngine)
+        name = step.__name__.strip("_")
+        engine.death.meet(f"step.before.{name}")
+        for _ in range(engine.times):
+            with as_step(name):
+                self._run_step(action, step)
+        engine.death.meet(f"step.after.{name}")
+        engine.after_step(name)
 
 
 @dataclass
@@ -394,7 +400,7 @@ class Site:
             catalog, engine, regions, Sources(self.folder, ()),  # type: ignore[arg-type]  # the same door
             open_secrets(self.folder / "secrets.key", None), spool=spool, sizes=load_sizes(),
             driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
-            accept_unknown_raw=True, scrub_days=scrub_days,
+            accept_unknown_raw=True, scrub_days=scrub_days, make_runner=InlineRunner,
         )  # fmt: skip
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it

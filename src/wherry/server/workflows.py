@@ -2,34 +2,27 @@
 
 Each kind says in its file what it checks, which steps it has and in which order. What all have in common is here: they
 are accepted in one commit, their steps are safe to repeat, and they end: completed by their last step, or as errored
-by ``_fail``, which is the only place where that happens.
+by ``engine.runner``.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
-from functools import wraps
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from wherry.errors import (
-    ActionCancelled,
-    AttemptsExhausted,
     BlockMissing,
-    ClaimLost,
     InsufficientStorage,
     ManifestMissing,
-    StorageError,
     Unavailable,
     Unprocessable,
     WherryError,
 )
-from wherry.models import ActionError, ImageCreateRequest
+from wherry.models import ImageCreateRequest
 from wherry.server.actions import convert, delete
 from wherry.server.actions.disks import Disks
 from wherry.server.actions.droplets import Droplets
@@ -41,11 +34,10 @@ from wherry.server.actions.transfer import Transfer
 from wherry.server.catalog import FIRST_PUBLIC_IMAGE_ID
 from wherry.server.disks.first_images import PUBLIC_IMAGES
 from wherry.server.engine.faults import Faults
-from wherry.server.engine.holds import taken_back
+from wherry.server.engine.runner import Runner
 from wherry.server.engine.waiting import waiting_for
 from wherry.server.replicas.finder import Copies
 from wherry.server.rules import lifecycle
-from wherry.server.telemetry import metrics
 from wherry.server.upkeep.collect import Collect
 from wherry.server.upkeep.compact import Compact
 from wherry.server.upkeep.expire import Expire
@@ -75,6 +67,7 @@ if TYPE_CHECKING:
     from wherry.server.clock import Clock
     from wherry.server.disks.sources import Sources
     from wherry.server.engine.embedded import Engine
+    from wherry.server.engine.runner import Kind
     from wherry.server.regions.served import Regions
     from wherry.server.rules.records import ActionRecord
     from wherry.server.secrets import Secrets
@@ -82,28 +75,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.actions")
 
-_MOST_ATTEMPTS = 10  # an action that took its process down so often is given up
 _LONGEST_KEY = 255
 _GLANCE_S = 0.02
-_PATIENCE_S = 1.0
 _LOOKS = 3
 _DELETED_AT_ONCE = 100
 _PUBLISHED = "first_images_published"
-
-
-class Kind(Protocol):
-    """One kind of action that takes time, or several that have the same steps."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The types of the actions that it runs."""
-
-    @property
-    def steps(self) -> Sequence[Callable[[ActionRecord], None]]:
-        """What is done, in this order. Each is safe to repeat; the last one ends the action."""
-
-    def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:
-        """What else changes when the action ends as errored."""
 
 
 class Actions:
@@ -113,7 +89,7 @@ class Actions:
         self, catalog: Catalog, engine: Engine, regions: Regions, sources: Sources, secrets: Secrets, *, spool: Spool,
         sizes: Sequence[Size], driver: Driver, clock: Clock, largest_bytes: int, compact_bytes: int, scrub_days: float,
         accept_unknown_raw: bool, upload_age: timedelta = timedelta(hours=24),
-        background_age: timedelta = timedelta(days=30),
+        background_age: timedelta = timedelta(days=30), make_runner: type[Runner] = Runner,
     ) -> None:  # fmt: skip
         self._catalog = catalog
         self._secrets = secrets
@@ -159,11 +135,16 @@ class Actions:
             self._collect, self._transfer, self._import, self._import_disk, self._droplets, self._expire,
             self._compact, self._scrub, self._verify, self._heal,
         )  # fmt: skip
-        for kind in kinds:
-            for name in kind.kinds:
-                engine.workflow(name, self._runner(kind))
         self.kinds = {name for kind in kinds for name in kind.kinds}
         self.faults = Faults(self.kinds, regions.by_slug)
+        # Uploads are removed as soon as no import needs them.
+        afterwards = dict.fromkeys((*self._import.kinds, *self._import_disk.kinds), self.uploads.sweep)
+        runner = make_runner(
+            catalog, engine, engine.pool, regions, kinds, faults=self.faults, collect=self._collect.accept,
+            afterwards=afterwards,
+        )  # fmt: skip
+        for name in self.kinds:
+            engine.workflow(name, runner.run)
 
     def start(self, *, alone: bool) -> None:
         """Run what was accepted. ``alone`` says that no other process works on this catalog."""
@@ -421,84 +402,6 @@ class Actions:
             tx.remember(account_id, key, self._secrets.mark(request), {"actions": [one.id for one in actions]})
             return actions
 
-    # ---------------------------------------------------------------------------------------------------- running
-
-    def _runner(self, kind: Kind) -> Callable[[ActionRecord], None]:
-        def run(action: ActionRecord) -> None:
-            try:
-                with taken_back(self._catalog, self._regions, action):
-                    run_to_its_end(action)
-            except ClaimLost as lost:  # the process that has the action now ends it
-                metrics.claim_lost(action.type)
-                log.warning("action.claim_lost action_id=%s %s", action.id, lost.message)
-            if kind in (self._import, self._import_disk):
-                with suppress(Unavailable, StorageError):  # the scheduler comes by again
-                    self.uploads.sweep()
-
-        def run_to_its_end(action: ActionRecord) -> None:
-            try:
-                _check_attempts(action)
-                self.faults.check(action)
-                self._engine.run_steps(action, [self._working(step) for step in kind.steps])
-            except ClaimLost:
-                raise
-            except WherryError as error:
-                self._fail(kind, action, error)
-            except Exception as error:  # a fault of ours must not leave an action that never ends
-                log.exception("action.fault action_id=%s", action.id)
-                # Its text may have what no caller may see: a statement's values, an address, a path.
-                met = f"wherry met a fault of its own ({type(error).__name__}); details are in the service's log"
-                self._fail(kind, action, _Unforeseen(met))
-
-        return run
-
-    def _working(self, step: Callable[[ActionRecord], None]) -> Callable[[ActionRecord], None]:
-        """A step that does nothing once its action has ended, and stops where that was asked for."""
-
-        @wraps(step)
-        def run(action: ActionRecord) -> None:
-            with self._catalog.read() as reader:
-                now = reader.action(action.id)
-            if not now.is_running:
-                return
-            if now.cancel_requested:
-                raise ActionCancelled("The action was cancelled.")
-            step(replace(now, fence=action.fence))  # by the claim that began it: there may be a later one
-
-        return run
-
-    def _fail(self, kind: Kind, action: ActionRecord, error: WherryError) -> None:
-        """End an action as errored, however often the catalog has to be asked to take that."""
-        while True:
-            try:
-                with self._catalog.begin(by=action) as tx:
-                    self._end(tx, kind, tx.action(action.id), error)
-            except Unavailable:
-                log.warning("action.not_ended action_id=%s the catalog is not available", action.id)
-                time.sleep(_PATIENCE_S)
-            else:
-                return
-
-    def _end(self, tx: Writer, kind: Kind, action: ActionRecord, error: WherryError) -> None:
-        reason = ActionError(
-            code=error.id,
-            message=_sentence(error.public_message),
-            stage=action.progress.stage if action.progress else None,
-            retryable=error.retryable,
-            hint=error.hint,
-        )
-        log.warning("action.errored action_id=%s code=%s message=%s", action.id, reason.code, error.message)
-        tx.end_action(action.id, reason)
-        tx.drop_holds(action.id)
-        kind.failed(tx, action, reason.message)
-        if kind is not self._collect:
-            self._collect.accept(tx)
-
-
-def _check_attempts(action: ActionRecord) -> None:
-    if action.attempts > _MOST_ATTEMPTS:
-        raise AttemptsExhausted(f"The service died {_MOST_ATTEMPTS} times while it ran this action.")
-
 
 def _give_slugs_back(tx: Writer) -> None:
     """Let the first public images have their slugs again that others, which are gone now, took over."""
@@ -506,17 +409,3 @@ def _give_slugs_back(tx: Writer) -> None:
     for image in tx.images_by_id(slugs).values():
         if image.status == "retired":
             tx.update_image(image.id, status="available", slug=slugs[image.id])
-
-
-class _Unforeseen(WherryError):
-    """A fault of wherry's own."""
-
-    id = "unforeseen_fault"
-    retryable = True
-    hint = "This is a defect of wherry: please report it with the service's log. Starting the action again may help."
-
-
-def _sentence(message: str) -> str:
-    """A message as a sentence: it begins with a capital and ends with a full stop."""
-    text = message[:1].upper() + message[1:]
-    return text if text.endswith((".", "!", "?")) else text + "."

@@ -5,5 +5,6 @@ worker claims it again. Accepting one is a row in the catalog, so that is a sing
 """
 
 from wherry.server.engine.embedded import Engine, Pool
+from wherry.server.engine.runner import Kind, Runner
 
-__all__ = ["Engine", "Pool"]
+__all__ = ["Engine", "Kind", "Pool", "Runner"]

@@ -8,7 +8,7 @@ No two clocks are compared; each watcher counts by its own how long a process ha
 What it promises: an accepted action runs to its end, whatever dies meanwhile; each of its steps runs at least once, and
 not again once its end was recorded; and of two workers that both believe they run an action, only the last claim can
 change anything (``Catalog.begin(by=...)``). What it does not promise: that a step runs only once. Steps must be safe to
-repeat.
+repeat: ``runner`` runs them.
 """
 
 from __future__ import annotations
@@ -21,21 +21,12 @@ import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 from opentelemetry.trace import SpanKind
 
-from wherry.errors import (
-    ActionCancelled,
-    ClaimLost,
-    SourceInterrupted,
-    SourceUnavailable,
-    StoreUnavailable,
-    Unavailable,
-    WherryError,
-)
+from wherry.errors import ActionCancelled, ClaimLost, Unavailable
 from wherry.models import Progress
 from wherry.server.rules.dispatch import Load, Rules, choose, room_in
 from wherry.server.telemetry import metrics
@@ -59,10 +50,6 @@ LEASE_S = 10.0
 
 _POLL_S = 0.05
 _BEATS_A_LEASE = 5
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 5.0
-_PATIENCE_WITH_OTHERS_S = 4.0  # the source of an import is the caller's: it should hear soon that it does not answer
-_LONGEST_WAIT_FOR_OTHERS_S = 60.0
 _RESTING_A_SLOT = 8  # a resting action has a thread of its own, and its connection
 _GLANCE_S = 0.2
 _PAUSE_S = 1.0
@@ -76,13 +63,6 @@ def as_action(action: ActionRecord) -> Iterator[None]:
     facts = {"action_id": action.id, "attempt": action.attempts}
     about = bound(action_id=action.id, account_id=action.account_id)
     with continued(action.trace), about, span(f"action {action.type}", kind=SpanKind.CONSUMER, **facts):
-        yield
-
-
-@contextmanager
-def as_step(name: str) -> Iterator[None]:
-    """What is logged and traced within belongs to a step."""
-    with span(f"step {name}"), bound(step=name):
         yield
 
 
@@ -149,8 +129,8 @@ class Engine:
         workers: Executor | None = None, loops: Loops | None = None,
     ) -> None:  # fmt: skip
         self.rules = rules or Rules()
+        self.pool = pool
         self._catalog = catalog
-        self._pool = pool
         self._runners: dict[str, Callable[[ActionRecord], None]] = {}
         self._regions = regions
         self._watch = Watch(pool.lease_s, monotonic)
@@ -206,9 +186,9 @@ class Engine:
                     self._bury(one, tx.remove_process(one.id))
         self.join()
         if not alone:  # alone, no other process watches, and a disk may rest
-            overdue_s = max(_OVERDUE_S, 2 * self._pool.lease_s)
+            overdue_s = max(_OVERDUE_S, 2 * self.pool.lease_s)
             self._beats = self._loops.begin("beat", self.beat, overdue_s=overdue_s)
-        if self._pool.slots:
+        if self.pool.slots:
             self._claims = self._loops.begin("claim", self.claim, overdue_s=_OVERDUE_S)
 
     def stop(self, grace_s: float = 0.0) -> None:
@@ -220,7 +200,7 @@ class Engine:
         deadline = time.monotonic() + grace_s
         while self._running.keys() - self._resting and time.monotonic() < deadline:
             self.beat()
-            time.sleep(min(_GLANCE_S, self._pool.lease_s / _BEATS_A_LEASE))
+            time.sleep(min(_GLANCE_S, self.pool.lease_s / _BEATS_A_LEASE))
         if self._process_id is not None:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
@@ -229,52 +209,7 @@ class Engine:
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    # ---------------------------------------------------------------------------------------------------- the steps
-
-    def run_steps(self, action: ActionRecord, steps: Sequence[Callable[[ActionRecord], None]]) -> None:
-        """Run an action's steps, but for those that were done by a claim before this one.
-
-        An error that may pass is met with patience: the step is tried again, ever later, and the action says what it
-        waits for. Then it is raised, as any other.
-        """
-        last = len(steps) - 1
-        for number, run in enumerate(steps):
-            if number < action.steps_done:
-                continue
-            name = run.__name__.strip("_")
-            crash_point(f"step.before.{name}")
-            with as_step(name):
-                self._run_patiently(action, run)
-            crash_point(f"step.after.{name}")
-            if number < last:  # the last one has ended the action
-                self._run_patiently(action, partial(self._record, number + 1))
-                crash_point(f"step.recorded.{name}")
-
-    def _record(self, steps: int, action: ActionRecord) -> None:
-        with self._catalog.begin(by=action) as tx:
-            tx.step_done(action, steps)
-
-    def _run_patiently(self, action: ActionRecord, run: Callable[[ActionRecord], None]) -> None:
-        began = time.monotonic()
-        wait, waited, was_interrupted = _FIRST_WAIT_S, 0.0, False
-        while True:
-            try:
-                run(action)
-            except WherryError as error:
-                was_interrupted = was_interrupted or isinstance(error, SourceInterrupted)
-                if was_interrupted and isinstance(error, SourceUnavailable):  # it did answer, so it may again
-                    is_over, longest = waited + wait > self._pool.source_patience_s, _LONGEST_WAIT_FOR_OTHERS_S
-                else:
-                    ours = isinstance(error, (StoreUnavailable, Unavailable))
-                    patience = self._pool.patience_s if ours else min(_PATIENCE_WITH_OTHERS_S, self._pool.patience_s)
-                    is_over, longest = time.monotonic() + wait - began > patience, _LONGEST_WAIT_S
-                if not error.retryable or is_over:
-                    raise
-                self.wait(action, wait, error.public_message)
-                waited += wait
-                wait = min(2 * wait, longest)
-            else:
-                return
+    # ----------------------------------------------------------------------------------------------------- waiting
 
     @contextmanager
     def resting(self, action: ActionRecord) -> Iterator[None]:
@@ -297,7 +232,7 @@ class Engine:
         finally:
             with self._slot_free:
                 self._returning += 1
-                self._slot_free.wait_for(lambda: room_in(self._pool.slots, self._busy(), action.lane) > 0)
+                self._slot_free.wait_for(lambda: room_in(self.pool.slots, self._busy(), action.lane) > 0)
                 self._returning -= 1
                 self._resting.discard(key)
 
@@ -340,9 +275,9 @@ class Engine:
         """Become known as a process that runs actions."""
         name = f"{socket.gethostname()}:{os.getpid()}"
         with self._catalog.begin() as tx:
-            self._process_id = tx.add_process(name, self._pool.slots)
+            self._process_id = tx.add_process(name, self.pool.slots)
         crash_point("engine.after_join")
-        log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self._pool.slots)
+        log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self.pool.slots)
 
     def beat(self) -> float:
         """Say that this process lives, and take over from those that are silent, and return when to do so again."""
@@ -363,7 +298,7 @@ class Engine:
                 handed = tx.remove_process(one.id, one.beats)
             crash_point("engine.after_takeover")
             self._bury(one, handed)
-        return self._pool.lease_s / _BEATS_A_LEASE
+        return self.pool.lease_s / _BEATS_A_LEASE
 
     def _bury(self, process: ProcessRecord, handed: dict[int, str] | None) -> None:
         """Say what a dead process ran: types by id, None if another process did."""
@@ -384,7 +319,7 @@ class Engine:
         with self._lock:
             running, busy, returning = set(self._running), self._busy(), self._returning
         holders = {lane.account_id for lane in busy}
-        if len(busy) + returning > self._pool.slots or (len(busy) == self._pool.slots and len(holders) > 1):
+        if len(busy) + returning > self.pool.slots or (len(busy) == self.pool.slots and len(holders) > 1):
             return 1.0  # woken when one ends
         with self._catalog.read() as reader:  # if nothing may run, no writer has to wait
             if not (self._is_unsure or (reader.is_waiting() and self._pick(reader, busy, returning))):
@@ -422,15 +357,15 @@ class Engine:
     def _pick(self, reader: Reader, busy: Collection[Lane], returning: int) -> list[int]:
         """What may run now, of what this process can run: types and regions that it knows."""
         load = Load((lane for _, _, lane in reader.claimed()), self.rules)
-        room = room_in(self._pool.slots, busy) - returning
+        room = room_in(self.pool.slots, busy) - returning
         waiting = {
             lane: ids for lane, ids in reader.waiting(max(room, 1), self._runners).items()
             if self._regions is None or {lane.source, lane.target} <= {None, *self._regions}
         }  # fmt: skip
         if room <= 0:
-            waiting = {lane: ids for lane, ids in waiting.items() if room_in(self._pool.slots, busy, lane) > returning}
+            waiting = {lane: ids for lane, ids in waiting.items() if room_in(self.pool.slots, busy, lane) > returning}
             room = 1
-        background = self._pool.background_slots - sum(lane.is_background for lane in busy)
+        background = self.pool.background_slots - sum(lane.is_background for lane in busy)
         return choose(waiting, load, room=room, background_room=background)
 
     def _run(self, action: ActionRecord) -> None:
