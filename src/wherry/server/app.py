@@ -52,7 +52,7 @@ from wherry.server.http.listeners import Face, run_servers, take_address, take_a
 from wherry.server.http.running import Running
 from wherry.server.machine.descriptors import DescriptorCheck, share_descriptors
 from wherry.server.machine.disk_space import Disk
-from wherry.server.machine.memory import keep_freed_memory
+from wherry.server.machine.memory import exempt_from_collection, keep_freed_memory
 from wherry.server.machine.private_files import tighten
 from wherry.server.machine.stopping import end_by_deadline
 from wherry.server.regions.file import open_region, served_regions, store_folder
@@ -156,6 +156,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
             service, rate_limit=settings.rate_limit, test_mode=settings.test_mode, health=health,
             hosts=_hosts(settings), largest_body_bytes=settings.limits.body_bytes,
         )  # fmt: skip
+        exempt_from_collection()
         run_servers(faces, app, settings.limits)
         _leave(service.actions, settings)
 
