@@ -21,9 +21,9 @@ from wherry import calls as c
 from wherry.fingerprint import block_digest
 from wherry.server.admin.accounts import first_token
 from wherry.server.catalog import tables as t
-from wherry.server.http import Service, Wire, make_app
+from wherry.server.http import make_app
 from wherry.server.rules.lifecycle import BULK_ACTIONS, MOST_AT_ONCE
-from wherry.server.settings import load_regions, load_sizes
+from wherry.server.settings import load_regions
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.testing.service import TOKEN
 
@@ -90,9 +90,7 @@ def house(catalog: Catalog, tmp_path: Path) -> House:
     """A service over either kind of database, with an image in one of all regions."""
     rooms = Site(tmp_path, {slug: MemoryBackend() for slug in SLUGS}).open(catalog=catalog)
     first_token(catalog, TOKEN)
-    sizes = load_sizes()
-    service = Service(catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes))
-    return House(rooms, make_app(service), rooms.import_disk(b"a disk" * 1000))
+    return House(rooms, make_app(rooms.service), rooms.import_disk(b"a disk" * 1000))
 
 
 def create_droplets(house: House, count: int) -> int:

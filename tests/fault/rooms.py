@@ -16,9 +16,10 @@ from tests.support.catalogs import lay_catalog
 from wherry.fingerprint import Fingerprint, block_digest, is_zero
 from wherry.models import DropletActionRequest, DropletCreateRequest, UploadCreateRequest
 from wherry.server import catalog as catalog_module
-from wherry.server.actions import account_transfer
+from wherry.server.actions import account_transfer, convert, delete
 from wherry.server.actions.driver import Driver, NoMachine
 from wherry.server.admin.check import Finding, check
+from wherry.server.assembly import assemble
 from wherry.server.catalog import Catalog, open_sqlite
 from wherry.server.clock import Clock
 from wherry.server.disks.sources import Sources
@@ -26,6 +27,7 @@ from wherry.server.engine.embedded import Pool, as_action
 from wherry.server.engine.runner import Runner, as_step
 from wherry.server.machine.disk_space import Disk
 from wherry.server.regions.served import Regions
+from wherry.server.rules import lifecycle
 from wherry.server.rules.dispatch import Rules
 from wherry.server.secrets import open_secrets
 from wherry.server.settings import load_regions, load_sizes
@@ -39,14 +41,15 @@ from wherry.server.uploads import spool as spool_module
 from wherry.server.uploads import store_spool
 from wherry.server.uploads.spool import FolderSpool
 from wherry.server.uploads.store_spool import StoreSpool
-from wherry.server.workflows import Actions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pytest
 
+    from wherry.models import CollectPlan, CompactPlan, TransferPlan
+    from wherry.server.http.service import Service
     from wherry.server.rules.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.storage import Manifest
     from wherry.server.storage.backends import Backend
@@ -179,6 +182,105 @@ class InlineRunner(Runner):
         engine.after_step(name)
 
 
+class Actions:
+    """Begins what callers request, as the handlers do."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.uploads = service.uploads
+        self.scheduler = service.scheduler
+        self.reads = service.reads
+        self.faults = service.faults
+
+    def start(self, *, alone: bool) -> None:
+        self._service.engine.start(alone=alone)
+        self.uploads.sweep()
+
+    def transfer(
+        self, account_id: int, image_id: int, regions: Sequence[str | None], key: str | None = None
+    ) -> list[ActionRecord]:
+        return self._service.idempotency.once(
+            account_id, key, ("transfer", image_id, regions),
+            lambda tx: self._service.transfers.accept(tx, account_id, image_id, regions),
+        )  # fmt: skip
+
+    def plan_transfer(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
+        return self._service.transfers.preview(account_id, image_id, region)
+
+    def convert(self, account_id: int, image_id: int) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return convert.accept(tx, account_id, image_id)
+
+    def delete(self, account_id: int, image_id: int) -> None:
+        with self._service.catalog.begin() as tx:
+            delete.accept(tx, account_id, image_id)
+            self._service.collect.accept(tx)
+
+    def remove_replica(self, account_id: int, image_id: int, region: str) -> None:
+        with self._service.catalog.begin() as tx:
+            delete.accept_replica(tx, account_id, image_id, region)
+            self._service.collect.accept(tx)
+
+    def create_droplets(self, account_id: int, asked: DropletCreateRequest) -> list[ActionRecord]:
+        with self._service.catalog.begin() as tx:
+            return self._service.droplets.create(tx, account_id, asked)
+
+    def act_on_droplet(self, account_id: int, droplet_id: int, asked: DropletActionRequest) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return self._service.droplets.act(tx, account_id, droplet_id, asked)
+
+    def delete_droplet(self, account_id: int, droplet_id: int) -> None:
+        with self._service.catalog.begin() as tx:
+            self._service.droplets.delete(tx, account_id, [droplet_id])
+
+    def back_up(self, account_id: int, droplet_id: int) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            droplet = tx.lock_droplet(droplet_id, account_id)
+            return self._service.droplets.back_up(tx, droplet, is_scheduled=False)
+
+    def import_disk(
+        self, account_id: int, droplet_id: int, upload_id: str, key: str | None = None, content: str | None = None
+    ) -> ActionRecord:
+        with self.uploads.alone(upload_id):
+            return self._service.idempotency.once(
+                account_id, key, ("disk_import", droplet_id, content or upload_id),
+                lambda tx: [self.uploads.finish_disk(tx, account_id, droplet_id, upload_id)],
+            )[0]  # fmt: skip
+
+    def expire(self) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return self._service.expire.accept(tx)
+
+    def collect(self, region: str | None = None) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return self._service.collect.accept(tx, region)
+
+    def plan_collect(self, region: str | None = None) -> list[CollectPlan]:
+        with self._service.catalog.read() as reader:
+            return self._service.collect.plan(reader, region)
+
+    def compact(self, region: str | None = None, budget: int | None = None) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return self._service.compact.accept(tx, region, budget)
+
+    def plan_compact(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:
+        return self._service.compact.plan(region, budget)
+
+    def verify(self, account_id: int, image_id: int, region: str | None = None) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            return self._service.verify.accept(tx, account_id, image_id, region)
+
+    def scrub(self, account_id: int, region: str) -> ActionRecord:
+        with self._service.catalog.begin() as tx:
+            lifecycle.check_operator(account_id, tx.first_account())
+            return self._service.scrub.accept(tx, region)
+
+    def cancel(self, account_id: int, action_id: int) -> None:
+        with self._service.catalog.begin() as tx:
+            lifecycle.check_cancel(tx.action(action_id, account_id))
+            tx.request_cancel(action_id)
+
+
 @dataclass
 class Rooms:
     """A service's rooms behind the web face."""
@@ -186,6 +288,7 @@ class Rooms:
     catalog: Catalog
     engine: InlineEngine
     regions: Regions
+    service: Service
     actions: Actions
     clock: Clock
     folder: Path
@@ -396,12 +499,13 @@ class Site:
             if self.is_shared
             else FolderSpool(catalog, self.folder, Disk(self.folder))
         )
-        actions = Actions(
+        service = assemble(
             catalog, engine, regions, Sources(self.folder, ()),  # type: ignore[arg-type]  # the same door
             open_secrets(self.folder / "secrets.key", None), spool=spool, sizes=load_sizes(),
             driver=driver or NoMachine(), clock=clock, largest_bytes=1 << 30, compact_bytes=self.compact_bytes,
             accept_unknown_raw=True, scrub_days=scrub_days, make_runner=InlineRunner,
         )  # fmt: skip
+        actions = Actions(service)
         actions.scheduler.restore_clock()
         actions.scheduler._settle = actions.scheduler.tick  # type: ignore[method-assign]  # here, nobody else runs it
-        return Rooms(catalog, engine, regions, actions, clock, self.folder)
+        return Rooms(catalog, engine, regions, service, actions, clock, self.folder)

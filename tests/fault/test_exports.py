@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -15,11 +16,10 @@ from tests.support.faults import Wrapped
 
 from wherry.errors import NotFound, StoreUnavailable, Unavailable
 from wherry.server.actions import delete
-from wherry.server.http import Service, Wire, make_app
 from wherry.server.http import exports as exports_module
+from wherry.server.http import make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.rules.tokens import token_digest
-from wherry.server.settings import load_sizes
 from wherry.server.storage import MemoryBackend, Store
 from wherry.server.upkeep.reads import Reads
 
@@ -43,10 +43,7 @@ def web_face(rooms: Rooms, limits: ExportLimits | None = None) -> ASGIApp:
     """The web face of the rooms, with a token for exports."""
     with rooms.catalog.begin() as tx:
         tx.add_token(1, "exports", token_digest(SECRET), ("image:read",))
-    sizes, exports = list(load_sizes()), Exports(limits or ExportLimits())
-    return make_app(
-        Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes), exports)
-    )
+    return make_app(replace(rooms.service, exports=Exports(limits or ExportLimits())))
 
 
 def export(app: ASGIApp, image_id: int, method: str = "GET") -> httpx2.Response:

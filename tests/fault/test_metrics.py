@@ -18,10 +18,8 @@ from tests.support.faults import Flaky
 from wherry.errors import StoreFull, Unavailable
 from wherry.server.catalog.census import CensusTaker
 from wherry.server.engine.embedded import Engine, Pool
-from wherry.server.http import Hosts, Service, Wire, make_app
-from wherry.server.http.exports import ExportLimits, Exports
+from wherry.server.http import Hosts, make_app
 from wherry.server.rules.tokens import token_digest
-from wherry.server.settings import load_sizes
 from wherry.server.storage import Measured, MemoryBackend
 from wherry.server.telemetry.metrics import METRICS, exposition
 from wherry.testing.service import ServiceProcess
@@ -168,11 +166,7 @@ def call(rooms: Rooms, image: int) -> None:
     """Callers export, ask by a name that is not the service's, and ask too often."""
     with rooms.catalog.begin() as tx:
         tx.add_token(1, "calls", token_digest(SECRET), ("image:read",))
-    sizes = list(load_sizes())
-    service = Service(
-        rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes), Exports(ExportLimits())
-    )
-    app = make_app(service, rate_limit=1, hosts=Hosts(("localhost",), None))
+    app = make_app(rooms.service, rate_limit=1, hosts=Hosts(("localhost",), None))
     path = f"/v2/images/{image}/export"
     statuses = [asyncio.run(ask(app, url)) for url in ("http://localhost" + path, "http://other.example" + path)]
     statuses += [asyncio.run(ask(app, "http://localhost" + path)) for _ in range(3)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def paced_rooms(folder: Path, passes: Callable[[float], None], now: Callable[[], float]) -> Rooms:
     """Rooms where a MiB a second may go into ams3."""
     rooms = Site(folder).open()
-    rooms.actions._transfer._pacing = Pacing(Rules(regions={"ams3": Limits(bytes_per_s=MIB)}), now, passes)
+    rooms.service.transfers._pacing = Pacing(Rules(regions={"ams3": Limits(bytes_per_s=MIB)}), now, passes)
     return rooms
 
 

@@ -11,9 +11,8 @@ import httpx2
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from wherry.server.http import Service, Wire, make_app
+from wherry.server.http import make_app
 from wherry.server.rules.tokens import token_digest
-from wherry.server.settings import load_sizes
 from wherry.server.storage import copier
 from wherry.server.storage.block import check_stored
 from wherry.server.telemetry.logs import bound_fields
@@ -44,8 +43,7 @@ def transfer(rooms: Rooms, disk: bytes) -> httpx2.Response:
     image_id = rooms.import_disk(disk)
     with rooms.catalog.begin() as tx:
         tx.add_token(1, "test", token_digest(SECRET), None)
-    sizes = load_sizes()
-    app = make_app(Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes)))
+    app = make_app(rooms.service)
 
     async def ask() -> httpx2.Response:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://wherry") as client:

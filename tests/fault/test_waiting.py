@@ -9,8 +9,7 @@ import httpx2
 from tests.fault.rooms import MIB, Site
 
 from wherry.server.admin.accounts import first_token
-from wherry.server.http import Service, Wire, make_app
-from wherry.server.settings import load_sizes
+from wherry.server.http import make_app
 from wherry.testing.service import TOKEN
 
 if TYPE_CHECKING:
@@ -22,11 +21,9 @@ if TYPE_CHECKING:
 
 def get(rooms: Rooms, path: str) -> Any:
     """Ask the service that has these rooms."""
-    sizes = load_sizes()
-    service = Service(rooms.catalog, rooms.actions, rooms.regions, sizes, Wire(rooms.regions.by_slug, sizes))
 
     async def ask() -> httpx2.Response:
-        transport = httpx2.ASGITransport(make_app(service))
+        transport = httpx2.ASGITransport(make_app(rooms.service))
         async with httpx2.AsyncClient(transport=transport, base_url="http://wherry.test") as client:
             return await client.get(path, headers={"authorization": f"Bearer {TOKEN}"})
 

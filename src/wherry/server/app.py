@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from wherry.errors import BadRequest, StorageError, Unavailable
 from wherry.server.actions.driver import NoMachine
+from wherry.server.actions.first_images import publish_first_images
 from wherry.server.admin.accounts import (
     Accounts,
     Tokens,
@@ -30,6 +31,7 @@ from wherry.server.admin.accounts import (
 )
 from wherry.server.admin.check import Finding, check
 from wherry.server.admin.rebuild import Rebuilt, check_possible, rebuild
+from wherry.server.assembly import assemble
 from wherry.server.catalog import (
     Catalog,
     check_sqlite,
@@ -45,7 +47,7 @@ from wherry.server.catalog.recovery import Recovery
 from wherry.server.clock import Clock
 from wherry.server.disks.sources import Pace, Sources
 from wherry.server.engine.embedded import Engine, Pool
-from wherry.server.http import Hosts, Service, Wire, make_app
+from wherry.server.http import Hosts, Service, make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.http.health import Checks, Proof, make_health_app
 from wherry.server.http.listeners import Face, run_servers, take_address, take_addresses
@@ -67,7 +69,6 @@ from wherry.server.telemetry.loops import Loops
 from wherry.server.uploads.region_spool import RegionSpool
 from wherry.server.uploads.spool import FolderSpool, Spool
 from wherry.server.uploads.store_spool import StoreSpool
-from wherry.server.workflows import Actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -142,13 +143,14 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         warnings = tuple(_revoke_weak_tokens(catalog, settings))
         secret = first_token(catalog, settings.bootstrap_token)
         loops = Loops()
-        service, health = _assemble(settings, catalog, clock, regions, served, loops=loops)
+        service, health = _build(settings, catalog, clock, regions, served, loops=loops)
         if settings.test_mode:
-            service.actions.scheduler.restore_clock()
-        service.actions.start(alone=settings.is_embedded)
+            service.scheduler.restore_clock()
+        service.engine.start(alone=settings.is_embedded)
+        service.uploads.sweep()
         if settings.public_images:
-            service.actions.publish_first_images(wait=settings.slots > 0)
-        service.actions.scheduler.start(loops)
+            publish_first_images(catalog, regions, service.imports, service.transfers, wait=settings.slots > 0)
+        service.scheduler.start(loops)
         announce(_ready(faces, secret, warnings))
         for face in faces:
             log.info("serve.ready url=%s data=%s", face.url, settings.data)
@@ -158,7 +160,7 @@ def serve(settings: Settings, announce: Callable[[Ready], None]) -> None:
         )  # fmt: skip
         exempt_from_collection()
         run_servers(faces, app, settings.limits)
-        _leave(service.actions, settings)
+        _leave(service.engine, settings)
 
 
 def work(settings: Settings, announce: Callable[[], None]) -> None:
@@ -177,15 +179,16 @@ def work(settings: Settings, announce: Callable[[], None]) -> None:
     catalog, regions = _open_catalog(settings, clock), _regions(served)
     check_stores(catalog, regions)
     loops = Loops()
-    service, health = _assemble(settings, catalog, clock, regions, served, loops=loops)
-    service.actions.start(alone=False)
-    service.actions.scheduler.start(loops)
+    service, health = _build(settings, catalog, clock, regions, served, loops=loops)
+    service.engine.start(alone=False)
+    service.uploads.sweep()
+    service.scheduler.start(loops)
     announce()
     if face is not None:
         run_servers([face], make_health_app(health, _hosts(settings)), settings.limits)
     else:
         _wait_for_signal()
-    _leave(service.actions, settings)
+    _leave(service.engine, settings)
 
 
 def _hosts(settings: Settings) -> Hosts:
@@ -200,10 +203,10 @@ def _wait_for_signal() -> None:
         pass
 
 
-def _leave(actions: Actions, settings: Settings) -> None:
+def _leave(engine: Engine, settings: Settings) -> None:
     """Let what runs end for a while, hand over the rest, and exit: other processes need nothing of this one."""
     try:
-        actions.stop(settings.grace_s)
+        engine.stop(settings.grace_s)
     except Unavailable as error:  # the others find out by themselves
         log.warning("stop.unheard %s", error.message)
     log.info("serve.stopped")
@@ -314,7 +317,7 @@ def open_accounts(settings: Settings, *, to_read: bool = False) -> Iterator[Acco
         yield Accounts(catalog)
 
 
-def _assemble(
+def _build(
     settings: Settings, catalog: Catalog, clock: Clock, regions: Regions, served: ServedRegions, *, loops: Loops
 ) -> tuple[Service, Checks]:
     for slug, store in regions.stores.items():
@@ -332,20 +335,21 @@ def _assemble(
     pace = Pace(bytes_per_s=settings.import_floor)
     sources = Sources(folder, settings.readable_networks, pace, patience_s=settings.import_patience_s)
     secrets = open_secrets(settings.data / "secrets.key", os.environ.get(SECRET_KEYS))
-    sizes = load_sizes()
     spool: Spool = StoreSpool(catalog, regions, lambda: engine.process_id)
     if regions.home is not None:
         spool = RegionSpool(catalog, regions, folder=FolderSpool(catalog, folder, regions.home), stores=spool)
-    actions = Actions(
-        catalog, engine, regions, sources, secrets, spool=spool, sizes=sizes, driver=NoMachine(), clock=clock,
+    share = share_descriptors(settings.limits.connections)
+    service = assemble(
+        catalog, engine, regions, sources, secrets, spool=spool, sizes=load_sizes(), driver=NoMachine(), clock=clock,
         largest_bytes=settings.largest_image_bytes, compact_bytes=settings.compact_bytes,
         scrub_days=settings.scrub_days, accept_unknown_raw=settings.accept_unknown_raw,
         upload_age=timedelta(hours=settings.keep_upload_hours),
         background_age=timedelta(days=settings.keep_background_days),
+        exports=Exports(ExportLimits(settings.most_exports, settings.slowest_export)),
+        running_uploads=Running("uploads", settings.most_uploads, share.uploads),
     )  # fmt: skip
-    metrics.expect(regions.by_slug, actions.kinds)
+    metrics.expect(regions.by_slug, service.action_types)
     census = CensusTaker(catalog, regions.by_slug, engine.silences)
-    share = share_descriptors(settings.limits.connections)
     checks = {
         "catalog": lambda: _ask(catalog),
         "changes": Proof(lambda: _change(catalog)).check,
@@ -362,9 +366,7 @@ def _assemble(
         loops=loops.ages,
         writing=regions.check_home,
     )
-    exports = Exports(ExportLimits(settings.most_exports, settings.slowest_export))
-    uploads = Running("uploads", settings.most_uploads, share.uploads)
-    return Service(catalog, actions, regions, sizes, Wire(regions.by_slug, sizes), exports, uploads), health
+    return service, health
 
 
 def _ask(catalog: Catalog) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from wherry.errors import FormatError
+from wherry.errors import FormatError, Unprocessable
 from wherry.server.disks import check_disk, open_image
 from wherry.server.disks.first_images import PUBLIC_IMAGES, SeedDisk
 from wherry.server.engine.holds import ActionHolder
@@ -59,13 +59,16 @@ class Disks:
         self._accept_unknown_raw = accept_unknown_raw
 
     def check_source(self, request: ImageCreateRequest) -> dict[str, Any]:
-        """The details of an action that imports from the URL of a request, with the secrets in it sealed.
+        """The source of an action that imports from the URL of a request; what is secret of it is sealed.
 
         Raises Unprocessable for what can't be a source, as far as that shows without asking the server.
         """
-        assert request.url is not None
+        if not request.url:
+            raise Unprocessable("Url can't be blank")
         target = self._sources.check(request.url, request.headers, request.sha256)
         source = {"url": target.shown if target.is_secret else request.url, "sha256": request.sha256}
+        if request.format:
+            source["format"] = request.format
         if not target.is_secret and not request.headers:
             return {"source": source}
         secret = {"url": request.url, "headers": request.headers or {}}

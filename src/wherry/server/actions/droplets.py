@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wherry.server.rules.records import ActionRecord, DropletRecord, ImageRecord
     from wherry.server.upkeep.collect import Collect
 
+_DELETED_AT_ONCE = 100
 _VPCS = uuid.UUID("5f8d7a5e-3c1b-4f0e-9a55-2f6f3f0d6b11")  # the namespace of the default networks
 
 
@@ -155,6 +156,23 @@ class Droplets:
         self._begin(tx, "destroy", droplets, [{}] * len(droplets), {})
         tx.forget_images([image_id for droplet in droplets for image_id in droplet.backup_ids])
         tx.forget_droplets([droplet.id for droplet in droplets])
+
+    def delete_tagged(self, account_id: int, tag: str) -> None:
+        """Delete all Droplets with a tag. Raises NotFound for a tag that does not exist.
+
+        Raises Unprocessable, and deletes none, if one of them is busy. Of more than ``_DELETED_AT_ONCE`` each batch has
+        a turn of its own: if a Droplet becomes busy meanwhile, those that are left keep the tag, and a repeat goes on.
+        """
+        with self._catalog.read() as reader:
+            reader.tag(account_id, tag)
+            if reader.is_any_busy(reader.tagged(account_id, "droplet", tag)):
+                raise Unprocessable(lifecycle.BUSY["droplet"])
+        while True:
+            with self._catalog.begin() as tx:
+                ids = tx.tagged(account_id, "droplet", tag, limit=_DELETED_AT_ONCE)
+                self.delete(tx, account_id, ids)
+            if len(ids) < _DELETED_AT_ONCE:
+                return
 
     def _begin(
         self, tx: Writer, kind: str, droplets: Sequence[DropletRecord], details: Sequence[Mapping[str, Any]],

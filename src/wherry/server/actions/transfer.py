@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wherry.errors import BlockMissing, ManifestMissing
 from wherry.models import Progress, TransferPlan
 from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from wherry.server.rules.records import ActionRecord, ImageRecord
     from wherry.server.storage import CopyPlan, Manifest
     from wherry.server.upkeep.heal import Heal
+
+
+log = logging.getLogger("wherry.actions")
+
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,21 @@ class Transfer:
         tx.hold_manifests({action.id: replica.manifest_id for action in actions})
         return actions
 
-    def plan(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
-        """What a transfer would send, if it were begun now. Changes nothing, so what it counts may be gone by then."""
+    def preview(self, account_id: int, image_id: int, region: str | None) -> TransferPlan:
+        """Return what a transfer would send if it began now. Nothing is changed, so what it counts may be gone by then.
+
+        A plan holds nothing of what it reads, which may be moved meanwhile: then it looks again.
+        """
+        for _ in range(_LOOKS):
+            try:
+                with self._catalog.read() as reader:
+                    return self._plan_now(reader, account_id, image_id, region)
+            except (BlockMissing, ManifestMissing):
+                log.info("transfer.plan_again image_id=%s", image_id)
+        with self._catalog.read() as reader:
+            return self._plan_now(reader, account_id, image_id, region)
+
+    def _plan_now(self, reader: Reader, account_id: int, image_id: int, region: str | None) -> TransferPlan:
         image = reader.image(image_id, account_id)
         target = lifecycle.check_transfer(image, region, self._regions.by_slug).slug
         replica = reader.replicas(image_id)[0]

@@ -15,6 +15,7 @@ from wherry import calls as c
 from wherry.errors import BadRequest, MethodNotAllowed, NotFound, NotServed
 from wherry.server.catalog import GONE
 from wherry.server.http import (
+    account,
     account_transfers,
     actions,
     block_exports,
@@ -28,7 +29,8 @@ from wherry.server.http import (
     regions,
     ssh_keys,
     tags,
-    transfers,
+    test_controls,
+    uploads,
 )
 from wherry.server.http.browsers import PAGE_POLICY, with_cors, with_safe_headers
 from wherry.server.http.health import Checks, Health, Well, health_endpoints, make_health_app
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Service", "Wire", "make_app", "make_health_app"]
 
 HANDLERS: dict[str, Callable[..., Any]] = {
-    c.ACCOUNT_GET.name: regions.get_account,
+    c.ACCOUNT_GET.name: account.get_account,
     c.IMAGES_LIST.name: images.list_images,
     c.IMAGES_CREATE.name: images.create_image,
     c.IMAGES_GET.name: images.get_image,
@@ -96,17 +98,17 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_TRANSFERS_ACCEPT.name: account_transfers.accept_offer,
     c.ACCOUNT_TRANSFERS_CANCEL.name: account_transfers.cancel_offer,
     c.ACCOUNT_TRANSFERS_DECLINE.name: account_transfers.decline_offer,
-    c.FIREWALLS_LIST.name: regions.list_firewalls,
+    c.FIREWALLS_LIST.name: droplets.list_firewalls,
     c.ACTIONS_CANCEL.name: actions.cancel_action,
     c.IMAGES_EXPORT.name: exports.export_image,
     c.IMAGE_BLOCKS_LIST.name: block_exports.list_blocks,
     c.IMAGE_BLOCKS_READ.name: block_exports.read_blocks,
     c.REPLICAS_DELETE.name: images.delete_replica,
-    c.UPLOADS_CREATE.name: transfers.create_upload,
-    c.UPLOADS_GET.name: transfers.get_upload,
-    c.UPLOADS_APPEND.name: transfers.append_upload,
-    c.UPLOADS_FINISH.name: transfers.finish_upload,
-    c.UPLOADS_DELETE.name: transfers.delete_upload,
+    c.UPLOADS_CREATE.name: uploads.create_upload,
+    c.UPLOADS_GET.name: uploads.get_upload,
+    c.UPLOADS_APPEND.name: uploads.append_upload,
+    c.UPLOADS_FINISH.name: uploads.finish_upload,
+    c.UPLOADS_DELETE.name: uploads.delete_upload,
     c.UPLOAD_BLOCKS_MISSING.name: block_uploads.find_missing,
     c.UPLOAD_BLOCKS_PUT.name: block_uploads.put_blocks,
     c.UPLOAD_DISK_PUT.name: block_uploads.put_disk,
@@ -119,11 +121,11 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     c.SCRUB.name: actions.scrub,
     c.DISK_EXPORT.name: droplets.export_disk,
     c.DISK_IMPORT.name: droplets.import_disk,
-    c.TEST_IMAGE.name: transfers.create_test_image,
-    c.TEST_RESET.name: transfers.reset,
-    c.TEST_BACKUP.name: transfers.back_up,
-    c.TEST_CLOCK.name: transfers.set_clock,
-    c.TEST_FAULTS.name: transfers.ask_fault,
+    c.TEST_IMAGE.name: test_controls.create_test_image,
+    c.TEST_RESET.name: test_controls.reset,
+    c.TEST_BACKUP.name: test_controls.back_up,
+    c.TEST_CLOCK.name: test_controls.set_clock,
+    c.TEST_FAULTS.name: test_controls.ask_fault,
 }
 """The handler of each call. One that is async takes or gives bytes and makes its own reply."""
 

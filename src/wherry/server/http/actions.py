@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
+from wherry.server.actions import convert
 from wherry.server.catalog import FIRST_ACTION_ID, GONE
 from wherry.server.http.wire import image_action
 from wherry.server.rules import lifecycle
@@ -21,7 +22,10 @@ def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m
     """Answer image_actions.create. ``regions`` and ``dry_run`` are ours."""
     image_id, asked = x.number("image_id"), x.body
     if isinstance(asked, m.ConvertRequest):
-        action = service.actions.convert(x.account_id, image_id, x.idempotency_key)
+        (action,) = service.idempotency.once(
+            x.account_id, x.idempotency_key, ("convert", image_id),
+            lambda tx: [convert.accept(tx, x.account_id, image_id)],
+        )  # fmt: skip
         return service.wire.image_action(action, x.token)
     if asked.regions is not None and asked.region is not None:
         raise Unprocessable("region and regions exclude each other")
@@ -31,8 +35,11 @@ def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m
     if asked.dry_run:
         if len(regions) > 1:
             raise Unprocessable("A dry run takes one region")
-        return m.TransferPlanReply(plan=service.actions.plan_transfer(x.account_id, image_id, regions[0]))
-    actions = service.actions.transfer(x.account_id, image_id, regions, x.idempotency_key)
+        return m.TransferPlanReply(plan=service.transfers.preview(x.account_id, image_id, regions[0]))
+    actions = service.idempotency.once(
+        x.account_id, x.idempotency_key, ("transfer", image_id, regions),
+        lambda tx: service.transfers.accept(tx, x.account_id, image_id, regions),
+    )  # fmt: skip
     return service.wire.image_action(actions[0], x.token, None if asked.regions is None else actions)
 
 
@@ -90,12 +97,15 @@ def get_action(service: Service, x: Exchange) -> m.ActionReply:
 
 
 def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
-    """Answer actions.cancel."""
+    """Answer actions.cancel. The action's worker stops within a second, or when it begins."""
     action_id = x.number("action_id")
     with service.catalog.read() as reader:
         resource = reader.action(action_id, x.account_id).resource_type
     x.require("droplet:update" if resource == "droplet" else "image:update")
-    action = service.actions.cancel(x.account_id, action_id)
+    with service.catalog.begin() as tx:
+        lifecycle.check_cancel(tx.action(action_id, x.account_id))
+        tx.request_cancel(action_id)
+        action = tx.action(action_id)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
@@ -103,36 +113,46 @@ def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply
     """Answer collect.create."""
     _check_operator(service, x)
     if x.body.dry_run:
-        return m.CollectPlanReply(plan=service.actions.plan_collect(x.body.region))
-    return m.ActionReply(action=service.wire.action(service.actions.collect(x.body.region), x.token))
+        with service.catalog.read() as reader:
+            return m.CollectPlanReply(plan=service.collect.plan(reader, x.body.region))
+    with service.catalog.begin() as tx:
+        action = service.collect.accept(tx, x.body.region)
+    return m.ActionReply(action=service.wire.action(action, x.token))
 
 
 def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply:
     """Answer compact.create."""
     _check_operator(service, x)
     if x.body.dry_run:
-        return m.CompactPlanReply(plan=service.actions.plan_compact(x.body.region, x.body.budget_bytes))
-    action = service.actions.compact(x.body.region, x.body.budget_bytes)
+        return m.CompactPlanReply(plan=service.compact.plan(x.body.region, x.body.budget_bytes))
+    with service.catalog.begin() as tx:
+        action = service.compact.accept(tx, x.body.region, x.body.budget_bytes)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
 def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
     """Answer expire.create. A plan has the account's own backups; the action deletes those of all accounts."""
     if x.body.dry_run:
-        return m.ExpiryPlanReply(plan=service.actions.plan_expire(x.account_id))
+        with service.catalog.read() as reader:
+            return m.ExpiryPlanReply(plan=service.expire.plan(reader, x.account_id, service.catalog.now()))
     _check_operator(service, x)
-    return m.ActionReply(action=service.wire.action(service.actions.expire(), x.token))
+    with service.catalog.begin() as tx:
+        action = service.expire.accept(tx)
+    return m.ActionReply(action=service.wire.action(action, x.token))
 
 
 def verify(service: Service, x: Exchange) -> m.ActionReply:
     """Answer images.verify."""
-    action = service.actions.verify(x.account_id, x.number("image_id"), x.body.region)
+    with service.catalog.begin() as tx:
+        action = service.verify.accept(tx, x.account_id, x.number("image_id"), x.body.region)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
 def scrub(service: Service, x: Exchange) -> m.ActionReply:
     """Answer scrub.create."""
-    action = service.actions.scrub(x.account_id, x.body.region)
+    with service.catalog.begin() as tx:
+        lifecycle.check_operator(x.account_id, tx.first_account())
+        action = service.scrub.accept(tx, x.body.region)
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 

@@ -16,6 +16,7 @@ from wherry.server.disks import Extent
 from wherry.server.http.exports import Sending, check_lost, send_image
 from wherry.server.storage import DIGEST
 from wherry.server.telemetry.metrics import Moves
+from wherry.server.upkeep.fallback import open_rescuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,8 @@ def _build_records(service: Service, x: Exchange, file: File, manifest: Manifest
     ranges = _ranges(x.text("numbers"), _count(manifest))
     places = list(chain.from_iterable(range(*map(manifest.first_place, pair)) for pair in ranges))
     check_lost(service, file, manifest, (manifest.numbers[place] for place in places))
-    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
+    store = service.regions.store(file.region)
+    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     moves = Moves(file.region, "exported")
 
     def read(extent: Extent) -> bytes:

@@ -13,7 +13,7 @@ from wherry import models as m
 from wherry.errors import BlockCorrupt, Unprocessable
 from wherry.server.http.edge import read_body, reply
 from wherry.server.http.threads import run_to_its_end
-from wherry.server.http.transfers import PIECE_BYTES, get_upload
+from wherry.server.http.uploads import PIECE_BYTES, get_upload
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -27,7 +27,7 @@ _DIGITS = 20
 
 def find_missing(service: Service, x: Exchange) -> m.MissingBlocksReply:
     """Answer upload_blocks.missing."""
-    blocks = service.actions.uploads.blocks
+    blocks = service.uploads.blocks
     return m.MissingBlocksReply(missing=blocks.missing(x.account_id, x.text("upload_id"), x.body.names))
 
 
@@ -42,7 +42,7 @@ async def _take_batch_in(service: Service, x: Exchange) -> None:
     held = ExitStack()  # filled by a thread: nothing is left open if this call is cancelled meanwhile
 
     def begin() -> Batch:
-        blocks = service.actions.uploads.blocks
+        blocks = service.uploads.blocks
         return held.enter_context(blocks.receiving(x.account_id, x.text("upload_id"), x.number("number")))
 
     at_work: asyncio.Task[None] | None = None
@@ -76,7 +76,7 @@ async def put_disk(service: Service, x: Exchange, headers: dict[str, str]) -> Re
 
 
 async def _take_disk_in(service: Service, x: Exchange) -> None:
-    blocks = service.actions.uploads.blocks
+    blocks = service.uploads.blocks
     await run_in_threadpool(blocks.find, x.account_id, x.text("upload_id"))  # before a byte of the body is read
     size = x.query("size") or ""
     if not (size.isascii() and size.isdigit()):

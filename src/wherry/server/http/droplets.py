@@ -6,14 +6,16 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from wherry import calls as c
 from wherry import models as m
 from wherry.errors import MutuallyExclusive, NotFound, Unprocessable
 from wherry.server.catalog import GONE
-from wherry.server.http import exports, transfers, wire
+from wherry.server.http import exports, wire
 from wherry.server.http.edge import reply
+from wherry.server.http.uploads import take_in
 from wherry.server.rules.backup_policy import DAYS, HOURS, RETENTION, WINDOW
 
 if TYPE_CHECKING:
@@ -43,7 +45,10 @@ def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
         x.require("ssh_key:read")
     if x.body.tags:
         x.require("tag:create")
-    begun = service.actions.create_droplets(x.account_id, x.body, x.idempotency_key)
+    begun = service.idempotency.once(
+        x.account_id, x.idempotency_key, ("create", msgspec.to_builtins(x.body)),
+        lambda tx: service.droplets.create(tx, x.account_id, x.body),
+    )  # fmt: skip
     with service.catalog.read() as reader:
         droplets = reader.droplets_by_id([action.droplet_id for action in begun])
         made = [service.wire.droplet(droplet, x.token) for droplet in droplets]
@@ -66,12 +71,13 @@ def get_droplet(service: Service, x: Exchange) -> m.DropletReply:
 
 def delete_droplet(service: Service, x: Exchange) -> None:
     """Answer droplets.delete."""
-    service.actions.delete_droplet(x.account_id, x.number("droplet_id"))
+    with service.catalog.begin() as tx:
+        service.droplets.delete(tx, x.account_id, [x.number("droplet_id")])
 
 
 def delete_tagged(service: Service, x: Exchange) -> None:
     """Answer droplets.delete_tagged. Without a tag it deletes nothing, rather than all."""
-    service.actions.delete_tagged(x.account_id, _tag_name(x))
+    service.droplets.delete_tagged(x.account_id, _tag_name(x))
 
 
 def list_snapshots(service: Service, x: Exchange) -> m.DropletSnapshotPage:
@@ -92,14 +98,19 @@ def list_backups(service: Service, x: Exchange) -> m.DropletBackupPage:
 def create_action(service: Service, x: Exchange) -> m.ActionReply:
     """Answer droplet_actions.create."""
     _require(x)
-    action = service.actions.act_on_droplet(x.account_id, x.number("droplet_id"), x.body, x.idempotency_key)
+    droplet_id = x.number("droplet_id")
+    (action,) = service.idempotency.once(
+        x.account_id, x.idempotency_key, ("droplet", droplet_id, msgspec.to_builtins(x.body)),
+        lambda tx: [service.droplets.act(tx, x.account_id, droplet_id, x.body)],
+    )  # fmt: skip
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 
 def create_tagged_actions(service: Service, x: Exchange) -> m.ActionsReply:
     """Answer droplet_actions.create_tagged."""
     _require(x)
-    begun = service.actions.act_on_tagged(x.account_id, _tag_name(x), x.body)
+    with service.catalog.begin() as tx:
+        begun = service.droplets.act_tagged(tx, x.account_id, _tag_name(x), x.body)
     return m.ActionsReply(actions=[service.wire.action(one, x.token) for one in begun])
 
 
@@ -151,6 +162,11 @@ def list_supported_policies(_service: Service, _x: Exchange) -> m.SupportedPolic
     )  # fmt: skip
 
 
+def list_firewalls(_service: Service, x: Exchange) -> m.FirewallPage:
+    """Answer firewalls.list: where no machine runs there is no firewall."""
+    return m.FirewallPage(**x.page(0))
+
+
 # ------------------------------------------------------------------------------------------------------------ disks
 
 
@@ -171,20 +187,27 @@ async def import_disk(service: Service, x: Exchange, headers: dict[str, str]) ->
 async def _upload(service: Service, x: Exchange) -> m.ActionReply:
     """Take the bytes of the body; where no import comes of them, nothing stays of them."""
     asked = m.UploadCreateRequest(droplet_id=x.number("droplet_id"), format="raw" if x.query("format") else None)
-    uploads = service.actions.uploads
+    uploads = service.uploads
     may_repeat = x.idempotency_key is not None
     begin = partial(uploads.begin, x.account_id, asked, in_one_go=True, may_repeat=may_repeat)
     with service.taking_in(x.token):
         upload_id = (await run_in_threadpool(begin)).id
         try:
-            content = await transfers.take_in(service, x, upload_id, 0)
+            content = await take_in(service, x, upload_id, 0)
             return await run_in_threadpool(_begin_import, service, x, upload_id, content)
         finally:  # a repeat under a key was answered with the first one's action, and needs its own bytes no longer
             await run_in_threadpool(uploads.give_up, x.account_id, upload_id)
 
 
 def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | None = None) -> m.ActionReply:
-    action = service.actions.import_disk(x.account_id, x.number("droplet_id"), upload_id, x.idempotency_key, content)
+    droplet_id = x.number("droplet_id")
+    # Bytes that came with the request are another upload each time: a repeat is known by their digest.
+    request = ("disk_import", droplet_id, content or upload_id)
+    with service.uploads.alone(upload_id):
+        (action,) = service.idempotency.once(
+            x.account_id, x.idempotency_key, request,
+            lambda tx: [service.uploads.finish_disk(tx, x.account_id, droplet_id, upload_id)],
+        )  # fmt: skip
     return m.ActionReply(action=service.wire.action(action, x.token))
 
 

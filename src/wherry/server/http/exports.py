@@ -44,6 +44,8 @@ from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.running import Running
 from wherry.server.http.threads import run_to_its_end
 from wherry.server.telemetry.metrics import Moves
+from wherry.server.upkeep.fallback import open_rescuer, report
+from wherry.server.upkeep.inspector import ITSELF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -197,7 +199,7 @@ class _Sent(Response):
             finally:
                 self._held.close()
                 self._service.memory.freed()
-                await run_to_its_end(None, self._service.actions.reads.sweep)
+                await run_to_its_end(None, self._service.reads.sweep)
 
     @property
     def _floor(self) -> int:
@@ -263,7 +265,7 @@ def _prepare_image(service: Service, x: Exchange, build: Build, held: ExitStack)
 
 def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], build: Build, held: ExitStack) -> Sending:
     """Keep a disk, read what says where its blocks are, and say what is sent of it."""
-    reads = service.actions.reads
+    reads = service.reads
     file = reads.begin(find)
     with ExitStack() as kept:
         kept.callback(reads.end, file.manifest_id)
@@ -293,7 +295,8 @@ def _build_file(service: Service, x: Exchange, file: File, manifest: Manifest) -
     if (start, stop) != (0, layout.size):
         headers["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
         status = HTTPStatus.PARTIAL_CONTENT
-    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
+    store = service.regions.store(file.region)
+    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     moves = Moves(file.region, "exported")
 
     def read(extent: Extent) -> bytes:
@@ -314,7 +317,8 @@ def check_lost(service: Service, file: File, manifest: Manifest, numbers: Iterab
         lost = set(reader.lost(file.manifest_id, len(manifest)))
     if not lost:
         return
-    store, rescue = service.regions.store(file.region), service.actions.rescuer(file.region, file.manifest_id)
+    store = service.regions.store(file.region)
+    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     for number in sorted(lost.intersection(numbers)):
         try:
             store.read_block(manifest, manifest.first_place(number), rescue)
@@ -335,7 +339,7 @@ def _read_manifest(service: Service, file: File) -> Manifest:
             try:
                 manifest = service.regions.store(file.region).read_manifest(file.manifest_key)
             except (ManifestCorrupt, ManifestMissing) as error:
-                service.actions.report_manifest(file.region, file.manifest_key, error)
+                report(service.catalog, service.heal, file.region, file.manifest_key, {ITSELF: (None, error.message)})
                 raise
             exports.manifests[key] = manifest
     return manifest

@@ -9,6 +9,7 @@ import msgspec
 from wherry import calls as c
 from wherry import models as m
 from wherry.errors import BadRequest
+from wherry.server.actions import delete
 from wherry.server.http import wire
 from wherry.server.rules import lifecycle
 
@@ -51,7 +52,12 @@ def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:
     """Answer images.create."""
     if x.body.tags:
         x.require("tag:create")
-    return created(service, x, service.actions.import_url(x.account_id, x.body, x.idempotency_key))
+    source = service.disks.check_source(x.body)
+    (action,) = service.idempotency.once(
+        x.account_id, x.idempotency_key, ("import", msgspec.to_builtins(x.body)),
+        lambda tx: [service.imports.accept(tx, x.account_id, x.body, **source)[1]],
+    )  # fmt: skip
+    return created(service, x, action)
 
 
 def update_image(service: Service, x: Exchange) -> m.ImageReply:
@@ -73,12 +79,16 @@ def update_image(service: Service, x: Exchange) -> m.ImageReply:
 
 def delete_image(service: Service, x: Exchange) -> None:
     """Answer images.delete."""
-    service.actions.delete(x.account_id, x.number("image_id"))
+    with service.catalog.begin() as tx:
+        delete.accept(tx, x.account_id, x.number("image_id"))
+        service.collect.accept(tx)
 
 
 def delete_replica(service: Service, x: Exchange) -> None:
     """Answer replicas.delete."""
-    service.actions.remove_replica(x.account_id, x.number("image_id"), x.text("slug"))
+    with service.catalog.begin() as tx:
+        delete.accept_replica(tx, x.account_id, x.number("image_id"), x.text("slug"))
+        service.collect.accept(tx)
 
 
 def list_snapshots(service: Service, x: Exchange) -> m.SnapshotPage:
@@ -98,9 +108,9 @@ def get_snapshot(service: Service, x: Exchange) -> m.SnapshotReply:
 
 def delete_snapshot(service: Service, x: Exchange) -> None:
     """Answer snapshots.delete."""
-    with service.catalog.read() as reader:
-        found = _snapshot(reader, x)
-    service.actions.delete(x.account_id, found.id)
+    with service.catalog.begin() as tx:
+        delete.accept(tx, x.account_id, _snapshot(tx, x).id)
+        service.collect.accept(tx)
 
 
 def created(service: Service, x: Exchange, action: ActionRecord) -> m.ImageCreatedReply:

@@ -1,4 +1,4 @@
-"""Regions and what is in their stores, sizes, firewalls, and the account."""
+"""Regions and what is in their stores, and sizes."""
 
 from __future__ import annotations
 
@@ -26,23 +26,12 @@ def list_sizes(service: Service, x: Exchange) -> m.SizePage:
     return m.SizePage(sizes=_slice(x, service.sizes), **x.page(len(service.sizes)))
 
 
-def list_firewalls(_service: Service, x: Exchange) -> m.FirewallPage:
-    """Answer firewalls.list: where no machine runs there is no firewall."""
-    return m.FirewallPage(**x.page(0))
-
-
 def list_usage(service: Service, x: Exchange) -> m.UsageReply:
     """Answer usage.list."""
     with service.catalog.read() as reader:
         lifecycle.check_operator(x.account_id, reader.first_account())
         free = {one.region: one.bytes for one in reader.garbage()}
         return m.UsageReply(usage=[wire.region_usage(one, free.get(one.region, 0)) for one in reader.region_usage()])
-
-
-def get_account(service: Service, x: Exchange) -> m.AccountReply:
-    """Answer account.get."""
-    with service.catalog.read() as reader:
-        return m.AccountReply(account=wire.account(reader.account(x.account_id)))
 
 
 def _slice(x: Exchange, items: list[T]) -> list[T]:

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockMissing, ManifestCorrupt, ManifestMissing
+from wherry.server.replicas.finder import Copies
 from wherry.server.telemetry import metrics
 from wherry.server.upkeep.inspector import ITSELF
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from wherry.errors import StorageError
     from wherry.server.catalog import Catalog
-    from wherry.server.replicas.finder import Copies
+    from wherry.server.regions.served import Regions
     from wherry.server.storage import Entry, Manifest, Store
     from wherry.server.upkeep.heal import Heal
 
@@ -45,6 +46,11 @@ class Rescuer:
             if self._copies is None:
                 self._copies = self._open_copies()
             return self._copies.find(entry)
+
+
+def open_rescuer(catalog: Catalog, regions: Regions, heal: Heal, region: str, manifest_id: int) -> Rescuer:
+    """Return a fallback for a disk that is read in a region by this manifest."""
+    return Rescuer(catalog, heal, region, lambda: Copies.of(catalog, regions, manifest_id))
 
 
 def read_or_report(catalog: Catalog, heal: Heal, store: Store, region: str, key: str) -> Manifest:

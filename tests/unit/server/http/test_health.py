@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 import pytest
@@ -36,7 +36,7 @@ def ask(app: ASGIApp, *paths: str, method: str = "GET") -> list[httpx2.Response]
 
 def web_face(health: Health | None = None) -> ASGIApp:
     """The web face of a service of which nothing is asked but its health."""
-    return make_app(Service(cast("Any", SimpleNamespace(is_local=True)), *[cast("object", None)] * 4), health=health)  # type: ignore[arg-type]
+    return make_app(cast("Service", SimpleNamespace(catalog=SimpleNamespace(is_local=True))), health=health)
 
 
 def well() -> None:
