@@ -32,9 +32,9 @@ from wherry.server.rules.dispatch import Rules
 from wherry.server.secrets import open_secrets
 from wherry.server.settings import load_regions, load_sizes
 from wherry.server.storage import Store
+from wherry.server.storage import copy as copy_module
 from wherry.server.storage import pack as pack_module
 from wherry.server.storage import store as store_module
-from wherry.server.storage import whole as whole_module
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.uploads import by_blocks as block_uploads
 from wherry.server.uploads import spool as spool_module
@@ -97,7 +97,7 @@ class Death:
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
         """Be met wherever the service has a crash point."""
         for module in (
-            catalog_module, pack_module, store_module, whole_module, spool_module, store_spool, block_uploads,
+            catalog_module, pack_module, store_module, copy_module, spool_module, store_spool, block_uploads,
         ):  # fmt: skip
             patch.setattr(module, "crash_point", self.meet)
         return self

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _small_packs_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small disks show what becomes of large ones."""
-    monkeypatch.setattr("wherry.server.storage.plan._SMALLEST_WHOLE", 1)
+    monkeypatch.setattr("wherry.server.storage.copy._SMALLEST_WHOLE", 1)
 
 
 class Place:

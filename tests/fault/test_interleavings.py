@@ -22,7 +22,8 @@ from wherry.server.admin.check import check
 from wherry.server.catalog import Writer, needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.objects import ObjectWriter
-from wherry.server.storage import copier, disk_writer
+from wherry.server.storage import copy as copy_module
+from wherry.server.storage import disk_writer
 from wherry.server.storage import store as store_module
 from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.upkeep import collect as collect_module
@@ -155,7 +156,7 @@ class Play:
 @pytest.fixture
 def play(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
     """Rooms with an image of five blocks, one of the second of them and one more, and a Droplet of that one."""
-    for module in (collect_module, copier, disk_writer, store_module):
+    for module in (collect_module, copy_module, disk_writer, store_module):
         pool = "Threads" if hasattr(module, "Threads") else "ThreadPoolExecutor"
         monkeypatch.setattr(module, pool, InOneThread)
     theatre, stores = Theatre(), {slug: MemoryBackend() for slug in SLUGS}

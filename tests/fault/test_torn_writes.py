@@ -27,8 +27,9 @@ import pytest
 from wherry.errors import StorageError
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.storage import LocalBackend, MemoryBackend, Store, plan_copy
-from wherry.server.storage import plan as plan_module
+from wherry.server.storage import copy as plan_module
 from wherry.server.storage.backends import local as local_module
+from wherry.server.storage.callers import CopyContext
 from wherry.server.storage.pack import PackWriter
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Image:
         """All that a transfer does with its target, given the rows that are there; answers the manifest's key."""
         done = self._packs(target, rows)
         plan = plan_copy(self.manifest, lambda _: False)
-        target.copy_from(self.store, plan, ACTION, done=frozenset(done.values()), holder=caller, watcher=caller)
+        target.copy_from(self.store, plan, CopyContext(ACTION, caller, caller), done=frozenset(done.values()))
         packs = self._packs(target, [*done, *caller.rows])
         found = {entry.digest: (key, entry) for key in packs for entry in target.read_index(key).entries}
         return target.write_manifest(self.manifest.relocated(ACTION, found.get), caller)

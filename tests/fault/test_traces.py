@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from wherry.server.http import make_app
 from wherry.server.rules.tokens import token_digest
-from wherry.server.storage import copier
+from wherry.server.storage import copy as copy_module
 from wherry.server.storage.block import check_stored
 from wherry.server.telemetry.logs import bound_fields
 from wherry.server.telemetry.tracing import set_up_tracing, stop_tracing
@@ -99,7 +99,7 @@ def test_a_pool_that_forgets_is_seen(
     build: Callable[..., Rooms], disk: bytes, ended: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Control: with a plain pool of threads in the copier, packs are in no one's trace."""
-    monkeypatch.setattr(copier, "Threads", ThreadPoolExecutor)
+    monkeypatch.setattr(copy_module, "Threads", ThreadPoolExecutor)
     transfer(build(), disk)
     assert {tuple(line_of(one, ended)) for one in packs(ended)} == {("copy pack",)}
 
@@ -114,7 +114,7 @@ def test_a_worker_s_threads_know_their_action(
         seen.append(dict(bound_fields()))
         check_stored(*given)
 
-    monkeypatch.setattr(copier, "check_stored", watch)
+    monkeypatch.setattr(copy_module, "check_stored", watch)
     with caplog.at_level(logging.DEBUG, "wherry.http"):
         reply = transfer(build(), disk)
     assert seen

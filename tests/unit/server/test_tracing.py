@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from wherry.errors import BadRequest, BlockMissing, StoreFull
 from wherry.fingerprint import block_digest
 from wherry.records import PLAIN, Entry
-from wherry.server.storage.rescue import rescued
+from wherry.server.storage.copy import find_elsewhere
 from wherry.server.telemetry.tracing import carrier, continued, mark_failed, set_up_tracing, span, stop_tracing
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def test_a_rescued_block_is_an_event(ended: InMemorySpanExporter) -> None:
     digest = block_digest(b"data")
     entry = Entry(digest, digest, 0, 4, 4, PLAIN)
     with span("copy pack"):
-        rescued(Copies(), entry, "packs/ab/abcd", BlockMissing("it is gone"))
+        find_elsewhere(Copies(), entry, "packs/ab/abcd", BlockMissing("it is gone"))
     (event,) = by_name(ended)["copy pack"].events
     assert event.name == "block rescued"
     assert event.attributes == {

@@ -13,8 +13,8 @@ from wherry.server.replicas.finder import Copies
 from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import HeldBlocks
 from wherry.server.rules import lifecycle
-from wherry.server.storage import Counted
-from wherry.server.upkeep.fallback import Rescuer
+from wherry.server.storage import CopyContext, Counted
+from wherry.server.upkeep.fallback import ReplicaFallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,11 +115,11 @@ class ImportImage:
         done = frozenset(held.own_numbers)
         counted = Counted(meter, region, "copied")
         accounts = [action.account_id]
-        rescue = Rescuer(
+        fallback = ReplicaFallback(
             self._catalog, self._heal, self._places(action)[0],
             lambda: Copies(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
         )  # fmt: skip
-        target.copy_from(source, plan, action.id, done=done, holder=holder, watcher=counted, rescue=rescue)
+        target.copy_from(source, plan, CopyContext(action.id, holder, counted, fallback), done=done)
         found = HeldBlocks(self._catalog, target, action, region, whole=whole).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 

@@ -15,8 +15,8 @@ from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import HeldBlocks
 from wherry.server.rules import lifecycle
 from wherry.server.rules.records import NewAction
-from wherry.server.storage import Counted, Store, plan_copy
-from wherry.server.upkeep.fallback import Rescuer, read_or_report
+from wherry.server.storage import CopyContext, Counted, Store, plan_copy
+from wherry.server.upkeep.fallback import ReplicaFallback, read_or_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,9 +152,11 @@ class Transfer:
         # A write that waits for its turn asks now and then whether the action is to stop, and whether it is still ours.
         target = Store(self._pacing.paced(copy.target.backend, action.lane, meter.advance))
         target.copy_from(
-            copy.source, plan, action.id, done=frozenset(copy.held.own_numbers),
-            holder=ActionHolder(self._catalog, action, copy.region), watcher=Counted(meter, copy.region, "copied"),
-            rescue=self._rescuer(copy),
+            copy.source, plan,
+            CopyContext(
+                action.id, ActionHolder(self._catalog, action, copy.region),
+                Counted(meter, copy.region, "copied"), self._fallback(copy),
+            ), done=frozenset(copy.held.own_numbers),
         )  # fmt: skip
         meter.write()
 
@@ -182,12 +184,12 @@ class Transfer:
         held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
         return _Copy(action.region, slug, source, manifest, target, held, account_id)
 
-    def _rescuer(self, copy: _Copy) -> Rescuer:
+    def _fallback(self, copy: _Copy) -> ReplicaFallback:
         def copies() -> Copies:
             samples = copy.manifest.samples()
             return Copies(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
 
-        return Rescuer(self._catalog, self._heal, copy.source_region, copies)
+        return ReplicaFallback(self._catalog, self._heal, copy.source_region, copies)
 
 
 def _check_quota(tx: Writer, image: ImageRecord, regions: int = 1) -> None:

@@ -16,7 +16,7 @@ from wherry.server.disks import Extent
 from wherry.server.http.exports import Sending, check_lost, send_image
 from wherry.server.storage import DIGEST
 from wherry.server.telemetry.metrics import Moves
-from wherry.server.upkeep.fallback import open_rescuer
+from wherry.server.upkeep.fallback import open_fallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,12 +53,12 @@ def _build_records(service: Service, x: Exchange, file: File, manifest: Manifest
     places = list(chain.from_iterable(range(*map(manifest.first_place, pair)) for pair in ranges))
     check_lost(service, file, manifest, (manifest.numbers[place] for place in places))
     store = service.regions.store(file.region)
-    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
+    fallback = open_fallback(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     moves = Moves(file.region, "exported")
 
     def read(extent: Extent) -> bytes:
         assert extent.block is not None, "it lies in a block"
-        record = store.read_record(manifest, manifest.first_place(extent.block), rescue)
+        record = store.read_record(manifest, manifest.first_place(extent.block), fallback)
         moves.add(sent=1, sent_bytes=len(record) - RECORD_SIZE)
         return record
 

@@ -44,7 +44,7 @@ from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.running import Running
 from wherry.server.http.threads import run_to_its_end
 from wherry.server.telemetry.metrics import Moves
-from wherry.server.upkeep.fallback import open_rescuer, report
+from wherry.server.upkeep.fallback import open_fallback, report
 from wherry.server.upkeep.inspector import ITSELF
 
 if TYPE_CHECKING:
@@ -296,13 +296,13 @@ def _build_file(service: Service, x: Exchange, file: File, manifest: Manifest) -
         headers["content-range"] = f"bytes {start}-{stop - 1}/{layout.size}"
         status = HTTPStatus.PARTIAL_CONTENT
     store = service.regions.store(file.region)
-    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
+    fallback = open_fallback(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     moves = Moves(file.region, "exported")
 
     def read(extent: Extent) -> bytes:
         assert extent.block is not None, "it lies in a block"
         place = manifest.first_place(extent.block)
-        data = store.read_block(manifest, place, rescue)
+        data = store.read_block(manifest, place, fallback)
         moves.add(sent=1, sent_bytes=manifest.stored_lengths[place])
         if len(data) == extent.length:
             return data
@@ -318,10 +318,10 @@ def check_lost(service: Service, file: File, manifest: Manifest, numbers: Iterab
     if not lost:
         return
     store = service.regions.store(file.region)
-    rescue = open_rescuer(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
+    fallback = open_fallback(service.catalog, service.regions, service.heal, file.region, file.manifest_id)
     for number in sorted(lost.intersection(numbers)):
         try:
-            store.read_block(manifest, manifest.first_place(number), rescue)
+            store.read_block(manifest, manifest.first_place(number), fallback)
         except (BlockCorrupt, BlockMissing) as error:
             first = number * manifest.block_size
             raise _Lost(

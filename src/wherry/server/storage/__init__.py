@@ -20,14 +20,14 @@ from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
 from wherry.server.storage.backends.paced import Pace, Paced
 from wherry.server.storage.backends.sealed import Sealed
-from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Known, Located, Watcher
+from wherry.server.storage.copy import CopyPlan, plan_copy
 from wherry.server.storage.counted import Counted
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
 from wherry.server.storage.pack import PACK_SIZE, PackIndex, PackWriter, pack_size
 from wherry.server.storage.places import DIGEST, Places
-from wherry.server.storage.plan import CopyPlan, plan_copy
 from wherry.server.storage.scrub import Fault
 from wherry.server.storage.store import Store
 from wherry.server.storage.stored_disk import StoredDisk
@@ -45,10 +45,12 @@ __all__ = [
     "STORE_ID_KEY",
     "THREADS",
     "Backend",
+    "CopyContext",
     "CopyPlan",
     "Counted",
     "DiskBlocks",
     "Entry",
+    "Fallback",
     "Fault",
     "Holder",
     "Keyring",
@@ -64,7 +66,6 @@ __all__ = [
     "PackIndex",
     "PackWriter",
     "Places",
-    "Rescue",
     "Sealed",
     "Store",
     "StoreOptions",

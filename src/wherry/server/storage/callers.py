@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from wherry.records import Entry
@@ -39,7 +40,7 @@ class Known(Protocol):
         """Where the block lies, or None. Called from several threads."""
 
 
-class Rescue(Protocol):
+class Fallback(Protocol):
     """Who may know another copy of a block."""
 
     def stored(self, entry: Entry, key: str, error: StorageError) -> tuple[Entry, bytes] | None:
@@ -48,6 +49,16 @@ class Rescue(Protocol):
         The copy may be stored in another form, which its own entry describes (its offset means nothing). It is checked
         against both digests before it is used. Called from several threads.
         """
+
+
+@dataclass(frozen=True)
+class CopyContext:
+    """The action that a copy is for, and its part in that: who holds what is written, who follows, the fallback."""
+
+    action_id: int
+    holder: Holder
+    watcher: Watcher
+    fallback: Fallback | None = None
 
 
 class DiskBlocks(Protocol):

@@ -16,11 +16,10 @@ from wherry.fingerprint import BLOCK_SIZE
 from wherry.records import record_head
 from wherry.server.storage.backends import can_copy
 from wherry.server.storage.block import check, check_stored, decode
-from wherry.server.storage.copier import PackCopier
+from wherry.server.storage.copy import Copy, find_elsewhere
 from wherry.server.storage.disk_writer import THREADS, DiskWriter
 from wherry.server.storage.manifest import decode_manifest, manifest_key
 from wherry.server.storage.pack import PackSeries, read_index
-from wherry.server.storage.rescue import rescued
 from wherry.server.storage.scrub import scrub_manifest, scrub_pack
 from wherry.server.telemetry.failpoints import crash_point
 from wherry.server.telemetry.logs import Threads
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Rescue, Watcher
+    from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Known, Located, Watcher
+    from wherry.server.storage.copy import CopyPlan
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.pack import PackIndex
-    from wherry.server.storage.plan import CopyPlan
     from wherry.server.storage.scrub import Fault
 
 
@@ -104,22 +103,19 @@ class Store:
             return {digest: (series.keys[number], entry) for digest, (number, entry) in numbers.items()}
 
     def copy_from(
-        self, source: Store, plan: CopyPlan, action_id: int, *, done: frozenset[int], holder: Holder, watcher: Watcher,
-        rescue: Rescue | None = None,
-    ) -> None:  # fmt: skip
+        self, source: Store, plan: CopyPlan, context: CopyContext, *, done: frozenset[int] = frozenset()
+    ) -> None:
         """Copy what a plan lists from another store, but for the packs that are ``done``.
 
         Stored bytes travel as they are; each block is checked against the digest that the source's manifest gives for
         it (the one in the record would only show that the record is whole, not that it is the right block). Where the
         storage can copy by itself, packs that the plan has as wholes travel so, and are read back from here. One
-        thread a core, each with a pack of its own. For a block that the source has lost or damaged, ``rescue`` is asked
-        first. The first error stops all threads and is raised: BlockMissing or BlockCorrupt from the source, StoreFull
-        or StoreUnavailable, or what the watcher and the holder raise. Packs that were published by then stay.
+        thread a core, each with a pack of its own. A block that the source has lost or damaged is taken from the
+        fallback, if that has it. The first error stops all threads and is raised: BlockMissing or BlockCorrupt from the
+        source, StoreFull or StoreUnavailable, or what the watcher and the holder raise. Packs that were published by
+        then stay.
         """
-        copier = PackCopier(
-            source.backend, self.backend, plan, action_id, holder=holder, watcher=watcher, rescue=rescue
-        )
-        copier.copy(done)
+        Copy(source.backend, self.backend, plan, context).run(done)
 
     def can_copy_from(self, source: Store) -> bool:
         """Whether the storage can copy whole packs from another store by itself. Makes no call."""
@@ -169,10 +165,10 @@ class Store:
         with Threads(THREADS, thread_name_prefix="read") as pool:
             return list(pool.map(self._index_or_fault, keys))
 
-    def read_block(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
+    def read_block(self, manifest: Manifest, place: int, fallback: Fallback | None = None) -> bytes:
         """The plain bytes of the block at a place of a manifest, checked against its name.
 
-        Raises BlockMissing or BlockCorrupt, where ``rescue`` has no other copy either, or StoreUnavailable.
+        Raises BlockMissing or BlockCorrupt, if the fallback has no other copy either, or StoreUnavailable.
         """
         entry, key = manifest.entry(place), manifest.pack(place)
         stored = _kept.buffer[: entry.stored_length]
@@ -180,13 +176,13 @@ class Store:
             self.backend.read(key, entry.offset, stored)
             return decode(entry, stored, key)
         except (BlockCorrupt, BlockMissing) as error:
-            found, copy = rescued(rescue, entry, key, error)
+            found, copy = find_elsewhere(fallback, entry, key, error)
             return decode(found, memoryview(copy), key)
 
-    def read_record(self, manifest: Manifest, place: int, rescue: Rescue | None = None) -> bytes:
+    def read_record(self, manifest: Manifest, place: int, fallback: Fallback | None = None) -> bytes:
         """The block at a place of a manifest as a record, its stored bytes checked against the manifest's digest.
 
-        A copy that ``rescue`` has may be stored in another form. Raises as ``read_block`` does.
+        A copy that the fallback has may be stored in another form. Raises as ``read_block`` does.
         """
         entry, key = manifest.entry(place), manifest.pack(place)
         stored: bytes | memoryview = _kept.buffer[: entry.stored_length]
@@ -194,7 +190,7 @@ class Store:
             self.backend.read(key, entry.offset, memoryview(stored))
             check_stored(entry, memoryview(stored), key)
         except (BlockCorrupt, BlockMissing) as error:
-            entry, stored = rescued(rescue, entry, key, error)
+            entry, stored = find_elsewhere(fallback, entry, key, error)
         return b"".join((record_head(entry), stored))
 
     def read_stored(self, key: str, entry: Entry) -> bytes:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from wherry.server.upkeep.heal import Heal
 
 
-class Rescuer:
-    """Helps a reader of an image past bad blocks; a ``storage.Rescue``.
+class ReplicaFallback:
+    """Helps a reader of an image past bad blocks; a ``storage.Fallback``.
 
     What is bad is written down and healed from then on, and a good copy is looked for, so that the reading goes on.
     """
@@ -48,9 +48,9 @@ class Rescuer:
             return self._copies.find(entry)
 
 
-def open_rescuer(catalog: Catalog, regions: Regions, heal: Heal, region: str, manifest_id: int) -> Rescuer:
+def open_fallback(catalog: Catalog, regions: Regions, heal: Heal, region: str, manifest_id: int) -> ReplicaFallback:
     """Return a fallback for a disk that is read in a region by this manifest."""
-    return Rescuer(catalog, heal, region, lambda: Copies.of(catalog, regions, manifest_id))
+    return ReplicaFallback(catalog, heal, region, lambda: Copies.of(catalog, regions, manifest_id))
 
 
 def read_or_report(catalog: Catalog, heal: Heal, store: Store, region: str, key: str) -> Manifest:

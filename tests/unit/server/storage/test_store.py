@@ -34,7 +34,8 @@ from wherry.server.storage import (
     open_store,
     plan_copy,
 )
-from wherry.server.storage.copier import PackCopier
+from wherry.server.storage.callers import CopyContext
+from wherry.server.storage.copy import Copy
 from wherry.server.storage.keyring import Key
 from wherry.server.storage.pack import PACK_SIZE
 
@@ -158,7 +159,7 @@ def transfer(source: Store, target: Store, manifest: Manifest, action_id: int = 
     """A whole transfer, as the action does it."""
     caller = Caller()
     plan = plan_copy(manifest, lambda _: False)
-    target.copy_from(source, plan, action_id, done=frozenset(), holder=caller, watcher=caller)
+    target.copy_from(source, plan, CopyContext(action_id, caller, caller), done=frozenset())
     return moved(target, manifest, caller, action_id)
 
 
@@ -353,7 +354,7 @@ def test_transfer_sends_only_what_is_missing(store: Store, target: Store, disk: 
     manifest, caller = import_disk(store, disk), Caller()
     has = {manifest.digest(0), manifest.digest(1)}
     plan = plan_copy(manifest, has.__contains__)
-    target.copy_from(store, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+    target.copy_from(store, plan, CopyContext(2, caller, caller), done=frozenset())
     assert (plan.blocks, plan.reused) == (2, 2)
     assert caller.counts["sent"] == plan.blocks
     assert caller.counts["sent_bytes"] == plan.bytes
@@ -365,8 +366,8 @@ def test_transfer_goes_on_where_it_stopped(large_disk: bytes) -> None:
     manifest = import_disk(source, large_disk)
     plan, first, second = plan_copy(manifest, lambda _: False), Caller(), Caller()
     keep = frozenset(range(1, len(plan.packs)))
-    target.copy_from(source, plan, 2, done=frozenset({0}), holder=first, watcher=first)
-    target.copy_from(source, plan, 2, done=keep, holder=second, watcher=second)
+    target.copy_from(source, plan, CopyContext(2, first, first), done=frozenset({0}))
+    target.copy_from(source, plan, CopyContext(2, second, second), done=keep)
     assert sorted(first.packs) == sorted(keep)
     assert sorted(second.packs) == [0]
     assert moved(whole, manifest, whole_copy(source, whole, plan)).packs
@@ -375,7 +376,7 @@ def test_transfer_goes_on_where_it_stopped(large_disk: bytes) -> None:
 
 def whole_copy(source: Store, target: Store, plan: CopyPlan) -> Caller:
     caller = Caller()
-    target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+    target.copy_from(source, plan, CopyContext(2, caller, caller), done=frozenset())
     return caller
 
 
@@ -386,7 +387,7 @@ def test_bad_block_is_never_copied(target: Store, disk: bytes) -> None:
     plan = plan_copy(import_disk(source, disk), lambda _: False)
     torn.flip_read = True
     with pytest.raises(BlockCorrupt):
-        target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+        target.copy_from(source, plan, CopyContext(2, caller, caller), done=frozenset())
     assert list(target.list_objects()) == []
 
 
@@ -396,8 +397,7 @@ def test_whole_record_of_another_block_is_refused(target: Store, disk: bytes) ->
     manifest = import_disk(source, disk)
     manifest.offsets[1], manifest.offsets[2] = manifest.offsets[2], manifest.offsets[1]
     with pytest.raises(BlockCorrupt):
-        target.copy_from(source, plan_copy(manifest, lambda _: False), 2, done=frozenset(), holder=caller,
-                         watcher=caller)  # fmt: skip
+        target.copy_from(source, plan_copy(manifest, lambda _: False), CopyContext(2, caller, caller))
 
 
 def test_first_error_stops_all_threads(large_disk: bytes) -> None:
@@ -406,7 +406,7 @@ def test_first_error_stops_all_threads(large_disk: bytes) -> None:
     plan = plan_copy(import_disk(source, large_disk), lambda _: False)
     target = Store(Flaky(inner, "write", 5, StoreFull("no room")))
     with pytest.raises(StoreFull):
-        target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+        target.copy_from(source, plan, CopyContext(2, caller, caller), done=frozenset())
     assert len(inner.objects) <= 1
 
 
@@ -422,10 +422,10 @@ def test_error_of_another_thread_ends_a_pack(large_disk: bytes, monkeypatch: pyt
             copier._errors.append(StoreFull("in another thread"))
 
     watcher = Watcher()
-    monkeypatch.setattr("wherry.server.storage.copier.THREADS", 1)
-    copier = PackCopier(Slow(source, calls.append), target, plan, 2, holder=watcher, watcher=watcher)
+    monkeypatch.setattr("wherry.server.storage.copy.THREADS", 1)
+    copier = Copy(Slow(source, calls.append), target, plan, CopyContext(2, watcher, watcher))
     with pytest.raises(StoreFull):
-        copier.copy(frozenset())
+        copier.run(frozenset())
     assert (watcher.calls, calls, target.objects) == (1, ["read"], {})
 
 
@@ -434,7 +434,7 @@ def test_transfer_stops_when_asked(target: Store, large_disk: bytes) -> None:
     source, caller = Store(MemoryBackend()), Caller(stop_after=30)
     plan = plan_copy(import_disk(source, large_disk), lambda _: False)
     with pytest.raises(InterruptedError):
-        target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+        target.copy_from(source, plan, CopyContext(2, caller, caller), done=frozenset())
     assert len(list(target.list_objects())) < len(plan.packs)
 
 
@@ -444,8 +444,7 @@ def test_missing_pack_at_the_source(target: Store, disk: bytes) -> None:
     manifest = import_disk(source, disk)
     source.remove(manifest.packs[0])
     with pytest.raises(BlockMissing, match=manifest.packs[0]):
-        target.copy_from(source, plan_copy(manifest, lambda _: False), 2, done=frozenset(), holder=caller,
-                         watcher=caller)  # fmt: skip
+        target.copy_from(source, plan_copy(manifest, lambda _: False), CopyContext(2, caller, caller))
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -667,7 +666,7 @@ def plain_copy(data: bytes) -> tuple[Entry, bytes]:
 def rescued_transfer(source: Store, target: Store, manifest: Manifest, rescue: Copies) -> Manifest:
     caller = Caller()
     plan = plan_copy(manifest, lambda _: False)
-    target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller, rescue=rescue)
+    target.copy_from(source, plan, CopyContext(2, caller, caller, rescue), done=frozenset())
     assert caller.counts["sent"] == plan.blocks
     assert caller.counts["sent_bytes"] == plan.bytes
     return moved(target, manifest, caller)
@@ -769,7 +768,7 @@ def test_control_copies_that_are_not_checked(target: Store, disk: bytes, monkeyp
     backend, rescue = MemoryBackend(), Copies({entry.digest: (entry, noise(99))})
     manifest = import_disk(Store(backend), disk)
     damage(backend, manifest.packs[0], manifest.offsets[0])
-    monkeypatch.setattr("wherry.server.storage.rescue.check", lambda *_: None)
+    monkeypatch.setattr("wherry.server.storage.copy.check", lambda *_: None)
     there = rescued_transfer(Store(backend), target, manifest, rescue)
     with pytest.raises(BlockCorrupt):
         read_disk(target, there)

@@ -23,6 +23,7 @@ from wherry.server.storage import (
     Store,
     plan_copy,
 )
+from wherry.server.storage.callers import CopyContext
 from wherry.server.storage.keyring import Key
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def manifest_of(store: Store) -> Manifest:
 def transfer(source: Store, target: Store, action_id: int = 2, caller: Caller | None = None) -> Manifest:
     manifest, caller = manifest_of(source), caller or Caller()
     plan = plan_copy(manifest, lambda _: False, whole=target.can_copy_from(source))
-    target.copy_from(source, plan, action_id, done=frozenset(), holder=caller, watcher=caller)
+    target.copy_from(source, plan, CopyContext(action_id, caller, caller), done=frozenset())
     assert caller.counts["sent"] == plan.blocks
     assert caller.counts["sent_bytes"] == plan.bytes
     return moved(target, manifest, caller, action_id)
@@ -159,7 +160,7 @@ def test_another_pack_in_place_of_the_copy_is_noticed(source: Store, disk: bytes
 
 def test_a_copy_that_nobody_reads_back_is_caught(source: Store, disk: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: without the look at the copy, what the storage made of a block is believed."""
-    monkeypatch.setattr("wherry.server.storage.whole.scrub_pack", lambda *_args, **_named: [])
+    monkeypatch.setattr("wherry.server.storage.copy.scrub_pack", lambda *_args, **_named: [])
     backend = CopyingBackend()
     backend.spoil = SPOILT["a bit of a block"]
     there = transfer(source, Store(backend))
@@ -202,7 +203,7 @@ def test_a_pack_that_is_mostly_not_needed_is_carried(source: Store) -> None:
     backend, caller = CopyingBackend(), Caller()
     plan = plan_copy(part, lambda _: False, whole=True)
     assert plan.whole == 1  # the manifest can't tell that the pack has two blocks more
-    Store(backend).copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller)
+    Store(backend).copy_from(source, plan, CopyContext(2, caller, caller), done=frozenset())
     assert backend.copies == []
     assert caller.counts["sent"] == 10
 
@@ -228,7 +229,7 @@ def test_a_damaged_source_is_not_copied_for_good(source: Store) -> None:
 
     manifest, target, caller = manifest_of(source), Store(CopyingBackend()), Caller()
     plan = plan_copy(manifest, lambda _: False, whole=True)
-    target.copy_from(source, plan, 2, done=frozenset(), holder=caller, watcher=caller, rescue=Rescue())
+    target.copy_from(source, plan, CopyContext(2, caller, caller, Rescue()), done=frozenset())
     assert list(target.faults(moved(target, manifest, caller, 2), deep=True)) == []
 
 
