@@ -32,6 +32,7 @@ from file_server import file_server
 from formats import TARGETS as FORMAT_TARGETS
 from formats import Formats
 from load import rate, request
+from wherry import Client
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.server.disks import lay_out
 from wherry.testing import TOKEN, ServiceProcess
@@ -45,7 +46,7 @@ os.environ["WHERRY_ACCEPT_UNKNOWN_RAW"] = "1"  # some of the disks here are rand
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wherry import Action, Client
+    from wherry import Action
 
 T = TypeVar("T")
 
@@ -59,8 +60,10 @@ TARGETS = {
     "import_vs_cp": "at most 1.3", "transfer_vs_cp": "at most 0.6", "transfer_vs_rclone": "at most 0.33",
     "changed_vs_cp": "at most 0.2", "changed_bytes_share": "at most 0.06", "changed_vs_first_bytes": "",
     "upload_vs_zstd": "at most 1.2", "upload_changed_vs_cp": "at most 0.4",
-    "upload_changed_bytes_share": "at most 0.06",
-    "export_vs_cp": "at most 1.5", "verify_vs_cp": "", "convert_ms_1mib": "under 20", "convert_ms_1tib": "under 20",
+    "upload_changed_bytes_share": "at most 0.06", "upload_changed_wire_share": "at most 1.1",
+    "import_vs_zstd": "at most 1.2", "export_vs_cp": "at most 0.8", "export_onto_vs_cp": "at most 0.5",
+    "export_onto_wire_share": "at most 1.1",
+    "verify_vs_cp": "", "convert_ms_1mib": "under 20", "convert_ms_1tib": "under 20",
     "peak_rss_mib": "below 200", "get_vs_moto": "at least 5", "accepted_transfers_per_s": "at least 1000",
     "accepted_vs_moto_copy": "at least 3", "accepted_converts_per_s": "", "create_droplet_ms_1mib": "",
     "create_droplet_ms": "", "create_droplet_vs_1mib": "about 1", "disk_import_vs_cp": "",
@@ -123,10 +126,12 @@ class DataPlane:
         self._image, self._changed = _inputs(folder, scale)
         self._data_bytes = _data_bytes(self._changed)
         self._rounds = scale.rounds
+        self._url = ""
 
     def measure(self) -> None:
         """Run all rounds against one service."""
         with file_server(self._image.parent) as url, ServiceProcess(self._folder / "data") as service:
+            self._url = service.url
             with service.client() as client:
                 for number in range(self._rounds):
                     self._round(client, url, number)
@@ -148,23 +153,35 @@ class DataPlane:
         self._against("export_vs_cp", cp, lambda: images.export(first, out))
         if number == 0 and subprocess.run(["cmp", out, self._image], check=False).returncode:
             raise SystemExit("what was exported is not what was imported")
+        onto = self._against("export_onto_vs_cp", cp, lambda: images.export(second, out, onto=out))
+        assert changed.progress is not None
+        self._runs.add("export_onto_wire_share", onto.received_bytes / changed.progress.bytes_sent)
+        if number == 0 and subprocess.run(["cmp", out, self._changed], check=False).returncode:
+            raise SystemExit("what was exported onto an older copy is not what was imported")
         out.unlink()
         self._against("verify_vs_cp", cp, lambda: _verify(self._folder / "data"))
         seconds, scrubbed = _seconds(lambda: _wait(client, client.store.scrub(region="nyc3")))
         assert scrubbed.progress is not None
         self._runs.add("scrub_mib_per_s", scrubbed.progress.bytes_sent / MIB / seconds)
         self._collect(client, first, second)
-        self._send(client, cp)
+        self._send(client, cp, changed.progress.bytes_sent)
 
-    def _send(self, client: Client, cp: float) -> None:
-        """Upload both disks by blocks: the first one against zstd of its file, the changed one against cp."""
+    def _send(self, client: Client, cp: float, differing_bytes: int) -> None:
+        """Upload both disks by blocks: the first one against zstd of its file, the changed one against cp.
+
+        ``differing_bytes`` is what the blocks have, as they are stored, in which the two disks differ.
+        """
         packed = self._folder / "out.zst"
         zstd = self._timed("zstd_s", lambda: _zstd(self._image, packed))
         packed.unlink()
         sent: list[Action] = []
         upload = self._timed("upload_s", lambda: sent.append(_upload(client, self._image)))
         self._runs.add("upload_vs_zstd", upload / zstd)
-        changed = self._against("upload_changed_vs_cp", cp, lambda: _upload(client, self._changed))
+        self._runs.add("import_vs_zstd", self._runs.values["import_s"][-1] / zstd)
+        wire = _Wire()
+        with Client(TOKEN, self._url, http=httpx2.Client(transport=wire, timeout=600)) as counted:
+            changed = self._against("upload_changed_vs_cp", cp, lambda: _upload(counted, self._changed))
+        self._runs.add("upload_changed_wire_share", wire.sent_bytes / differing_bytes)
         assert changed.progress is not None
         self._runs.add("upload_changed_bytes_share", changed.progress.bytes_sent / self._data_bytes)
         self._collect(client, *(action.resource_id for action in (*sent, changed) if action.resource_id))
@@ -198,6 +215,19 @@ class DataPlane:
         seconds = self._timed(name.replace("_vs_cp", "_s"), lambda: answers.append(work()))
         self._runs.add(name, seconds / base)
         return answers[0]
+
+
+class _Wire(httpx2.HTTPTransport):
+    """Connections of which the bytes of all bodies that are sent are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_bytes = 0
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request."""
+        self.sent_bytes += int(request.headers.get("content-length", 0))
+        return super().handle_request(request)
 
 
 class Machines:

@@ -109,7 +109,8 @@ class BlockFile:
         self._part = self._path.with_name(self._path.name + ".part")
         self._on_progress, self._on_reuse = on_progress, on_reuse
         self._lock, self._telling = threading.Lock(), threading.Lock()
-        self._looked_at = self._done = self._told = self._received = self._reused = 0
+        self._looked_at = self._done = self._told = self._reused = 0
+        self._received = len(listed.names)
         self._missing: list[int] = []
         self._resources = ExitStack()
         try:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 64  # blocks that are named, and asked about, at a time
 _BATCH = 48  # blocks that are sent at a time at the most: a pack of the service has 64 MiB
-_THREADS = 2
+_THREADS = min(4, os.cpu_count() or 1)
 _NAME = 32
 _SECTOR = 512
 _LEVEL, _WORTH = 1, 0.97  # as the service compresses
@@ -203,12 +203,13 @@ class _Window:
 class BlockSender:
     """Reads a disk window by window and makes batches of what is missing; used once.
 
-    While a batch is sent, the next one is compressed and the next window read and named, by two threads.
+    While a batch is sent, a thread reads the next window, and one for each core names blocks and compresses them.
     """
 
     def __init__(self, disk: LocalDisk) -> None:
         self._disk = disk
         self._blocks = disk.blocks()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocks")
         self._met: set[bytes] = set()
         self._window = _Window([], [], 0)
@@ -217,7 +218,7 @@ class BlockSender:
         """The number of the batch that was made last."""
         self.names = bytearray()
         """The names of the disk's blocks in order, 32 bytes each; whole once all windows were read."""
-        self._ahead: Future[_Window | None] = self._pool.submit(self._read_window)
+        self._ahead: Future[_Window | None] = self._reader.submit(self._read_window)
 
     @property
     def size(self) -> int:
@@ -236,7 +237,7 @@ class BlockSender:
             self.names += bytes(-(-self.size // BLOCK_SIZE) * _NAME - len(self.names))
             return None
         self._window = window
-        self._ahead = self._pool.submit(self._read_window)
+        self._ahead = self._reader.submit(self._read_window)
         return [name.hex() for name in window.names]
 
     def add(self, missing: Sequence[int]) -> None:
@@ -259,24 +260,27 @@ class BlockSender:
 
     def close(self) -> None:
         """Stop reading, and let go of the file."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._reader, self._pool):  # in this order: the reader waits for the others
+            pool.shutdown(wait=True, cancel_futures=True)
         self._disk.close()
 
     def _read_window(self) -> _Window | None:
         window = _Window([], [], 0)
+        read: list[tuple[int, bytes | bytearray | memoryview, Future[bytes]]] = []
         for number, data in self._blocks:
             window.end = min((number + 1) * BLOCK_SIZE, self.size or sys.maxsize)
-            name = block_digest(data)
-            if data == ZEROS[: len(data)]:
-                continue
+            if data != ZEROS[: len(data)]:
+                read.append((number, data, self._pool.submit(block_digest, data)))
+                if len(read) == _WINDOW:
+                    break
+        for number, block, naming in read:
+            name = naming.result()
             self.names += bytes(number * _NAME - len(self.names))
             self.names += name
             if name not in self._met:
                 self._met.add(name)
                 window.names.append(name)
-                window.blocks.append(data)
-            if len(window.names) == _WINDOW:
-                break
+                window.blocks.append(block)
         return window if window.end else None
 
 
