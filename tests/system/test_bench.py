@@ -21,7 +21,8 @@ def test_the_benchmark_measures_what_it_says(tmp_path: Path) -> None:
     results = json.loads(output.read_text())
     wanted = {
         "import_vs_cp", "transfer_vs_cp", "transfer_vs_rclone", "changed_vs_cp", "changed_bytes_share", "export_vs_cp",
-        "upload_vs_zstd", "upload_changed_vs_cp", "upload_changed_bytes_share",
+        "upload_vs_zstd", "upload_changed_vs_cp", "upload_changed_bytes_share", "upload_changed_wire_share",
+        "export_onto_vs_cp", "export_onto_wire_share", "import_vs_zstd",
         "convert_ms_1mib", "convert_ms_1tib", "peak_rss_mib", "get_vs_moto", "accepted_transfers_per_s",
         "create_droplet_vs_1mib", "snapshot_vs_cp", "droplets_listed_per_s", "s3_transfer_vs_rclone",
         "s3_copied_vs_carried", "accepted_transfers_per_s_4_workers", "finished_transfers_per_s_1_workers",

@@ -106,6 +106,16 @@ def test_only_what_is_missing_is_sent_and_each_block_once(tmp_path: Path) -> Non
     assert (entries[-2].codec, entries[-1].codec) == (ZSTD, PLAIN)
 
 
+def test_blocks_are_compressed_as_the_service_compresses_them(tmp_path: Path) -> None:
+    """A block has the same stored bytes whichever side compressed it: an upload costs a store what an import does."""
+    data = WORDS + os.urandom(MIB) + os.urandom(MIB // 2).ljust(MIB, b"x") + os.urandom(512)
+    (tmp_path / "disk.img").write_bytes(data)
+    disk = BlockDisk(data)
+    _, _, entries, _ = sent(tmp_path / "disk.img", set(), "raw")
+
+    assert entries == [read_head(disk.record(name)[:RECORD_SIZE]) for name in disk.names]
+
+
 def test_a_qcow2_is_read_here_and_a_compressed_file_is_not(tmp_path: Path) -> None:
     """Of a qcow2 file the blocks of the disk in it are sent; what is compressed is better sent as it is."""
     data = os.urandom(MIB) + WORDS + b"end" * 512
