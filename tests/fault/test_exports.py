@@ -20,7 +20,9 @@ from wherry.server.http import exports as exports_module
 from wherry.server.http import make_app
 from wherry.server.http.exports import ExportLimits, Exports
 from wherry.server.rules.tokens import token_digest
-from wherry.server.storage import MemoryBackend, Store
+from wherry.server.storage import Keyring, MemoryBackend, Store
+from wherry.server.storage.backends.sealed import Sealed
+from wherry.server.storage.keyring import Key
 from wherry.server.upkeep.reads import Reads
 
 if TYPE_CHECKING:
@@ -60,13 +62,13 @@ def export(app: ASGIApp, image_id: int, method: str = "GET") -> httpx2.Response:
 class Client:
     """A client of an export that takes so many messages and then does something, at the door of the web server."""
 
-    def __init__(self, app: ASGIApp, image_id: int, takes: int) -> None:
+    def __init__(self, app: ASGIApp, image_id: int, takes: int, what: str = "export") -> None:
         self.messages: list[Message] = []
         self.stopped = asyncio.Event()  # it takes no more
         self.goes_on = asyncio.Event()
         self._takes = takes
         self._gone = asyncio.Event()
-        path = f"/v2/images/{image_id}/export"
+        path = f"/v2/images/{image_id}/{what}"
         self._scope = {
             "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
             "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {SECRET}".encode())], "scheme": "http",
@@ -170,14 +172,15 @@ def test_an_image_that_is_deleted_while_it_is_exported(
 
 @pytest.mark.parametrize("takes", [0, 1, 2, 5])
 @pytest.mark.parametrize("how", ["hangs up", "is cancelled"])
-def test_a_client_that_breaks_off(build: Build, disk: bytes, how: str, takes: int) -> None:
+@pytest.mark.parametrize("what", ["export", "blocks/0-4"])
+def test_a_client_that_breaks_off(build: Build, disk: bytes, what: str, how: str, takes: int) -> None:
     """Before the first byte or at any time after it: the image is let go of."""
     rooms = build()
     image_id = rooms.import_disk(disk)
     app = web_face(rooms)
 
     async def act() -> None:
-        client = Client(app, image_id, takes)
+        client = Client(app, image_id, takes, what)
         going = client.begin()
         await client.stopped.wait()
         if how == "hangs up":
@@ -188,6 +191,24 @@ def test_a_client_that_breaks_off(build: Build, disk: bytes, how: str, takes: in
 
     asyncio.run(act())
     assert is_free(rooms, image_id)
+
+
+def test_blocks_of_an_encrypted_region_come_open(build: Build, disk: bytes) -> None:
+    """They are sealed in the store, and the records are those of a region that is not encrypted; the image is free."""
+    sealed = Sealed(MemoryBackend(), Keyring((Key("now", b"\x01" * 32),)))
+    sent: list[bytes] = []
+    for rooms in (build(), build(nyc3=sealed)):
+        image_id, app = rooms.import_disk(disk), web_face(rooms)
+
+        async def act(app: ASGIApp = app, image_id: int = image_id) -> bytes:
+            client = Client(app, image_id, 1000, "blocks/0-4")
+            await client.begin()
+            return b"".join(bytes(message["body"]) for message in client.messages[1:])
+
+        sent.append(asyncio.run(act()))
+        assert is_free(rooms, image_id)
+    assert sent[0] == sent[1]
+    assert sent[0].startswith(b"WBLK")
 
 
 def test_a_cancellation_while_an_export_is_prepared(build: Build, disk: bytes) -> None:

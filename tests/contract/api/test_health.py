@@ -36,8 +36,13 @@ def spoil(file: Path, at: int) -> None:
 
 def made(api: Api, service: ServiceProcess, *regions: str) -> tuple[int, Path]:
     """An image in nyc3 and in further regions, and its pack in nyc3."""
+    return made_of(api, service, DISK, *regions)
+
+
+def made_of(api: Api, service: ServiceProcess, disk: bytes, *regions: str) -> tuple[int, Path]:
+    """The same, of a disk."""
     before = stored(service, "packs")
-    image = api.make(content=DISK)["id"]
+    image = api.make(content=disk)["id"]
     for region in regions:
         assert api.ended(api.act(image, type="transfer", region=region).json()["id"])["status"] == "completed"
     (pack,) = stored(service, "packs") - before
@@ -140,6 +145,25 @@ def test_an_export_that_meets_a_bad_block_goes_on_and_has_it_healed(api: Api, se
     assert settled(api, image) == UNCHECKED
     pack.unlink()
     assert api.get(f"/v2/images/{image}/export", params={"region": "nyc3"}).content == DISK
+
+
+def test_blocks_are_read_as_exports_are(api: Api, service: ServiceProcess) -> None:
+    """A bad block comes from another region and is healed; one that is lost is refused, and the others come."""
+    image, pack = made(api, service, "ams3")
+    path, asked = f"/v2/images/{image}/blocks/", {"region": "nyc3"}
+    good = api.get(f"{path}0-3", params=asked).content
+    spoil(pack, 80 + 7)
+    assert api.get(f"{path}0-3", params=asked).content == good
+    assert settled(api, image) == UNCHECKED
+    assert api.get(f"{path}0-3", params=asked).content == good
+
+    lost, pack = made_of(api, service, DISK[::-1])
+    spoil(pack, 80 + MIB // 2)
+    verified(api, lost)
+    reply = api.get(f"/v2/images/{lost}/blocks/0-3")
+    assert reply.status_code == 422
+    assert "Block 0 of the disk (bytes 0 to 1048575) is lost in nyc3" in reply.json()["message"]
+    assert api.get(f"/v2/images/{lost}/blocks/1-3").status_code == 200
 
 
 def test_an_export_takes_another_region_where_the_first_has_no_manifest(api: Api, service: ServiceProcess) -> None:

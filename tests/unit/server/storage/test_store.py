@@ -23,7 +23,7 @@ from wherry.errors import (
     StoreUnavailable,
 )
 from wherry.fingerprint import BLOCK_SIZE, block_digest
-from wherry.records import PLAIN, ZSTD
+from wherry.records import PLAIN, RECORD_SIZE, ZSTD, read_head
 from wherry.server.storage import (
     Entry,
     Keyring,
@@ -795,6 +795,23 @@ def test_reading_with_damage(disk: bytes, copies: dict[bytes, tuple[Entry, bytes
     found = [store.read_block(manifest, place, rescue) for place in range(len(manifest))]
     assert found == [disk[n * BLOCK_SIZE : (n + 1) * BLOCK_SIZE] for n in manifest.numbers]
     assert {entry.offset for entry, *_ in rescue.asked} == {manifest.offsets[1], manifest.offsets[5]}
+
+
+def test_records_of_what_is_damaged(disk: bytes) -> None:
+    """A damaged block comes as its copy is stored, in another form, and its record says so; others come as stored."""
+    backend, data = MemoryBackend(), disk[:BLOCK_SIZE]
+    store = Store(backend)
+    manifest = import_disk(store, text(1) + data)
+    rescue = Copies({block_digest(text(1)): plain_copy(text(1))})
+    good = store.read_record(manifest, 0)
+    damage(backend, manifest.packs[0], manifest.offsets[0])
+    record = store.read_record(manifest, 0, rescue)
+
+    assert (read_head(good[:RECORD_SIZE]).codec, read_head(record[:RECORD_SIZE]).codec) == (ZSTD, PLAIN)
+    assert record[RECORD_SIZE:] == text(1)
+    assert read_head(store.read_record(manifest, 1)[:RECORD_SIZE]).digest == block_digest(data)
+    with pytest.raises(BlockCorrupt):
+        store.read_record(manifest, 0)
 
 
 # -------------------------------------------------------------------------------------------------------------- door
