@@ -68,10 +68,12 @@ class UploadReader(QuotaReader):
         Those that count, of an upload that was given up or whose import has ended; and what processes began that are
         gone. What a living process is about to put is its own affair.
         """
-        is_left = and_(t.pieces.c.number < 0, ~exists().where(t.processes.c.id == -t.pieces.c.number))
-        spent = or_(is_left, and_(t.pieces.c.number >= 0, _unneeded()))
-        query = _pieces().where(t.pieces.c.region == region, spent).order_by(t.pieces.c.key).limit(limit)
+        query = _pieces().where(t.pieces.c.region == region, _spent()).order_by(t.pieces.c.key).limit(limit)
         return [PieceRecord(*row) for row in self.connection.execute(query)]
+
+    def regions_of_spent_pieces(self) -> set[str]:
+        """The regions whose stores have such pieces. Mostly there are none, and this is one query for all regions."""
+        return set(self.connection.scalars(select(t.pieces.c.region).where(_spent()).distinct()))
 
 
 class UploadWriter(ObjectWriter, UploadReader):
@@ -180,6 +182,11 @@ class UploadWriter(ObjectWriter, UploadReader):
         for batch in batches(upload_ids):
             rows = (t.uploads.c.id.in_(batch), t.uploads.c.status == _REMOVED)
             self.connection.execute(delete(t.uploads).where(*rows, has_none))
+
+
+def _spent() -> ColumnElement[bool]:
+    is_left = and_(t.pieces.c.number < 0, ~exists().where(t.processes.c.id == -t.pieces.c.number))
+    return or_(is_left, and_(t.pieces.c.number >= 0, _unneeded()))
 
 
 def _unneeded() -> ColumnElement[bool]:

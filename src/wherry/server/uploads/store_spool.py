@@ -78,7 +78,9 @@ class StoreSpool:
         for upload_id in {one.upload_id for one in self._begun(process_id)}:
             with suppress(Unprocessable), alone(upload_id):  # refused: it is on its way, and no left-over
                 self._sweep_up(self._begun(process_id, upload_id))
-        for region in self._regions.stores:
+        with self._catalog.read() as reader:
+            regions = reader.regions_of_spent_pieces() & self._regions.stores.keys()
+        for region in sorted(regions):
             while self._sweep_up(spent := self._spent(region)) and len(spent) == _BATCH:
                 pass
 
