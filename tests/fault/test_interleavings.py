@@ -260,6 +260,7 @@ def test_whatever_comes_first_nothing_is_lost(play: Play, name: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ controls
 
 
+@pytest.mark.slow
 def test_a_collect_that_heeds_no_holds_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: what is only held counts as needed by nobody."""
 
@@ -274,6 +275,7 @@ def test_a_collect_that_heeds_no_holds_is_caught(play: Play, monkeypatch: pytest
         perform(play, "collect, import", wide=True)
 
 
+@pytest.mark.slow
 def test_a_collect_that_knows_of_no_reads_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: what is read in memory is not written down by a decision."""
     monkeypatch.setattr(reads_module.Reads, "_write_down", lambda *_: None)

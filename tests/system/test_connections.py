@@ -32,7 +32,8 @@ def few_descriptors(folder: Path) -> Iterator[tuple[str, str]]:
     """A service that may have 1024 descriptors; its address, and the one with TLS."""
     command = [
         "sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", sys.executable, "-m", "wherry", "serve", "--test-mode",
-        "--data", str(folder / "data"), "--listen", "127.0.0.1:0", "--tls", "--tls-listen", "127.0.0.1:0",
+        "--no-public-images", "--data", str(folder / "data"), "--listen", "127.0.0.1:0", "--tls",
+        "--tls-listen", "127.0.0.1:0",
     ]  # fmt: skip
     log = folder / "log"
     with log.open("wb") as output, subprocess.Popen(
@@ -68,7 +69,16 @@ def connect() -> Iterator[Callable[[str], socket.socket]]:
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service that waits for a second."""
-    arguments = ("--test-mode", "--header-timeout", "1", "--idle-timeout", "1", "--min-body-rate", "1MiB")
+    arguments = (
+        "--test-mode",
+        "--no-public-images",
+        "--header-timeout",
+        "1",
+        "--idle-timeout",
+        "1",
+        "--min-body-rate",
+        "1MiB",
+    )
     with ServiceProcess(tmp_path_factory.mktemp("impatient") / "data", arguments=arguments, tls=True) as service:
         yield service
 

@@ -52,7 +52,8 @@ def test_the_commands_shown_work(page: str, tmp_path: Path, disk: bytes) -> None
 def test_the_calls_by_curl_shown_work(tmp_path: Path, disk: bytes) -> None:
     """What the page of formats does with curl, in a folder of its own, against a new service that has one image."""
     (tmp_path / "disk.img").write_bytes(disk)
-    with ServiceProcess(tmp_path / "data") as service, service.client() as client:
+    arguments = ("--test-mode", "--no-public-images")
+    with ServiceProcess(tmp_path / "data", arguments=arguments) as service, service.client() as client:
         client.actions.wait(client.gpu_droplets.images.upload(tmp_path / "disk.img", name="disk", region="nyc3"))
         for block in SHELL.findall((ROOT / "docs/guide/formats.md").read_text()):
             command = f"set -e\n{block.replace('curl ', 'curl --fail ')}"

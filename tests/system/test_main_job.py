@@ -97,7 +97,8 @@ def test_a_backup_is_converted_and_then_moves(client: Client, service: ServicePr
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, disk: bytes) -> None:
     """A service that is killed while it copies completes the transfer when it is started again."""
     (tmp_path / "disk.img").write_bytes(disk)
-    with ServiceProcess(tmp_path / "data") as service, service.client() as client:
+    arguments = ("--test-mode", "--no-public-images")
+    with ServiceProcess(tmp_path / "data", arguments=arguments) as service, service.client() as client:
         images = client.gpu_droplets.images
         uploaded = images.upload(tmp_path / "disk.img", name="disk", region="nyc3")
         image_id = client.actions.wait(uploaded).resource_id

@@ -25,11 +25,8 @@ from wherry.testing.service import TOKEN, ServiceProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS = {
-    "seed": 20260102,
-    "auth": {"openapi": {"token": {"bearer": TOKEN}}},
-    "generation": {"max-examples": 40, "deterministic": True, "database": "none"},
-}
+FEW, MANY = 6, 60
+"""How many random requests each operation gets, besides those at the limits of its schema."""
 DROPLET = {"name": "web", "size": "s-1vcpu-1gb", "region": "nyc3", "tags": ["web"]}
 KINDS = [
     "snapshot", "transfer", "convert", "reboot", "power_off", "enable_backups", "disable_backups",
@@ -54,7 +51,14 @@ def closed_document() -> dict[str, Any]:
     return document
 
 
-SCHEMA = schemathesis.openapi.from_dict(closed_document(), config=SchemathesisConfig.from_dict(SETTINGS))
+def schema(examples: int) -> Any:
+    """The closed document, of which so many requests are generated an operation."""
+    settings = {
+        "seed": 20260102,
+        "auth": {"openapi": {"token": {"bearer": TOKEN}}},
+        "generation": {"max-examples": examples, "deterministic": True, "database": "none"},
+    }
+    return schemathesis.openapi.from_dict(closed_document(), config=SchemathesisConfig.from_dict(settings))
 
 
 @pytest.fixture(scope="session")
@@ -107,12 +111,31 @@ def aim(case: Case[Any], present: dict[str, list[Any]]) -> None:
                 part[name] = choices[chance // 4 % len(choices)]
 
 
-@SCHEMA.parametrize()
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # emptied once a call
+once_a_call = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""The service is emptied once a call, not for each request."""
+
+
+@schema(FEW).parametrize()  # type: ignore[untyped-decorator]
+@once_a_call
 def test_whatever_is_sent_is_answered_as_the_document_says(
     case: Case[Any], service: ServiceProcess, present: dict[str, list[Any]]
 ) -> None:
     """Each reply to what was generated has a status, content type, headers and body that the document names."""
+    check_reply(case, service, present)
+
+
+@pytest.mark.slow
+@schema(MANY).parametrize()  # type: ignore[untyped-decorator]
+@once_a_call
+def test_whatever_is_sent_at_length_is_answered_as_the_document_says(
+    case: Case[Any], service: ServiceProcess, present: dict[str, list[Any]]
+) -> None:
+    """The same for many more requests."""
+    check_reply(case, service, present)
+
+
+def check_reply(case: Case[Any], service: ServiceProcess, present: dict[str, list[Any]]) -> None:
+    """Send a generated request, and check the reply."""
     if (case.method, case.path) in UNSERVED:
         return  # another method of the path is served; this one answers 501 (test_conventions)
     aim(case, present)

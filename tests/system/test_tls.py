@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ARGUMENTS = ("--test-mode", "--no-public-images")
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service with TLS, shared by the tests here."""
-    with ServiceProcess(tmp_path_factory.mktemp("tls") / "data", tls=True) as service:
+    with ServiceProcess(tmp_path_factory.mktemp("tls") / "data", arguments=ARGUMENTS, tls=True) as service:
         yield service
 
 
@@ -74,9 +75,9 @@ def test_https_fails_for_those_who_do_not_trust_the_ca(secure: ServiceProcess) -
 
 def test_a_name_that_the_certificate_lacks_is_said(tmp_path: Path) -> None:
     """The error names the host, and the hint the option that adds it; with that, the host is known."""
-    arguments = ("--test-mode", "--tls-name", "127.0.0.2")
+    arguments = (*ARGUMENTS, "--tls-name", "127.0.0.2")
     listen = ("--tls-listen", "0.0.0.0:0")  # the last one counts
-    with ServiceProcess(tmp_path / "data", arguments=("--test-mode", *listen), tls=True) as service:
+    with ServiceProcess(tmp_path / "data", arguments=(*ARGUMENTS, *listen), tls=True) as service:
         assert service.tls_url.startswith("https://localhost:")
         url = service.tls_url.replace("localhost", "127.0.0.2")
         with (
@@ -105,7 +106,7 @@ def test_links_have_the_scheme_that_was_asked_by(secure: ServiceProcess) -> None
 
 def test_the_ca_outlives_the_process(tmp_path: Path) -> None:
     """After a kill and after a stop, a client that trusts the CA goes on as if nothing had been."""
-    service = ServiceProcess(tmp_path / "data", tls=True)
+    service = ServiceProcess(tmp_path / "data", arguments=ARGUMENTS, tls=True)
     with service, Client(TOKEN, service.tls_url, ca_file=service.ca_file) as client:
         ca = service.ca_file.read_bytes()
         service.kill()
@@ -119,7 +120,7 @@ def test_the_ca_outlives_the_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("point", ["tls.before_ca", "tls.between_key_and_certificate"])
 def test_a_kill_while_the_files_are_made_is_made_good(tmp_path: Path, point: str) -> None:
     """The next start has a CA that is whole and a certificate by it."""
-    service = ServiceProcess(tmp_path / "data", tls=True)
+    service = ServiceProcess(tmp_path / "data", arguments=ARGUMENTS, tls=True)
     with pytest.raises(RuntimeError, match="ended with -9"):
         service.start({"WHERRY_CRASH_AT": point})
 
@@ -129,7 +130,7 @@ def test_a_kill_while_the_files_are_made_is_made_good(tmp_path: Path, point: str
 
 def test_one_signal_stops_both(tmp_path: Path) -> None:
     """SIGTERM ends the service in good order, with status 0, also while a client keeps its connection."""
-    service = ServiceProcess(tmp_path / "data", tls=True)
+    service = ServiceProcess(tmp_path / "data", arguments=ARGUMENTS, tls=True)
     with service, Client(TOKEN, service.tls_url, ca_file=service.ca_file) as client:
         client.regions.list().all()
         service.stop()
@@ -144,7 +145,7 @@ def test_an_own_certificate_is_shown(tmp_path: Path) -> None:
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
     issued.private_key_pem.write_to_path(tmp_path / "own-key.pem")
-    arguments = ("--tls-cert", str(tmp_path / "own.pem"), "--tls-key", str(tmp_path / "own-key.pem"))
+    arguments = (*ARGUMENTS, "--tls-cert", str(tmp_path / "own.pem"), "--tls-key", str(tmp_path / "own-key.pem"))
 
     with ServiceProcess(tmp_path / "data", arguments=arguments, tls=True) as service:
         with Client(TOKEN, service.tls_url, ca_file=tmp_path / "ca.pem") as client:

@@ -227,12 +227,14 @@ def occupy(api: Api, other: Api, shelf: Shelf) -> Callable[[], None]:
 
 @pytest.fixture(scope="session")
 def scoped(running_service: ServiceProcess) -> Iterator[Callable[..., Api]]:
-    """Makes the API of a token with these scopes, made by the command line as an operator would."""
+    """Makes the API of a token with these scopes."""
     made: dict[tuple[str, ...], Api] = {}
+    settings = Settings(data=running_service.data)
 
     def make(*scopes: str) -> Api:
         if scopes not in made:
-            made[scopes] = Api(running_service.url, _token_from_the_command_line(running_service, scopes))
+            with open_tokens(settings) as tokens:
+                made[scopes] = Api(running_service.url, tokens.create(" ".join(scopes), scopes))
         return made[scopes]
 
     yield make
@@ -261,9 +263,3 @@ def token_for(running_service: ServiceProcess) -> dict[str, str]:
     """A token for each call, with the scopes of that call and no other."""
     with open_tokens(Settings(data=running_service.data)) as tokens:
         return {call.name: tokens.create(call.name, call.scopes) for call in CALLS}
-
-
-def _token_from_the_command_line(service: ServiceProcess, scopes: tuple[str, ...]) -> str:
-    command = [sys.executable, "-m", "wherry", "token", "create", "--data", str(service.data)]
-    command += [word for scope in scopes for word in ("--scope", scope)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wherry.calls import CALLS, Call
+from wherry.server.app import Settings, open_accounts
 
 if TYPE_CHECKING:
     import httpx2
@@ -73,14 +74,16 @@ def test_an_account_that_can_not_be_is_refused(
     running_service: ServiceProcess, other: Api, arguments: tuple[str, ...], reason: str
 ) -> None:
     """What is wrong is said, with the status 1, and nothing is made."""
-    before = wherry(running_service, "account", "list").stdout
+    with open_accounts(Settings(data=running_service.data)) as accounts:
+        before = accounts.list()
 
     done = wherry(running_service, *arguments)
 
     assert done.returncode == 1
     assert reason in done.stderr
     assert done.stdout == ""
-    assert wherry(running_service, "account", "list").stdout == before
+    with open_accounts(Settings(data=running_service.data)) as accounts:
+        assert accounts.list() == before
 
 
 # ------------------------------------------------------------------------------------------------- two accounts

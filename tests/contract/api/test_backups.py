@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 HOURS = [0, 4, 8, 12, 16, 20]
+ARGUMENTS = ("--test-mode", "--regions", "nyc3", "--no-public-images")
 WEDNESDAY = "2031-03-05T10:30:00Z"
 
 
@@ -489,7 +490,7 @@ def test_the_clock_can_not_be_moved_beyond_the_latest_time_bit_by_bit(api: Api) 
 
 def test_no_restart_misses_or_doubles_a_backup(tmp_path: Path, connect: Callable[[str], Api]) -> None:
     """Killed again and again while days pass, a service keeps its clock and takes exactly one backup each day."""
-    with ServiceProcess(tmp_path / "data", arguments=["--test-mode", "--regions", "nyc3"]) as service:
+    with ServiceProcess(tmp_path / "data", arguments=ARGUMENTS) as service:
         api = connect(service.url)
         set_clock(api, WEDNESDAY)
         droplet = api.droplet(backups=True)["id"]
@@ -514,7 +515,7 @@ def test_no_restart_misses_or_doubles_a_backup(tmp_path: Path, connect: Callable
 
 def test_a_restart_keeps_the_clock(tmp_path: Path, connect: Callable[[str], Api]) -> None:
     """A service that is killed goes on at the time that it was set to."""
-    with ServiceProcess(tmp_path / "data", arguments=["--test-mode", "--regions", "nyc3"]) as service:
+    with ServiceProcess(tmp_path / "data", arguments=ARGUMENTS) as service:
         set_clock(connect(service.url), WEDNESDAY)
         service.kill()
         service.start()

@@ -20,7 +20,7 @@ def start(tmp_path: Path, request: pytest.FixtureRequest, connect: Callable[[str
     """Starts a service of its own with these arguments."""
 
     def start(*arguments: str) -> Api:
-        service = ServiceProcess(tmp_path / "data", arguments=arguments).start()
+        service = ServiceProcess(tmp_path / "data", arguments=("--no-public-images", *arguments)).start()
         request.addfinalizer(service.stop)
         return connect(service.url)
 
