@@ -86,6 +86,30 @@ def test_strangers_who_come_again_and_again_cost_little_each() -> None:
     assert [line.is_open for line in lines[:4]] == [False, False, True, False]
 
 
+def test_strangers_go_before_callers_that_were_served() -> None:
+    """However many strangers come after one another, they displace each other, and not idle connections of clients."""
+    connections = Connections(Limits(), 100)
+    idle = [_Line(OTHER, since, 1) for since in range(90)]
+    _opened(connections, *idle, *(_Line(ADDRESS, 90, 0) for _ in range(10)))
+
+    for since in range(100, 400):
+        assert connections.admit(ADDRESS)
+        _opened(connections, _Line(ADDRESS, since, 0))
+
+    assert all(line.is_open for line in idle)
+
+
+def test_a_handshake_that_the_caller_has_reset_makes_room() -> None:
+    """Its socket can't be shut down any longer; that is no error of who comes next."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    ours.close()
+    connection = Connection.__new__(Connection)
+    connection.transport, connection._accepted = cast("Any", None), ours
+
+    connection.abort()
+
+
 def test_requests_are_parsed_one_at_a_time() -> None:
     """What a caller sends without waiting begins when the request before it has its reply, bodies and all."""
     asyncio.run(_send_without_waiting())

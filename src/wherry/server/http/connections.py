@@ -17,7 +17,8 @@ import socket
 import struct
 import time
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
+from contextlib import suppress
 from functools import lru_cache, partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, cast
@@ -87,15 +88,15 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         """Count a connection."""
-        self._all.members.add(connection)
-        self._by_address.setdefault(connection.address, _Group()).members.add(connection)
+        self._all.add(connection)
+        self._by_address.setdefault(connection.address, _Group()).add(connection)
 
     def remove(self, connection: Connection) -> None:
         """Count a connection no longer, if it was."""
         if connection in self._all.members:
-            self._all.members.remove(connection)
+            self._all.remove(connection)
             mine = self._by_address[connection.address]
-            mine.members.remove(connection)
+            mine.remove(connection)
             if not mine.members:
                 del self._by_address[connection.address]
 
@@ -112,37 +113,53 @@ class Connections:
         if connection is None:
             return False
         metrics.turned_away(reason)
-        connection.abort()
         self.remove(connection)
+        connection.abort()
         return True
 
 
 class _Group:
-    """Connections that share a limit."""
+    """Connections that share a limit.
+
+    Strangers who connect again and again must not cost a look at all members each time. So those that were never served
+    are kept in the order of their arrival, and of the others those that are next are kept sorted; each is looked at
+    again when its turn comes.
+    """
 
     def __init__(self) -> None:
         self.members: set[Connection] = set()
+        self._never_served: OrderedDict[Connection, None] = OrderedDict()
         self._next: deque[tuple[int, float, Connection]] = deque()
 
-    def next_to_go(self) -> Connection | None:
-        """Return the member that may make room for others first, or None.
+    def add(self, connection: Connection) -> None:
+        """Add a member, which was not served yet."""
+        self.members.add(connection)
+        self._never_served[connection] = None
 
-        Strangers who connect again and again must not cost a look at all members each time: those that are next are
-        kept in order, and each is looked at again when its turn comes.
-        """
+    def remove(self, connection: Connection) -> None:
+        """Remove a member."""
+        self.members.remove(connection)
+        self._never_served.pop(connection, None)
+
+    def next_to_go(self) -> Connection | None:
+        """Return the member that may make room for others first, or None."""
         now = time.monotonic()
-        for _ in range(2):
-            while self._next:
-                was, since, connection = self._next.popleft()
-                if connection in self.members and (connection.rank_to_go(now), connection.since) == (was, since):
-                    return connection
-            waiting = [
-                (rank, connection.since, connection)
-                for connection in self.members if (rank := connection.rank_to_go(now)) is not None
-            ]  # fmt: skip
-            waiting.sort(key=lambda ranked: ranked[:2])
-            self._next.extend(waiting[: len(waiting) // 8 + 1])
-        return None
+        while self._never_served:
+            connection = next(iter(self._never_served))
+            if connection.rank_to_go(now) == 0:
+                return connection
+            del self._never_served[connection]  # it is being served
+        while self._next:
+            rank, since, connection = self._next.popleft()
+            if connection in self.members and (connection.rank_to_go(now), connection.since) == (rank, since):
+                return connection
+        ranked = [(connection.rank_to_go(now), connection.since, connection) for connection in self.members]
+        waiting = sorted(
+            ((rank, since, connection) for rank, since, connection in ranked if rank is not None),
+            key=lambda entry: entry[:2],
+        )
+        self._next.extend(entry for entry in waiting if entry[0] == waiting[0][0])
+        return self._next.popleft()[2] if self._next else None
 
 
 class Connection(HttpToolsProtocol):
@@ -349,7 +366,8 @@ class Connection(HttpToolsProtocol):
         if self.transport is not None:
             self.transport.abort()
         elif self._accepted is not None:
-            self._accepted.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the caller has reset it
+                self._accepted.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
         """End it at once, and drop what the kernel was given to send: it would wait for a reader that stalls."""
