@@ -45,11 +45,13 @@ def for_each(work: Callable[[T], None], items: Iterator[T], most: int) -> None:
             failed.set()
             raise
 
-    with ThreadPoolExecutor(most, thread_name_prefix="blocks") as pool:
-        workers = [pool.submit(work_on) for _ in range(most)]
-        try:
-            for worker in workers:
-                worker.result()
-        except BaseException:
-            failed.set()
-            raise
+    pool = ThreadPoolExecutor(most, thread_name_prefix="blocks")
+    try:
+        for worker in [pool.submit(work_on) for _ in range(most)]:
+            worker.result()
+    except BaseException as error:
+        failed.set()
+        # Not after Ctrl-C: what is begun may take long, and ends when what it works on is closed.
+        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()
