@@ -121,7 +121,7 @@ def owned(api: Api) -> dict[str, Any]:
     api.ended(action["id"])
     return {
         "image_id": image["id"], "snapshot_id": image["id"], "droplet_id": droplet["id"], "action_id": action["id"],
-        "upload_id": upload["id"], "number": 0, "tag": "web", "key": key["id"], "slug": "nyc3",
+        "upload_id": upload["id"], "number": 0, "numbers": "0", "tag": "web", "key": key["id"], "slug": "nyc3",
     }  # fmt: skip
 
 

@@ -177,7 +177,7 @@ class LocalUpload:
         """Append bytes, and give back the page cache behind them.
 
         Fresh pages cost more than the bytes: asking for writeback of what was just written, and again of what was
-        written eight calls ago, lets the kernel use the same few pages over and over (architecture.md, section 5).
+        written eight calls ago, lets the kernel use the same few pages over and over.
         """
         self._check_room()
         written = self._size, sum(map(len, parts))
