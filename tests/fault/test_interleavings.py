@@ -251,7 +251,9 @@ def changes(op: Op) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if EVERY else 300)
-@pytest.mark.parametrize("name", PLAYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.chosen) if name == "collect, import" else name for name in PLAYS]
+)
 def test_whatever_comes_first_nothing_is_lost(play: Play, name: str) -> None:
     """Every action completes, every image is whole, and nothing is left that nobody knows of."""
     assert perform(play, name) > SOME
@@ -276,6 +278,7 @@ def test_a_collect_that_heeds_no_holds_is_caught(play: Play, monkeypatch: pytest
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_a_collect_that_knows_of_no_reads_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: what is read in memory is not written down by a decision."""
     monkeypatch.setattr(reads_module.Reads, "_write_down", lambda *_: None)

@@ -97,7 +97,9 @@ def wake(cluster: Cluster, client: Client, paused: WorkerProcess) -> int:
     return collect
 
 
-@pytest.mark.parametrize("point", [AMID[0], *(pytest.param(point, marks=pytest.mark.slow) for point in AMID[1:])])
+@pytest.mark.parametrize(
+    "point", [AMID[0], *(pytest.param(point, marks=[pytest.mark.slow, pytest.mark.chosen]) for point in AMID[1:])]
+)
 def test_a_paused_worker_that_wakes_changes_nothing(cluster: Cluster, client: Client, image: int, point: str) -> None:
     """Objects, rows and actions stay as another worker left them; it says that it lost its claim, and works on."""
     paused = cluster.add_worker(arguments=ALONE, environment={"WHERRY_PAUSE_AT": point})

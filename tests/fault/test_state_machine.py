@@ -718,7 +718,8 @@ def drive(fast_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[setti
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if EVERY else 300)
+@pytest.mark.chosen
+@pytest.mark.timeout(3600 if EVERY else 600)
 def test_whatever_happens_what_was_accepted_is_true(drive: Callable[[settings], None]) -> None:
     """Any calls in any order, with deaths, leaps of the clock and full stores between them."""
     drive(SHORT)

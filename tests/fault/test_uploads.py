@@ -344,7 +344,7 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("life", [whole_life, given_up, in_one_go])
+@pytest.mark.parametrize("life", [whole_life, given_up, pytest.param(in_one_go, marks=pytest.mark.chosen)])
 def test_dead_anywhere_nothing_is_lost_and_nothing_is_left(
     fast_folder: Path, death: Death, life: Callable[[Rooms], None]
 ) -> None:
