@@ -29,7 +29,7 @@ RULES = [
         (r"\bAsync(Client|Iterator|Pages|Resource|Transport)\b", r"\1"),
         (r"\bAwaitable\[([^\n]*)\]\]", r"\1]"),
         (r", Awaitable\b", ""),
-        (r"\basync_for_each\b", "for_each"),
+        (r"\basync_(for_each|opened)\b", r"\1"),
         (r"\basync (def|for|with)\b", r"\1"),
         (r"\bawait ", ""),
         (r"\b__a(iter|enter|exit)__\b", r"__\1__"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.cli.output import BytesView, amount
-from wherry.errors import WherryError
+from wherry.errors import NotFound, WherryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from wherry import Exported
     from wherry import models as m
@@ -25,13 +25,14 @@ def fetch(export: Callable[..., Exported], file: Path, *, force: bool, by_blocks
     """
     if file.exists() and not force:
         raise click.UsageError(f"{file} exists; --force overwrites it")
-    view = BytesView("exported")
+    view, begun = BytesView("exported"), list[Path]()
+    more = {"on_begin": begun.append, "on_reuse": view.reuse} if by_blocks else {}
     try:
-        exported = export(on_progress=view.see, **({"on_reuse": view.reuse} if by_blocks else {}))
+        exported = export(on_progress=view.see, **more)
     except (KeyboardInterrupt, WherryError, OSError) as error:
-        part = file.with_name(file.name + ".part")
-        if by_blocks and part.exists():
-            click.echo(f"\nThe export broke off. What came is in {part}; the same command goes on with it.", err=True)
+        if begun and begun[0].exists():
+            again = "" if isinstance(error, NotFound) else "; the same command goes on with it"
+            click.echo(f"\nThe export broke off. What came is in {begun[0]}{again}.", err=True)
         if isinstance(error, KeyboardInterrupt):
             raise click.exceptions.Exit(EXIT_ERROR) from error
         raise

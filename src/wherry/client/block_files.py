@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wherry.client.files import Exported, drop_pages
+from wherry.client.files import Exported, drop_all_pages, drop_pages, write_all
 from wherry.errors import BadRequest, BlockCorrupt, Conflict
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest
 from wherry.records import RECORD_SIZE, ZSTD, Entry, read_head
@@ -33,6 +33,7 @@ CONNECTIONS = 4
 
 _NAME = 32
 _HOLE = bytes(_NAME)
+_LARGEST = 2**63 - 1
 _BATCH_BLOCKS = _BATCH_RANGES = 64  # of which a request has at the most
 _WINDOW = 64  # blocks that are looked at between two calls of a watcher
 _BACKLOG = 8  # blocks of a batch that came and are not written yet
@@ -67,7 +68,10 @@ class BlockList:
     @classmethod
     def read(cls, headers: Mapping[str, str], names: bytes) -> BlockList:
         """Take a reply in. Raises BlockCorrupt if the names do not make the fingerprint that the service says."""
-        listed = cls(int(headers.get("wherry-size", "0")), names)
+        size = headers.get("wherry-size", "")
+        if not (size.isascii() and size.isdigit()) or int(size[:20]) > _LARGEST:
+            raise BlockCorrupt(f"The list of the image's blocks has {size[:40]!r} as the disk's size, not a number.")
+        listed = cls(int(size[:20]), names)
         fingerprint = Fingerprint(listed.size)
         for number in range(len(names) // _NAME):
             if (name := listed.name(number)) != _HOLE:
@@ -97,6 +101,7 @@ class BlockFile:
     ``<path>.part``. Another one is only read.
 
     Raises Conflict if another export writes the file, BadRequest for a file that can't be changed in place, OSError.
+    A partial file is never overwritten or removed for another one: it may be all that is left of an older copy.
     """
 
     def __init__(
@@ -106,7 +111,8 @@ class BlockFile:
     ) -> None:  # fmt: skip
         self.listed = listed
         self._path = Path(os.path.realpath(path))
-        self._part = self._path.with_name(self._path.name + ".part")
+        self.part = self._path.with_name(self._path.name + ".part")
+        """What the file is called until it is whole."""
         self._on_progress, self._on_reuse = on_progress, on_reuse
         self._lock, self._telling = threading.Lock(), threading.Lock()
         self._looked_at = self._done = self._told = self._reused = 0
@@ -189,35 +195,56 @@ class BlockFile:
 
     def finish(self) -> Exported:
         """Make the file durable and give it its name; all blocks have been written."""
-        os.fsync(self._file)
-        self._part.rename(self._path)
+        try:
+            os.fsync(self._file)
+        except OSError:
+            # The system says so once, and keeps what it could not write in its cache, as if it were on the disk: there
+            # the next export would find it right. What it takes over must come from the disk.
+            drop_all_pages(self._file)
+            raise
+        if not _is_at(self._file, self.part):
+            raise Conflict(f"{self.part} was replaced or removed while it was written")
+        self.part.rename(self._path)
         _sync_folder(self._path)
         return Exported(self.listed.size, self._received, self._reused)
 
     def close(self) -> None:
         """Let go of the file. What is not whole stays, as ``<path>.part``; what was not changed has its name again."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._is_renamed and not self._is_changed and self._part.exists():
-            self._part.rename(self._path)
+        if self._is_renamed and not self._is_changed and _is_at(self._file, self.part):
+            self.part.rename(self._path)
         self._resources.close()
 
     def _open(self) -> int:
         """Open the partial file, or the one that is changed in place; no other export has it open then."""
+        part = self._claim(self.part, os.O_CREAT)  # also for a file in place: until that has its name, no other may
+        if not self._is_renamed:
+            return part
+        if os.fstat(part).st_size:
+            raise BadRequest(
+                f"{self.part} has what came of an export that broke off. Go on with that one, or move it elsewhere; "
+                f"then {self._path} can be changed in place."
+            )
+        try:
+            file = self._claim(self._path)
+            _check_only_name(file, self._path)
+            self._path.rename(self.part)
+        except BaseException:
+            self.part.unlink()  # it is empty, and ours
+            raise
+        _sync_folder(self._path)  # before a byte of it changes: after a power failure it must not have its old name
+        return file
+
+    def _claim(self, path: Path, flags: int = 0) -> int:
+        """Open a file that no other export has, and keep the others from it."""
         while True:
-            path = self._path if self._is_renamed else self._part
-            file = self._opened(path, os.O_RDWR | (0 if self._is_renamed else os.O_CREAT))
-            facts = os.fstat(file)
-            if not stat.S_ISREG(facts.st_mode):
+            file = self._opened(path, os.O_RDWR | flags)
+            if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise BadRequest(f"{path} is not a regular file")
-            if self._is_renamed and facts.st_nlink > 1:
-                raise BadRequest(f"{path} has other names (hard links): their content would change as well")
             _lock(file, path)
-            if not _is_at(file, path):
-                continue  # the export that had it gave it another name meanwhile
-            if self._is_renamed:
-                path.rename(self._part)
-                _sync_folder(path)  # before a byte of it changes: after a power failure it must not have its old name
-            return file
+            if _is_at(file, path):
+                return file
+            # The export that had it gave it another name meanwhile.
 
     def _opened(self, path: Path, flags: int) -> int:
         file = os.open(path, flags | os.O_CLOEXEC, 0o644)
@@ -247,9 +274,7 @@ class BlockFile:
     def _write(self, number: int, data: bytes) -> None:
         self._is_changed = True
         start = number * BLOCK_SIZE
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.pwrite(self._file, rest, start + len(data) - len(rest)) :]
+        write_all(self._file, data, start)
         drop_pages(self._file, start)
 
 
@@ -264,8 +289,12 @@ class Receiver:
         self._writing: deque[Future[None]] = deque()
 
     def begin(self) -> None:
-        """Begin with a new reply; what came of a block by the one before does not count."""
+        """Begin with a new reply; what came of a block by the one before does not count.
+
+        Raises the error of a block that came before and could not be written.
+        """
         self._rest.clear()
+        self._wait()
 
     def write(self, data: bytes) -> None:
         """Take the next bytes. Raises BlockCorrupt for a block that was not asked for, or came damaged."""
@@ -291,6 +320,9 @@ class Receiver:
         """Say that a reply came whole, and wait until all is written. Raises BlockCorrupt if blocks are missing."""
         if self.numbers:
             raise BlockCorrupt(f"The blocks end before number {self.numbers[0]} of the disk.")
+        self._wait()
+
+    def _wait(self) -> None:
         while self._writing:
             self._writing.popleft().result()
 
@@ -334,7 +366,12 @@ def _punch(file: int, start: int, length: int) -> None:
         offset, size = ctypes.c_longlong(start), ctypes.c_longlong(length)
         if ctypes.CDLL(None, use_errno=True).fallocate64(file, _PUNCH_HOLE, offset, size) == 0:
             return
-    os.pwrite(file, bytes(length), start)
+    write_all(file, bytes(length), start)
+
+
+def _check_only_name(file: int, path: Path) -> None:
+    if os.fstat(file).st_nlink > 1:
+        raise BadRequest(f"{path} has other names (hard links): their content would change as well")
 
 
 def _lock(file: int, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,20 @@ class Exported:
 
 
 class ExportFile:
-    """A file that an export is written to: ``<path>.part`` until it is whole, sparse where the disk is zeros.
+    """A file that an export is written to as it comes: sparse where the disk is zeros.
+
+    Nothing is made before there is a reply. Until it is whole, the file has a name that no other file had,
+    ``<path>.<random>.stream``: ``<path>.part`` may be the only copy of a disk (see ``BlockFile``).
 
     A raw export is compared with the image's fingerprint as it comes. Raises BlockCorrupt if it is another.
     """
 
     def __init__(self, path: Path, kind: str) -> None:
         self._path = path
-        self._part = path.with_name(path.name + ".part")
+        self._unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.stream")
         self._raw = kind == "raw"
-        self._file = os.open(self._part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        self._file: int | None = None
+        self._is_whole = False
         self._buffer = bytearray(BLOCK_SIZE)
         self._filled = 0
         self._fingerprint: Fingerprint | None = None
@@ -47,8 +52,11 @@ class ExportFile:
         self.offset = 0
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take in what a reply says of the export. A reply that is not partial begins it anew."""
+        """Take in what a reply says of the export. A reply that is not partial begins it anew. Raises OSError."""
+        if self._file is None:
+            self._file = os.open(self._unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         if status == 200:  # noqa: PLR2004  not 206
+            os.ftruncate(self._file, 0)  # zeros are not written: nothing of before may be there
             self.offset = self._filled = 0
             self.size = int(headers["content-length"]) if "content-length" in headers else None
             self.etag = headers.get("etag")
@@ -70,19 +78,24 @@ class ExportFile:
     def finish(self) -> Exported:
         """Check that all came, and give the file its name."""
         self._flush()
+        assert self._file is not None, "it has begun"
         if self._fingerprint is not None and self._fingerprint.hex() != self._expected:
             raise BlockCorrupt(
                 f"What was exported has the fingerprint {self._fingerprint.hex()}, not {self._expected}."
             )
         os.ftruncate(self._file, self.offset)
         os.fsync(self._file)
-        self._part.rename(self._path)
+        self._unfinished.rename(self._path)
+        self._is_whole = True
         return Exported(self.offset, self.offset)
 
     def close(self) -> None:
         """Let go of the file; what is not whole is removed."""
+        if self._file is None:
+            return
         os.close(self._file)
-        self._part.unlink(missing_ok=True)
+        if not self._is_whole:
+            self._unfinished.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         if not self._filled:
@@ -92,9 +105,18 @@ class ExportFile:
             data = memoryview(self._buffer)[: self._filled]
             if self._fingerprint is not None:
                 self._fingerprint.add(start // BLOCK_SIZE, block_digest(data))
-            os.pwrite(self._file, data, start)
+            assert self._file is not None, "it has begun"
+            write_all(self._file, data, start)
             drop_pages(self._file, start)
         self._filled = 0
+
+
+def write_all(file: int, data: bytes | memoryview, start: int) -> None:
+    """Write bytes at a place of a file: all of them, also if the system takes a part at a time."""
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(file, rest, start)
+        rest, start = rest[count:], start + count
 
 
 def drop_pages(file: int, start: int) -> None:
@@ -102,6 +124,12 @@ def drop_pages(file: int, start: int) -> None:
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(file, start, BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(file, max(0, start - _BEHIND), BLOCK_SIZE, os.POSIX_FADV_DONTNEED)
+
+
+def drop_all_pages(file: int) -> None:
+    """Forget what the page cache has of a file and need not write any more: it is read from the disk then."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Piece:

@@ -149,7 +149,7 @@ def delay_after_break(request: Request[Any], error: httpx2.HTTPError, left: int)
     """How long to wait before a request whose connection broke is sent again. Raises ConnectionFailed if it is not."""
     failed = connection_failed(error)
     never_sent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
-    if left and failed.retryable and (never_sent or request.may_repeat):
+    if left > 0 and failed.retryable and (never_sent or request.may_repeat):
         return _backoff(left)
     raise failed from error
 
@@ -158,7 +158,7 @@ def delay_after_refusal(request: Request[Any], response: httpx2.Response, left: 
     """How long to wait before a request that was refused is sent again. Raises the error it was refused with if not."""
     status = response.status_code
     passing = status in _NOT_TAKEN or (status >= _FIRST_SERVER_ERROR and status != 501 and request.may_repeat)  # noqa: PLR2004  not implemented
-    if not left or not passing or response.headers.get("x-should-retry") == "false":
+    if left <= 0 or not passing or response.headers.get("x-should-retry") == "false":
         raise error_of(response)
     after = response.headers.get("retry-after", "")
     return float(after) if after.isdigit() else _backoff(left)

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from wherry import Client
+from wherry import Client, ConnectionFailed
 from wherry.cli import wherry
 from wherry.cli.output import COLUMNS, ActionView, describe
 from wherry.models import Action, Progress
@@ -434,3 +434,34 @@ def test_a_disk_is_said_to_be_raw(run: Callable[..., str], service: Service, tmp
     (tmp_path / "d.img").write_bytes(b"disk")
     run("compute droplet disk import 5", tmp_path / "d.img", "--wait", word, "raw")
     assert any(body and body.get("format") == "raw" for body in service.bodies)
+
+
+def test_an_older_copy_that_does_not_exist_is_refused(service: Service, tmp_path: Path) -> None:
+    """A name with a typo does not become an export of the whole disk; a file that was being changed in place does."""
+    old = tmp_path / "old.img"
+    words = ["compute", "image", "export", "7", "--onto", str(old)]
+    done = CliRunner().invoke(wherry, words, standalone_mode=False)
+    assert isinstance(done.exception, click.UsageError)
+    assert "does not exist" in done.exception.message
+    assert service.sent == []
+    old.with_name("old.img.part").write_bytes(b"all that is left")
+    CliRunner().invoke(wherry, words, standalone_mode=False)
+    assert service.sent != []
+
+
+def test_an_export_that_was_refused_does_not_say_that_it_goes_on(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older partial file is not what came of this command."""
+    part = tmp_path / "out.img.part"
+    part.write_bytes(b"of before")
+
+    def refuse(_self: object, _image_id: int, _path: Path, **named: Any) -> None:
+        for hear in heard:
+            named["on_begin"](hear)
+        raise ConnectionFailed("cut")
+
+    monkeypatch.setattr("wherry.client._sync.images.Images.export", refuse)
+    for heard in ([], [part]):
+        done = CliRunner().invoke(wherry, ["compute", "image", "export", "7", str(tmp_path / "out.img")])
+        assert ("the same command goes on with it" in done.stderr) == bool(heard)

@@ -234,3 +234,13 @@ def test_a_ca_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pem").write_text("no certificate")
     with pytest.raises(errors.BadRequest, match="text.pem holds no certificate in PEM"):
         Client("secret", ca_file=tmp_path / "text.pem")
+
+
+@pytest.mark.parametrize("left", [0, -1])
+def test_no_attempt_follows_when_none_is_left(left: int) -> None:
+    """Also if more were made than there were: an attempt that brought something may be one too many."""
+    request = operations.get_image(7)
+    with pytest.raises(ConnectionFailed):
+        transport_module.delay_after_break(request, httpx2.ConnectError("refused"), left)
+    with pytest.raises(errors.Unavailable):
+        transport_module.delay_after_refusal(request, httpx2.Response(503, json={}), left)

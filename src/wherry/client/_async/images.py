@@ -9,6 +9,7 @@ from wherry import calls as c
 from wherry import models as m
 from wherry.client import operations as ops
 from wherry.client._async.resource import AsyncPages, AsyncResource
+from wherry.client.block_files import BlockFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +157,7 @@ class Images(AsyncResource):
     async def export(
         self, image_id: int, path: str | Path, *, format: m.ExportFormat = "raw",  # noqa: A002  the wire's word
         compress: m.Compression | None = None, onto: str | Path | None = None,
+        on_begin: Callable[[Path], object] | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
         on_reuse: Callable[[int], object] | None = None,
     ) -> Exported:  # fmt: skip
@@ -166,6 +168,7 @@ class Images(AsyncResource):
         ``onto`` is an older raw copy of the disk, of which the blocks that have not changed are taken. If it is
         ``path`` itself, that is changed in place, and called ``<path>.part`` until it is whole.
 
+        ``on_begin`` hears ``<path>.part`` once this export writes it; what is in it stays if the export breaks off.
         ``on_progress`` hears the bytes of the file that are there and the bytes in all, ``on_reuse`` those that need
         not come. ``compress`` makes it a compressed raw file, whose size is not known before and which can't be
         resumed. Raises BlockCorrupt, RequestError, OSError, TypeError for ``onto`` with another format, or
@@ -173,8 +176,9 @@ class Images(AsyncResource):
         """
         exported = None
         if format == "raw" and compress is None:
+            old = None if onto is None else Path(onto)
             exported = await self._fetch_blocks(
-                image_id, Path(path), None if onto is None else Path(onto), on_progress, on_reuse
+                image_id, lambda listed: BlockFile(Path(path), listed, old, on_progress, on_reuse), on_begin
             )
         elif onto is not None:
             raise TypeError("onto takes over blocks of a raw file: it takes format 'raw' and no compress")

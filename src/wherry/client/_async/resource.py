@@ -9,10 +9,10 @@ import httpx2
 import msgspec
 
 from wherry.client import operations as ops
-from wherry.client.block_files import CONNECTIONS, BlockFile, can_unpack
+from wherry.client.block_files import CONNECTIONS, can_unpack
 from wherry.client.blocks import BlockSender, open_disk
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.parallel import async_for_each
+from wherry.client.parallel import async_for_each, async_opened
 from wherry.client.transport import (
     Request,
     RequestOptions,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from wherry import models as m
     from wherry.client._async.transport import AsyncTransport
+    from wherry.client.block_files import BlockFile, BlockList
     from wherry.client.blocks import LocalDisk
     from wherry.client.files import Exported
 
@@ -83,32 +84,31 @@ class AsyncResource:
             file.close()
 
     async def _fetch_blocks(
-        self, image_id: int, path: Path, onto: Path | None,
-        on_progress: Callable[[int, int | None], object] | None, on_reuse: Callable[[int], object] | None,
-    ) -> Exported | None:  # fmt: skip
+        self, image_id: int, open_file: Callable[[BlockList], BlockFile], on_begin: Callable[[Path], object] | None
+    ) -> Exported | None:
         """Write an image to a raw file by its blocks; None if it can't be read so.
 
         That is if this client can't unpack blocks, or the service has no such call; a service that has none says the
-        same of it as of an image that does not exist.
+        same of it as of an image that does not exist. Raises NotFound if there is no such image.
         """
         if not can_unpack():
             return None
         try:
             listed = await self._transport.send(ops.list_image_blocks(image_id))
         except (NotFound, MethodNotAllowed, NotServed):
+            await self._transport.send(ops.get_image(image_id))
             return None
-        file = await asyncio.to_thread(BlockFile, path, listed, onto, on_progress, on_reuse)
+        async with async_opened(lambda: open_file(listed)) as file:
+            if on_begin is not None:
+                on_begin(file.part)
 
-        async def fetch(numbers: Sequence[int]) -> None:
-            await self._fetch_batch(image_id, file, numbers)
+            async def fetch(numbers: Sequence[int]) -> None:
+                await self._fetch_batch(image_id, file, numbers)
 
-        try:
             while await asyncio.to_thread(file.take_over):
                 pass
             await async_for_each(fetch, file.batches(), CONNECTIONS)
             return await asyncio.to_thread(file.finish)
-        finally:
-            await asyncio.to_thread(file.close)
 
     async def _fetch_batch(self, image_id: int, file: BlockFile, numbers: Sequence[int]) -> None:
         """Fetch blocks of an image. If the connection breaks, the rest are asked for again.
@@ -123,7 +123,7 @@ class AsyncResource:
             # It is given up when no batch makes progress: another one may have what this one waits for.
             left, done = attempts - 1 if file.done > done else left - 1, file.done
             request, before, delay = ops.read_image_blocks(image_id, coming.numbers), len(coming.numbers), 0.0
-            coming.begin()
+            await asyncio.to_thread(coming.begin)
             try:
                 async with self._transport.http.stream(**connection.build(request, RequestOptions())) as response:
                     if response.is_error:

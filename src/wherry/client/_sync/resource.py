@@ -10,10 +10,10 @@ import httpx2
 import msgspec
 
 from wherry.client import operations as ops
-from wherry.client.block_files import CONNECTIONS, BlockFile, can_unpack
+from wherry.client.block_files import CONNECTIONS, can_unpack
 from wherry.client.blocks import BlockSender, open_disk
 from wherry.client.files import UPLOAD_PIECE, ExportFile, Piece
-from wherry.client.parallel import for_each
+from wherry.client.parallel import for_each, opened
 from wherry.client.transport import (
     Request,
     RequestOptions,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from wherry import models as m
     from wherry.client._sync.transport import Transport
+    from wherry.client.block_files import BlockFile, BlockList
     from wherry.client.blocks import LocalDisk
     from wherry.client.files import Exported
 
@@ -83,32 +84,31 @@ class Resource:
             file.close()
 
     def _fetch_blocks(
-        self, image_id: int, path: Path, onto: Path | None,
-        on_progress: Callable[[int, int | None], object] | None, on_reuse: Callable[[int], object] | None,
-    ) -> Exported | None:  # fmt: skip
+        self, image_id: int, open_file: Callable[[BlockList], BlockFile], on_begin: Callable[[Path], object] | None
+    ) -> Exported | None:
         """Write an image to a raw file by its blocks; None if it can't be read so.
 
         That is if this client can't unpack blocks, or the service has no such call; a service that has none says the
-        same of it as of an image that does not exist.
+        same of it as of an image that does not exist. Raises NotFound if there is no such image.
         """
         if not can_unpack():
             return None
         try:
             listed = self._transport.send(ops.list_image_blocks(image_id))
         except (NotFound, MethodNotAllowed, NotServed):
+            self._transport.send(ops.get_image(image_id))
             return None
-        file = BlockFile(path, listed, onto, on_progress, on_reuse)
+        with opened(lambda: open_file(listed)) as file:
+            if on_begin is not None:
+                on_begin(file.part)
 
-        def fetch(numbers: Sequence[int]) -> None:
-            self._fetch_batch(image_id, file, numbers)
+            def fetch(numbers: Sequence[int]) -> None:
+                self._fetch_batch(image_id, file, numbers)
 
-        try:
             while file.take_over():
                 pass
             for_each(fetch, file.batches(), CONNECTIONS)
             return file.finish()
-        finally:
-            file.close()
 
     def _fetch_batch(self, image_id: int, file: BlockFile, numbers: Sequence[int]) -> None:
         """Fetch blocks of an image. If the connection breaks, the rest are asked for again.
