@@ -66,7 +66,7 @@ class Killed(BaseException):
 class Death:
     """Ends rooms at a place that a test chooses; from then on nothing of them does anything.
 
-    Places are the service's crash points and the begin and end of each step. ``passed`` has the names of all that
+    Places are the service's failpoints and the begin and end of each step. ``passed`` has the names of all that
     were met since ``watch``.
     """
 
@@ -95,11 +95,11 @@ class Death:
                 raise Killed(name)
 
     def lies_in_wait(self, patch: pytest.MonkeyPatch) -> Death:
-        """Be met wherever the service has a crash point."""
+        """Be met wherever the service has a failpoint."""
         for module in (
             catalog_module, pack_module, store_module, copy_module, spool_module, store_spool, block_uploads,
         ):  # fmt: skip
-            patch.setattr(module, "crash_point", self.meet)
+            patch.setattr(module, "failpoint", self.meet)
         return self
 
 

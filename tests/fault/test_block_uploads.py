@@ -182,7 +182,7 @@ def test_a_batch_that_comes_for_an_upload_that_was_given_up_is_not_kept(
 
     with pytest.raises(NotFound), rooms.actions.uploads.blocks.receiving(1, upload_id, 0) as batch:
         batch.write(DISK.record(DISK.names[0]))
-        monkeypatch.setattr("wherry.server.storage.pack.crash_point", sleep)
+        monkeypatch.setattr("wherry.server.storage.pack.failpoint", sleep)
     assert isinstance(batch, Batch)
     assert rooms.objects("nyc3") == set()
     assert_nothing_is_left(rooms)

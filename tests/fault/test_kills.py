@@ -1,4 +1,4 @@
-"""Kill whoever runs the actions at every crash point of every action, let another one go on, and look.
+"""Kill whoever runs the actions at every failpoint of every action, let another one go on, and look.
 
 On SQLite that is the service, which is started again; on PostgreSQL it is a worker, and another one takes over.
 A clean run tells which points are passed (``WHERRY_CRASH_LOG``); then, for each, the process is killed there. By
@@ -563,7 +563,7 @@ def _cases(run: str, site: Embedded | Many) -> list[Case]:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("run", RUNS)
 def test_killed_anywhere_an_action_ends_and_nothing_is_half_there(prepared: Prepared, tmp_path: Path, run: str) -> None:
-    """At each crash point: SIGKILL, go on; each action ends, what it makes is whole or absent, all is clean."""
+    """At each failpoint: SIGKILL, go on; each action ends, what it makes is whole or absent, all is clean."""
     if not (cases := _cases(run, prepared.site)):
         pytest.skip("needs the clock of a test")
     died: list[bool] = []

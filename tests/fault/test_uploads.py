@@ -258,7 +258,7 @@ def test_a_process_that_was_taken_for_dead_leaves_nothing(
             die(one, seen_by=other)
             other.actions.uploads.sweep()
 
-    monkeypatch.setattr(store_spool, "crash_point", meanwhile)
+    monkeypatch.setattr(store_spool, "failpoint", meanwhile)
     with pytest.raises(Unprocessable, match="send it again"):
         append(one, upload_id, 1000, RAW[1000:])
     assert met
@@ -339,7 +339,7 @@ def die_at(nth: int | None, life: Callable[[Rooms], None], folder: Path, death: 
 
 @pytest.fixture
 def death(monkeypatch: pytest.MonkeyPatch) -> Death:
-    """Met at every crash point."""
+    """Met at every failpoint."""
     return Death().lies_in_wait(monkeypatch)
 
 
@@ -528,7 +528,7 @@ def test_a_commit_of_which_nothing_is_heard_loses_nothing(
 
     upload_id = begin(one)
     append(one, upload_id, 0, SMALL[:1000])
-    monkeypatch.setattr(store_spool, "crash_point", met.append)
+    monkeypatch.setattr(store_spool, "failpoint", met.append)
     monkeypatch.setattr(one.catalog, "begin", unheard)
     with pytest.raises(Unavailable):
         append(one, upload_id, 1000, SMALL[1000 : MIB // 4])

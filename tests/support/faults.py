@@ -1,7 +1,7 @@
 """Storage that misbehaves on purpose: a backend that is slow, flaky, full or torn, around one that is sound.
 
 Each wrapper has the calls of a backend, changes nothing until its fault is due, and can be put around another. Named
-crash points are in ``wherry.server.telemetry.failpoints``, because the service itself passes them.
+failpoints are in ``wherry.server.telemetry.failpoints``, because the service itself passes them.
 """
 
 from __future__ import annotations

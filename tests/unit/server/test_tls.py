@@ -299,7 +299,7 @@ def test_an_end_at_any_point_is_made_good(folder: Path, point: str, monkeypatch:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as crashing, pytest.raises(KeyboardInterrupt):
-        crashing.setattr(tls, "crash_point", end)
+        crashing.setattr(tls, "failpoint", end)
         ensure_certificate(folder, [])
 
     shake_hands(ensure_certificate(folder, []), "localhost")

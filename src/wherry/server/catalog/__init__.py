@@ -40,7 +40,7 @@ from wherry.server.catalog.queries import Reader, Writer
 from wherry.server.catalog.tables import FIRST_ACTION_ID, FIRST_PUBLIC_IMAGE_ID
 from wherry.server.outside import shown
 from wherry.server.telemetry import metrics, tracing
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,9 +214,9 @@ class Catalog:
         self._group = None
         began = time.perf_counter()
         try:
-            crash_point("catalog.before_commit")
+            failpoint("catalog.before_commit")
             group.connection.commit()
-            crash_point("catalog.after_commit")
+            failpoint("catalog.after_commit")
             metrics.committed(time.perf_counter() - began, group.size)
         except Exception as error:  # noqa: BLE001  whatever it was, each member must hear of it
             metrics.commit_failed()

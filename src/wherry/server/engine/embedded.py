@@ -30,7 +30,7 @@ from wherry.errors import ActionCancelled, ClaimLost, Unavailable
 from wherry.models import Progress
 from wherry.server.rules.dispatch import Load, Rules, choose, room_in
 from wherry.server.telemetry import metrics
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.telemetry.logs import bound
 from wherry.server.telemetry.loops import Loops
 from wherry.server.telemetry.tracing import continued, span
@@ -204,7 +204,7 @@ class Engine:
         if self._process_id is not None:
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(self._process_id, has_left=True)
-            crash_point("engine.after_leave")
+            failpoint("engine.after_leave")
             log.info("engine.stopped process_id=%s handed_over=%s", self._process_id, list(handed or ()))
             self._process_id = None
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -276,7 +276,7 @@ class Engine:
         name = f"{socket.gethostname()}:{os.getpid()}"
         with self._catalog.begin() as tx:
             self._process_id = tx.add_process(name, self.pool.slots)
-        crash_point("engine.after_join")
+        failpoint("engine.after_join")
         log.info("engine.joined process_id=%s name=%s slots=%s", self._process_id, name, self.pool.slots)
 
     def beat(self) -> float:
@@ -286,17 +286,17 @@ class Engine:
             is_known = tx.beat(self._process_id)
             others = [one for one in tx.processes() if one.id != self._process_id]
             running = tx.claimed() if self._tell else []
-        crash_point("engine.after_beat")
+        failpoint("engine.after_beat")
         if self._tell:
             self._tell(self._process_id, running)
         if not is_known:
             log.warning("engine.taken_for_dead process_id=%s", self._process_id)
             self.join()
         for one in self._watch.silent(others):
-            crash_point("engine.before_takeover")
+            failpoint("engine.before_takeover")
             with self._catalog.begin() as tx:
                 handed = tx.remove_process(one.id, one.beats)
-            crash_point("engine.after_takeover")
+            failpoint("engine.after_takeover")
             self._bury(one, handed)
         return self.pool.lease_s / _BEATS_A_LEASE
 
@@ -330,7 +330,7 @@ class Engine:
             self._is_unsure = True
             raise
         self._is_unsure = False
-        crash_point("engine.after_claim")
+        failpoint("engine.after_claim")
         for action in claimed:
             with self._lock:
                 self._running[action.id, action.fence] = action.lane

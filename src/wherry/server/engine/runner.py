@@ -26,7 +26,7 @@ from wherry.errors import (
 from wherry.models import ActionError
 from wherry.server.engine.holds import taken_back
 from wherry.server.telemetry import metrics
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.telemetry.logs import bound
 from wherry.server.telemetry.tracing import span
 
@@ -115,7 +115,7 @@ class Runner:
                         self._take(action, step)
                         if number < len(kind.steps) - 1:  # the last one has ended the action
                             self._patiently(action, partial(self._record, action, number + 1))
-                            crash_point(f"step.recorded.{_name(step)}")
+                            failpoint(f"step.recorded.{_name(step)}")
                 except ClaimLost:
                     raise
                 except WherryError as error:
@@ -133,10 +133,10 @@ class Runner:
                 call()
 
     def _take(self, action: ActionRecord, step: Callable[[ActionRecord], None]) -> None:
-        crash_point(f"step.before.{_name(step)}")
+        failpoint(f"step.before.{_name(step)}")
         with as_step(_name(step)):
             self._patiently(action, partial(self._run_step, action, step))
-        crash_point(f"step.after.{_name(step)}")
+        failpoint(f"step.after.{_name(step)}")
 
     def _patiently(self, action: ActionRecord, run: Callable[[], None]) -> None:
         """Run until it succeeds, ever later after an error that may pass; the action says what it waits for.

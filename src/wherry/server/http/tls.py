@@ -30,7 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from wherry.errors import BadRequest, Unavailable
 from wherry.server.machine.durable import sync_folder
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,7 +150,7 @@ def _make_ca(folder: Path, names: Iterable[str], now: datetime) -> None:
     )
     _put(unfinished / _CA_KEY, _key_pem(key))
     _put(unfinished / _CA, cert.public_bytes(Encoding.PEM))
-    crash_point("tls.before_ca")
+    failpoint("tls.before_ca")
     unfinished.rename(folder)
     sync_folder(folder.parent)
     log.info("tls.ca_made folder=%s", folder)
@@ -245,7 +245,7 @@ def _issue(ca: _Ca, folder: Path, wanted: frozenset[str], now: datetime) -> None
         .sign(ca.key, hashes.SHA256())
     )
     _put(folder / _SERVER_KEY, _key_pem(key))
-    crash_point("tls.between_key_and_certificate")
+    failpoint("tls.between_key_and_certificate")
     _put(folder / _SERVER, cert.public_bytes(Encoding.PEM))
 
 

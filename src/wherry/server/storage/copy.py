@@ -24,7 +24,7 @@ from wherry.server.storage.pack import PACK_SIZE, PackWriter, has_room, read_ind
 from wherry.server.storage.places import Places
 from wherry.server.storage.scrub import scrub_pack
 from wherry.server.telemetry import tracing
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.telemetry.logs import Threads
 
 if TYPE_CHECKING:
@@ -206,11 +206,11 @@ class Copy:
                 return False
             key = index.copied_key(self._context.action_id, number)
             self._context.holder.pack(number, key, index.pack_size)
-            crash_point("pack.before_copy")
+            failpoint("pack.before_copy")
             if not self._target.copy_from(self._source, source_key, key):
                 self._may_copy_whole = False  # it was refused, as the next one would be
                 return False
-            crash_point("pack.after_copy")
+            failpoint("pack.after_copy")
             # The name fixes the index, whose entries are the manifest's: what agrees with them was to be copied.
             faults = scrub_pack(self._target, key, watcher=_Silent(self._context.watcher), plain=False)
         except (BlockMissing, BlockCorrupt, ManifestCorrupt) as error:

@@ -35,7 +35,7 @@ from blake3 import blake3
 from wherry.errors import BlockCorrupt, BlockMissing, ManifestCorrupt
 from wherry.fingerprint import BLOCK_SIZE
 from wherry.records import CODECS, RECORD_SIZE, Entry, record_head
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,9 +167,9 @@ class PackWriter:
         self._upload.sync()
         key = pack_key(index)
         before_publish(key, self._size + len(index) + len(footer))
-        crash_point("pack.before_publish")
+        failpoint("pack.before_publish")
         self._upload.publish(key)
-        crash_point("pack.after_publish")
+        failpoint("pack.after_publish")
         return key
 
 

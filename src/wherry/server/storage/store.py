@@ -21,7 +21,7 @@ from wherry.server.storage.disk_writer import THREADS, DiskWriter
 from wherry.server.storage.manifest import decode_manifest, manifest_key
 from wherry.server.storage.pack import PackSeries, read_index
 from wherry.server.storage.scrub import scrub_manifest, scrub_pack
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.telemetry.logs import Threads
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class Store:
             upload.write(*parts)
             upload.sync()
             holder.manifest(key, sum(map(len, parts)))
-            crash_point("manifest.before_publish")
+            failpoint("manifest.before_publish")
             upload.publish(key)
-            crash_point("manifest.after_publish")
+            failpoint("manifest.after_publish")
         return key
 
     def write_blocks(
@@ -123,9 +123,9 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Remove an object; one that is not there is fine."""
-        crash_point("object.before_delete")
+        failpoint("object.before_delete")
         self.backend.delete(key)
-        crash_point("object.after_delete")
+        failpoint("object.after_delete")
 
     # ---------------------------------------------------------------------------------------------------- reading
 

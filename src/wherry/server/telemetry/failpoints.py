@@ -42,5 +42,5 @@ def _off(_name: str) -> None:
     pass
 
 
-crash_point = _watched if _at or _log else _off
+failpoint = _watched if _at or _log else _off
 """Say that the code reached the point with this name."""

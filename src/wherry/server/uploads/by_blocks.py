@@ -33,7 +33,7 @@ from wherry.records import RECORD_SIZE, read_head
 from wherry.server.catalog import GONE
 from wherry.server.storage import DIGEST, FEW_BLOCKS, PACK_SIZE, Manifest, PackWriter, Places, is_sampled, sample_number
 from wherry.server.storage.block import admit
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.telemetry.metrics import Moves
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class Batch:
         assert self._pack is not None, "a block was appended"
         key = self._pack.close(lambda key, size: self._holder.pack(self._number, key, size))
         self._holder.see_kept(self._store, key)
-        crash_point("blocks.kept")
+        failpoint("blocks.kept")
 
 
 class _UploadHolder:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from wherry.errors import StoreFull, StoreUnavailable, UploadLost
 from wherry.server.disks import LocalFile
 from wherry.server.machine.disk_space import FULL
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,7 +163,7 @@ class _FileSink:
         """Make what was written durable, then let it count."""
         self._file.flush()
         os.fdatasync(self._file.fileno())
-        crash_point("spool.kept")
+        failpoint("spool.kept")
         with self._catalog.begin() as tx:
             count(tx)
 

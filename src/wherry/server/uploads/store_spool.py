@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from wherry.errors import NotFound, StorageError, Unavailable, Unprocessable, UploadLost
 from wherry.server.rules.records import PieceRecord
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 from wherry.server.uploads.pieces import PieceSource
 from wherry.server.uploads.spool import LOST
 
@@ -159,9 +159,9 @@ class _ObjectSink:
         key = f"spool/{self._upload_id}-{os.urandom(6).hex()}-{self._digest.hexdigest()}"
         with self._catalog.begin() as tx:
             tx.add_piece(self._upload_id, self._process_id, region=self._region, key=key, size=self._size)
-        crash_point("piece.before_publish")
+        failpoint("piece.before_publish")
         self._object.publish(key)
-        crash_point("piece.after_publish")
+        failpoint("piece.after_publish")
         self._made.close()
         try:
             with self._catalog.begin() as tx:
@@ -170,7 +170,7 @@ class _ObjectSink:
         except (NotFound, Unprocessable):
             self._discard(key)
             raise
-        crash_point("piece.counted")
+        failpoint("piece.counted")
         self._before += self._size
         self._object, self._size, self._digest = None, 0, blake3()
 

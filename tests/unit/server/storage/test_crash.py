@@ -90,8 +90,8 @@ def test_every_crash_point_is_tried(tmp_path: Path) -> None:
 
 
 def test_crash_point_is_free_when_off(tmp_path: Path) -> None:
-    """Without the variables a crash point is a function that does nothing."""
-    code = "from wherry.server.telemetry.failpoints import crash_point as c; print(c.__name__, c('x'))"
+    """Without the variables a failpoint is a function that does nothing."""
+    code = "from wherry.server.telemetry.failpoints import failpoint as c; print(c.__name__, c('x'))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WHERRY_CRASH")}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True,
                            env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip

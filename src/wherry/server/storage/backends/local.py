@@ -13,7 +13,7 @@ from wherry.errors import BlockCorrupt, BlockMissing, StoreFull, StoreUnavailabl
 from wherry.server.machine.disk_space import FULL
 from wherry.server.machine.durable import make_folder, sync_folder
 from wherry.server.storage.backends import check_same_size
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +83,7 @@ class LocalBackend:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # goes with the process: what is locked is in the making
-        crash_point("local.after_create")
+        failpoint("local.after_create")
         try:
             yield LocalUpload(self, path, descriptor, self._check_room)
         finally:
@@ -106,7 +106,7 @@ class LocalBackend:
         path = self._root / key
         with _storage_errors(f"{key} can't be removed"), suppress(FileNotFoundError):
             path.unlink(missing_ok=True)
-            crash_point("local.after_unlink")
+            failpoint("local.after_unlink")
             sync_folder(path.parent)  # also when it is not there: who removed it may have died before this
 
     def sweep_unfinished(self) -> None:
@@ -123,12 +123,12 @@ class LocalBackend:
         target = self._root / key
         with _storage_errors(f"{key} can't be published"):
             self._settle(target.parent)
-            crash_point("local.before_link")
+            failpoint("local.before_link")
             try:
                 os.link(path, target)  # not a rename: that would replace what is there
             except FileExistsError:
                 check_same_size(key, target.stat().st_size, size)
-            crash_point("local.after_link")
+            failpoint("local.after_link")
             sync_folder(target.parent)  # also for one that was there: who linked it may have died before this
 
     def _settle(self, folder: Path) -> None:
@@ -140,7 +140,7 @@ class LocalBackend:
             return
         self._settle(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-        crash_point("local.after_mkdir")
+        failpoint("local.after_mkdir")
         sync_folder(folder.parent)
         self._settled.add(folder)
 
@@ -187,17 +187,17 @@ class LocalUpload:
                 self._write_rest(memoryview(b"".join(parts))[done:])
             self._size += written[1]
             self._recent.append(written)
-            crash_point("local.after_write")
+            failpoint("local.after_write")
             self._drop(*written)
             if len(self._recent) > _BEHIND:
                 self._drop(*self._recent.popleft())
 
     def sync(self) -> None:
         """Make what was written survive power loss."""
-        crash_point("local.before_sync")
+        failpoint("local.before_sync")
         with _storage_errors("an object can't be made durable"):
             os.fdatasync(self._descriptor)
-        crash_point("local.after_sync")
+        failpoint("local.after_sync")
 
     def publish(self, key: str) -> None:
         """Give the object its name."""

@@ -35,7 +35,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from wherry.errors import BlockCorrupt, BlockMissing, StorageError, StoreFull, StoreRefused, StoreUnavailable
 from wherry.server.outside import shown
 from wherry.server.storage.backends import check_same_size
-from wherry.server.telemetry.failpoints import crash_point
+from wherry.server.telemetry.failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -160,7 +160,7 @@ class ObjectStoreBackend:
                 obstore.delete(self._store, self._path(key))
         except BlockMissing:
             pass  # GCS and Azure say so, S3 does not
-        crash_point("bucket.after_delete")
+        failpoint("bucket.after_delete")
 
     def sweep_unfinished(self) -> None:
         """Nothing is ever left behind: a put is there as a whole or not at all."""
@@ -195,10 +195,10 @@ class ObjectStoreBackend:
 
     def put(self, key: str, data: bytearray, md5: str) -> None:
         """Put an object, unless there is one; for ``ObjectUpload``."""
-        crash_point("bucket.before_put")
+        failpoint("bucket.before_put")
         with self._errors(key, "publish"):
             made = self._create(key, data, md5)
-        crash_point("bucket.after_put")
+        failpoint("bucket.after_put")
         if made is None:
             self._check_there(key, len(data))
         else:
