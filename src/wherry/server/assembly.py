@@ -17,8 +17,8 @@ from wherry.server.engine import Runner
 from wherry.server.engine.faults import Faults
 from wherry.server.http.exports import Exports
 from wherry.server.http.running import Running
+from wherry.server.http.serializers import Serializer
 from wherry.server.http.service import Service
-from wherry.server.http.wire import Wire
 from wherry.server.upkeep.collect import Collect
 from wherry.server.upkeep.compact import Compact
 from wherry.server.upkeep.expire import Expire
@@ -102,7 +102,7 @@ def assemble(
         engine.workflow(name, runner.run)
 
     return Service(
-        catalog=catalog, engine=engine, regions=regions, sizes=list(sizes), wire=Wire(regions.by_slug, sizes),
+        catalog=catalog, engine=engine, regions=regions, sizes=list(sizes), serializer=Serializer(regions.by_slug, sizes),
         idempotency=Idempotency(catalog, secrets), transfers=transfers, imports=imports, disks=disks,
         droplets=droplets, uploads=uploads, collect=collect, compact=compact, expire=expire, heal=heal, scrub=scrub,
         verify=verify, reads=reads, scheduler=scheduler, faults=faults, action_types=types,

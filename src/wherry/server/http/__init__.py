@@ -37,8 +37,8 @@ from wherry.server.http.health import Checks, Health, Well, health_endpoints, ma
 from wherry.server.http.hosts import ANY_HOST, Hosts, believed
 from wherry.server.http.observed import named, observed
 from wherry.server.http.routes import Routes, serve_routes
+from wherry.server.http.serializers import Serializer
 from wherry.server.http.service import Service
-from wherry.server.http.wire import Wire
 from wherry.server.settings import Limits
 from wherry.server.telemetry.logs import bound
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from wherry.server.http.routes import Endpoint
 
-__all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Service", "Wire", "make_app", "make_health_app"]
+__all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Service", "Serializer", "make_app", "make_health_app"]
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_GET.name: account.get_account,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry import models as m
-from wherry.server.http import wire
+from wherry.server.http import serializers
 
 if TYPE_CHECKING:
     from wherry.server.http.edge import Exchange
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 def get_account(service: Service, x: Exchange) -> m.AccountReply:
     """Answer account.get."""
     with service.catalog.read() as reader:
-        return m.AccountReply(account=wire.account(reader.account(x.account_id)))
+        return m.AccountReply(account=serializers.account(reader.account(x.account_id)))

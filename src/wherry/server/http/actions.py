@@ -8,7 +8,7 @@ from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.actions import convert
 from wherry.server.catalog import FIRST_ACTION_ID, GONE
-from wherry.server.http.wire import image_action
+from wherry.server.http.serializers import image_action
 from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m
             x.account_id, x.idempotency_key, ("convert", image_id),
             lambda tx: [convert.accept(tx, x.account_id, image_id)],
         )  # fmt: skip
-        return service.wire.image_action(action, x.token)
+        return service.serializer.image_action(action, x.token)
     if asked.regions is not None and asked.region is not None:
         raise Unprocessable("region and regions exclude each other")
     regions: list[str | None] = [asked.region] if asked.regions is None else list(dict.fromkeys(asked.regions))
@@ -40,7 +40,7 @@ def create_image_action(service: Service, x: Exchange) -> m.ImageActionReply | m
         x.account_id, x.idempotency_key, ("transfer", image_id, regions),
         lambda tx: service.transfers.accept(tx, x.account_id, image_id, regions),
     )  # fmt: skip
-    return service.wire.image_action(actions[0], x.token, None if asked.regions is None else actions)
+    return service.serializer.image_action(actions[0], x.token, None if asked.regions is None else actions)
 
 
 def list_image_actions(service: Service, x: Exchange) -> m.ActionPage:
@@ -106,7 +106,7 @@ def cancel_action(service: Service, x: Exchange) -> m.ActionReply:
         lifecycle.check_cancel(tx.action(action_id, x.account_id))
         tx.request_cancel(action_id)
         action = tx.action(action_id)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply:
@@ -117,7 +117,7 @@ def collect(service: Service, x: Exchange) -> m.ActionReply | m.CollectPlanReply
             return m.CollectPlanReply(plan=service.collect.plan(reader, x.body.region))
     with service.catalog.begin() as tx:
         action = service.collect.accept(tx, x.body.region)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply:
@@ -127,7 +127,7 @@ def compact(service: Service, x: Exchange) -> m.ActionReply | m.CompactPlanReply
         return m.CompactPlanReply(plan=service.compact.plan(x.body.region, x.body.budget_bytes))
     with service.catalog.begin() as tx:
         action = service.compact.accept(tx, x.body.region, x.body.budget_bytes)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
@@ -138,14 +138,14 @@ def expire(service: Service, x: Exchange) -> m.ActionReply | m.ExpiryPlanReply:
     _check_operator(service, x)
     with service.catalog.begin() as tx:
         action = service.expire.accept(tx)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def verify(service: Service, x: Exchange) -> m.ActionReply:
     """Answer images.verify."""
     with service.catalog.begin() as tx:
         action = service.verify.accept(tx, x.account_id, x.number("image_id"), x.body.region)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def scrub(service: Service, x: Exchange) -> m.ActionReply:
@@ -153,7 +153,7 @@ def scrub(service: Service, x: Exchange) -> m.ActionReply:
     with service.catalog.begin() as tx:
         lifecycle.check_operator(x.account_id, tx.first_account())
         action = service.scrub.accept(tx, x.body.region)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def _check_operator(service: Service, x: Exchange) -> None:

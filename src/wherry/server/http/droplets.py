@@ -13,7 +13,7 @@ from wherry import calls as c
 from wherry import models as m
 from wherry.errors import MutuallyExclusive, NotFound, Unprocessable
 from wherry.server.catalog import GONE
-from wherry.server.http import exports, wire
+from wherry.server.http import exports, serializers
 from wherry.server.http.edge import reply
 from wherry.server.http.uploads import take_in
 from wherry.server.rules.backup_policy import DAYS, HOURS, RETENTION, WINDOW
@@ -36,7 +36,7 @@ def list_droplets(service: Service, x: Exchange) -> m.DropletPage:
     is_gpu = None if tag is not None else kind == "gpus"
     with service.catalog.read() as reader:
         found, total = reader.droplets(x.account_id, tag=tag, name=name, is_gpu=is_gpu, limit=limit, offset=offset)
-    return m.DropletPage(droplets=[service.wire.droplet(one, x.token) for one in found], **x.page(total))
+    return m.DropletPage(droplets=[service.serializer.droplet(one, x.token) for one in found], **x.page(total))
 
 
 def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
@@ -51,7 +51,7 @@ def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
     )  # fmt: skip
     with service.catalog.read() as reader:
         droplets = reader.droplets_by_id([action.droplet_id for action in begun])
-        made = [service.wire.droplet(droplet, x.token) for droplet in droplets]
+        made = [service.serializer.droplet(droplet, x.token) for droplet in droplets]
     base = x.base_url
     links = m.CreatedLinks(
         actions=[
@@ -66,7 +66,7 @@ def create_droplets(service: Service, x: Exchange) -> m.DropletCreatedReply:
 def get_droplet(service: Service, x: Exchange) -> m.DropletReply:
     """Answer droplets.get."""
     with service.catalog.read() as reader:
-        return m.DropletReply(droplet=service.wire.droplet(_droplet(reader, x), x.token))
+        return m.DropletReply(droplet=service.serializer.droplet(_droplet(reader, x), x.token))
 
 
 def delete_droplet(service: Service, x: Exchange) -> None:
@@ -103,7 +103,7 @@ def create_action(service: Service, x: Exchange) -> m.ActionReply:
         x.account_id, x.idempotency_key, ("droplet", droplet_id, msgspec.to_builtins(x.body)),
         lambda tx: [service.droplets.act(tx, x.account_id, droplet_id, x.body)],
     )  # fmt: skip
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def create_tagged_actions(service: Service, x: Exchange) -> m.ActionsReply:
@@ -111,7 +111,7 @@ def create_tagged_actions(service: Service, x: Exchange) -> m.ActionsReply:
     _require(x)
     with service.catalog.begin() as tx:
         begun = service.droplets.act_tagged(tx, x.account_id, _tag_name(x), x.body)
-    return m.ActionsReply(actions=[service.wire.action(one, x.token) for one in begun])
+    return m.ActionsReply(actions=[service.serializer.action(one, x.token) for one in begun])
 
 
 def list_actions(service: Service, x: Exchange) -> m.ActionPage:
@@ -138,7 +138,7 @@ def get_action(service: Service, x: Exchange) -> m.ActionReply:
 def get_policy(service: Service, x: Exchange) -> m.BackupPolicyReply:
     """Answer backup_policies.get."""
     with service.catalog.read() as reader:
-        return m.BackupPolicyReply(policy=wire.policy_record(_droplet(reader, x)))
+        return m.BackupPolicyReply(policy=serializers.policy_record(_droplet(reader, x)))
 
 
 def list_policies(service: Service, x: Exchange) -> m.BackupPolicyPage:
@@ -146,7 +146,7 @@ def list_policies(service: Service, x: Exchange) -> m.BackupPolicyPage:
     limit, offset = x.window()
     with service.catalog.read() as reader:
         found, total = reader.droplets(x.account_id, with_backups=True, limit=limit, offset=offset)
-    return m.BackupPolicyPage(policies={str(one.id): wire.policy_record(one) for one in found}, **x.page(total))
+    return m.BackupPolicyPage(policies={str(one.id): serializers.policy_record(one) for one in found}, **x.page(total))
 
 
 def list_supported_policies(_service: Service, _x: Exchange) -> m.SupportedPoliciesReply:
@@ -208,7 +208,7 @@ def _begin_import(service: Service, x: Exchange, upload_id: str, content: str | 
             x.account_id, x.idempotency_key, request,
             lambda tx: [service.uploads.finish_disk(tx, x.account_id, droplet_id, upload_id)],
         )  # fmt: skip
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def _find_disk(x: Exchange, reader: Reader) -> exports.File:
@@ -231,7 +231,7 @@ def _images_of(service: Service, x: Exchange, kind: str) -> tuple[list[m.Image],
     with service.catalog.read() as reader:
         droplet = _droplet(reader, x)
         found, total = reader.images(x.account_id, types=(kind,), droplet_id=droplet.id, limit=limit, offset=offset)
-    return [wire.image(one, x.token) for one in found], total
+    return [serializers.image(one, x.token) for one in found], total
 
 
 def _require(x: Exchange) -> None:

@@ -10,7 +10,7 @@ from wherry import calls as c
 from wherry import models as m
 from wherry.errors import BadRequest
 from wherry.server.actions import delete
-from wherry.server.http import wire
+from wherry.server.http import serializers
 from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def list_images(service: Service, x: Exchange) -> m.ImagePage:
             x.account_id, origin=origin if origin in {"distribution", "application"} else None,
             private=x.flag("private"), tag=x.query("tag_name"), limit=limit, offset=offset,
         )  # fmt: skip
-    return m.ImagePage(images=[wire.image(one, x.token) for one in images], **x.page(total))
+    return m.ImagePage(images=[serializers.image(one, x.token) for one in images], **x.page(total))
 
 
 def get_image(service: Service, x: Exchange) -> m.ImageReply:
@@ -37,15 +37,15 @@ def get_image(service: Service, x: Exchange) -> m.ImageReply:
     word = x.text("image_id")
     with service.catalog.read() as reader:
         found = reader.image(x.number("image_id"), x.account_id) if word.isdigit() else reader.image_by_slug(word)
-        health = wire.health(reader.health(found.id, wire.MOST_BLOCKS), found)
-    return m.ImageReply(image=msgspec.structs.replace(wire.image(found, x.token), health=health))
+        health = serializers.health(reader.health(found.id, serializers.MOST_BLOCKS), found)
+    return m.ImageReply(image=msgspec.structs.replace(serializers.image(found, x.token), health=health))
 
 
 def get_usage(service: Service, x: Exchange) -> m.ImageUsageReply:
     """Answer images.usage."""
     with service.catalog.read() as reader:
         found = reader.image_usage(reader.image(x.number("image_id"), x.account_id).id)
-    return m.ImageUsageReply(usage=[wire.image_usage(one) for one in found])
+    return m.ImageUsageReply(usage=[serializers.image_usage(one) for one in found])
 
 
 def create_image(service: Service, x: Exchange) -> m.ImageCreatedReply:
@@ -74,7 +74,7 @@ def update_image(service: Service, x: Exchange) -> m.ImageReply:
         lifecycle.check_changes(image, changes)
         if changes:
             tx.update_image(image_id, **changes)
-        return m.ImageReply(image=wire.image(tx.image(image_id), x.token))
+        return m.ImageReply(image=serializers.image(tx.image(image_id), x.token))
 
 
 def delete_image(service: Service, x: Exchange) -> None:
@@ -97,13 +97,13 @@ def list_snapshots(service: Service, x: Exchange) -> m.SnapshotPage:
     types = () if x.query("resource_type") == "volume" else ("snapshot",)
     with service.catalog.read() as reader:
         found, total = reader.images(x.account_id, private=True, types=types, limit=limit, offset=offset)
-    return m.SnapshotPage(snapshots=[wire.snapshot(one, x.token) for one in found], **x.page(total))
+    return m.SnapshotPage(snapshots=[serializers.snapshot(one, x.token) for one in found], **x.page(total))
 
 
 def get_snapshot(service: Service, x: Exchange) -> m.SnapshotReply:
     """Answer snapshots.get."""
     with service.catalog.read() as reader:
-        return m.SnapshotReply(snapshot=wire.snapshot(_snapshot(reader, x), x.token))
+        return m.SnapshotReply(snapshot=serializers.snapshot(_snapshot(reader, x), x.token))
 
 
 def delete_snapshot(service: Service, x: Exchange) -> None:
@@ -119,7 +119,7 @@ def created(service: Service, x: Exchange, action: ActionRecord) -> m.ImageCreat
         image = reader.image(action.image_id)
     href = x.base_url + c.ACTIONS_GET.url(action_id=action.id)
     links = m.CreatedLinks(actions=[m.ActionLink(id=action.id, rel="create", href=href)])
-    return m.ImageCreatedReply(image=wire.image(image, x.token), links=links)
+    return m.ImageCreatedReply(image=serializers.image(image, x.token), links=links)
 
 
 def _snapshot(reader: Reader, x: Exchange) -> ImageRecord:

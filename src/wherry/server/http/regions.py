@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from wherry import models as m
-from wherry.server.http import wire
+from wherry.server.http import serializers
 from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def list_regions(service: Service, x: Exchange) -> m.RegionPage:
     """Answer regions.list."""
-    every = service.wire.regions(x.token)
+    every = service.serializer.regions(x.token)
     return m.RegionPage(regions=_slice(x, every), **x.page(len(every)))
 
 
@@ -31,7 +31,9 @@ def list_usage(service: Service, x: Exchange) -> m.UsageReply:
     with service.catalog.read() as reader:
         lifecycle.check_operator(x.account_id, reader.first_account())
         free = {one.region: one.bytes for one in reader.garbage()}
-        return m.UsageReply(usage=[wire.region_usage(one, free.get(one.region, 0)) for one in reader.region_usage()])
+        return m.UsageReply(
+            usage=[serializers.region_usage(one, free.get(one.region, 0)) for one in reader.region_usage()]
+        )
 
 
 def _slice(x: Exchange, items: list[T]) -> list[T]:

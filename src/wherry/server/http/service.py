@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wherry.server.catalog import Catalog, Reader
     from wherry.server.engine import Engine
     from wherry.server.engine.faults import Faults
-    from wherry.server.http.wire import Wire
+    from wherry.server.http.serializers import Serializer
     from wherry.server.regions.served import Regions
     from wherry.server.rules.records import ActionRecord, TokenRecord
     from wherry.server.upkeep.collect import Collect
@@ -45,7 +45,7 @@ class Service:
     engine: Engine
     regions: Regions
     sizes: list[Size]
-    wire: Wire
+    serializer: Serializer
     idempotency: Idempotency
     transfers: Transfer
     imports: ImportImage
@@ -79,4 +79,4 @@ class Service:
     def shown(self, reader: Reader, found: Sequence[ActionRecord], token: TokenRecord) -> list[Action]:
         """Actions as they are read: those that no process runs yet say what they wait for."""
         waiting = waiting_for(reader, found, self.engine.rules)
-        return [self.wire.action(one, token, waiting.get(one.id)) for one in found]
+        return [self.serializer.action(one, token, waiting.get(one.id)) for one in found]

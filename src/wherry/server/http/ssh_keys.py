@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wherry import models as m
-from wherry.server.http import wire
+from wherry.server.http import serializers
 from wherry.server.rules import lifecycle
 from wherry.server.rules.public_key import read_public_key
 
@@ -19,20 +19,20 @@ def list_keys(service: Service, x: Exchange) -> m.SshKeyPage:
     limit, offset = x.window()
     with service.catalog.read() as reader:
         found, total = reader.ssh_keys(x.account_id, limit=limit, offset=offset)
-    return m.SshKeyPage(ssh_keys=[wire.ssh_key(one) for one in found], **x.page(total))
+    return m.SshKeyPage(ssh_keys=[serializers.ssh_key(one) for one in found], **x.page(total))
 
 
 def create_key(service: Service, x: Exchange) -> m.SshKeyReply:
     """Answer ssh_keys.create."""
     name, key = lifecycle.check_key_name(x.body.name), read_public_key(x.body.public_key)
     with service.catalog.begin() as tx:
-        return m.SshKeyReply(ssh_key=wire.ssh_key(tx.add_ssh_key(x.account_id, name, key.line, key.fingerprint)))
+        return m.SshKeyReply(ssh_key=serializers.ssh_key(tx.add_ssh_key(x.account_id, name, key.line, key.fingerprint)))
 
 
 def get_key(service: Service, x: Exchange) -> m.SshKeyReply:
     """Answer ssh_keys.get."""
     with service.catalog.read() as reader:
-        return m.SshKeyReply(ssh_key=wire.ssh_key(reader.ssh_key(x.account_id, x.text("key"))))
+        return m.SshKeyReply(ssh_key=serializers.ssh_key(reader.ssh_key(x.account_id, x.text("key"))))
 
 
 def update_key(service: Service, x: Exchange) -> m.SshKeyReply:
@@ -40,7 +40,7 @@ def update_key(service: Service, x: Exchange) -> m.SshKeyReply:
     with service.catalog.begin() as tx:
         key = tx.ssh_key(x.account_id, x.text("key"))
         tx.rename_ssh_key(key.id, lifecycle.check_key_name(x.body.name))
-        return m.SshKeyReply(ssh_key=wire.ssh_key(tx.ssh_key(x.account_id, key.id)))
+        return m.SshKeyReply(ssh_key=serializers.ssh_key(tx.ssh_key(x.account_id, key.id)))
 
 
 def delete_key(service: Service, x: Exchange) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wherry import models as m
 from wherry.errors import NotFound, Unprocessable
 from wherry.server.catalog import GONE
-from wherry.server.http import wire
+from wherry.server.http import serializers
 from wherry.server.rules import lifecycle
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def list_tags(service: Service, x: Exchange) -> m.TagPage:
     limit, offset = x.window()
     with service.catalog.read() as reader:
         found, total = reader.tags(x.account_id, limit=limit, offset=offset)
-    return m.TagPage(tags=[wire.tag(one, x.token, x.base_url) for one in found], **x.page(total))
+    return m.TagPage(tags=[serializers.tag(one, x.token, x.base_url) for one in found], **x.page(total))
 
 
 def create_tag(service: Service, x: Exchange) -> m.TagReply:
@@ -35,13 +35,13 @@ def create_tag(service: Service, x: Exchange) -> m.TagReply:
     name = lifecycle.check_new_tag(x.body.name)
     with service.catalog.begin() as tx:
         tag_id = tx.add_tag(x.account_id, name)
-        return m.TagReply(tag=wire.tag(tx.tag_by_id(tag_id), x.token, x.base_url))
+        return m.TagReply(tag=serializers.tag(tx.tag_by_id(tag_id), x.token, x.base_url))
 
 
 def get_tag(service: Service, x: Exchange) -> m.TagReply:
     """Answer tags.get."""
     with service.catalog.read() as reader:
-        return m.TagReply(tag=wire.tag(reader.tag(x.account_id, x.text("tag")), x.token, x.base_url))
+        return m.TagReply(tag=serializers.tag(reader.tag(x.account_id, x.text("tag")), x.token, x.base_url))
 
 
 def delete_tag(service: Service, x: Exchange) -> None:
@@ -74,9 +74,9 @@ def _resources(x: Exchange) -> list[m.TagResource]:
     if not resources:
         raise Unprocessable("param is missing or the value is empty: resources")
     kinds = {one.resource_type for one in resources}
-    if unknown := sorted(kinds - wire.TAGGED_AT.keys() - NOWHERE):
+    if unknown := sorted(kinds - serializers.TAGGED_AT.keys() - NOWHERE):
         raise Unprocessable(f"Resource type {unknown[0][:40]!r} can't be tagged")
-    x.require(*(f"{kind}:update" for kind in sorted(kinds & wire.TAGGED_AT.keys())))
+    x.require(*(f"{kind}:update" for kind in sorted(kinds & serializers.TAGGED_AT.keys())))
     return resources
 
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from wherry import models as m
 from wherry.errors import Unprocessable
 from wherry.server.actions.first_images import give_slugs_back
-from wherry.server.http import wire
+from wherry.server.http import serializers
 from wherry.server.http.edge import as_type, reply
 from wherry.server.http.uploads import take_in
 from wherry.server.rules import lifecycle
@@ -38,7 +38,7 @@ async def create_test_image(service: Service, x: Exchange, headers: dict[str, st
         raise Unprocessable(action.error.message)
     with service.catalog.read() as reader:
         image = reader.image(action.image_id)
-    return reply(HTTPStatus.CREATED, m.ImageReply(image=wire.image(image, x.token)), headers)
+    return reply(HTTPStatus.CREATED, m.ImageReply(image=serializers.image(image, x.token)), headers)
 
 
 def reset(service: Service, _x: Exchange) -> None:
@@ -63,7 +63,7 @@ def back_up(service: Service, x: Exchange) -> m.ActionReply:
     with service.catalog.begin() as tx:
         droplet = tx.lock_droplet(x.number("droplet_id"), x.account_id)
         action = service.droplets.back_up(tx, droplet, is_scheduled=False)
-    return m.ActionReply(action=service.wire.action(action, x.token))
+    return m.ActionReply(action=service.serializer.action(action, x.token))
 
 
 def set_clock(service: Service, x: Exchange) -> m.ClockReply:

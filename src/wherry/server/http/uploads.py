@@ -14,7 +14,7 @@ from wherry import models as m
 from wherry.errors import (
     Unprocessable,
 )
-from wherry.server.http import images, wire
+from wherry.server.http import images, serializers
 from wherry.server.http.edge import reply
 from wherry.server.http.threads import run_to_its_end
 
@@ -37,13 +37,13 @@ def create_upload(service: Service, x: Exchange) -> m.UploadReply:
         x.require("droplet:update")
     if x.body.tags:
         x.require("tag:create")
-    return m.UploadReply(upload=wire.upload(service.uploads.begin(x.account_id, x.body)))
+    return m.UploadReply(upload=serializers.upload(service.uploads.begin(x.account_id, x.body)))
 
 
 def get_upload(service: Service, x: Exchange) -> m.UploadReply:
     """Answer uploads.get."""
     with service.catalog.read() as reader:
-        return m.UploadReply(upload=wire.upload(reader.upload(x.text("upload_id"), x.account_id)))
+        return m.UploadReply(upload=serializers.upload(reader.upload(x.text("upload_id"), x.account_id)))
 
 
 async def append_upload(service: Service, x: Exchange, headers: dict[str, str]) -> Response:

@@ -42,7 +42,7 @@ MOST_BLOCKS = 100
 """How many damaged blocks of an image are named in each region."""
 
 
-class Wire:
+class Serializer:
     """Shapes for one service; what a token may not read is left out of them."""
 
     def __init__(self, regions: Mapping[str, m.Region], sizes: Iterable[m.Size]) -> None:
