@@ -52,7 +52,7 @@ def store_costs() -> dict[str, float]:
     store = Store(MemoryBackend())
     blocks = 300
     disk = b"".join(os.urandom(MIB) for _ in range(blocks))
-    manifest = store.write_disk(_Disk(disk), 1, 0, known=_Nothing(), holder=_Nothing(), watcher=_Nothing())
+    manifest = store.write_disk(_Disk(disk), 1, 0, reusable=_Nothing(), holder=_Nothing(), watcher=_Nothing())
     packs = sum(size for _, size in store.backend.list("packs/"))
     return {
         "manifest_bytes_a_block": sum(len(part) for part in manifest.encode()) / blocks,

@@ -86,7 +86,7 @@ class Stores:
     ) -> tuple[str, Manifest]:
         """Store a disk, with what blocks it shares with a like one; answers its manifest's key and that."""
         store, caller = self.regions.store(region), Caller(like)
-        manifest = store.write_disk(Disk(seeds), action_id, 0, known=caller, holder=caller, watcher=caller)
+        manifest = store.write_disk(Disk(seeds), action_id, 0, reusable=caller, holder=caller, watcher=caller)
         return store.write_manifest(manifest, caller), manifest
 
     def damage(self, key: str, region: str = "nyc3") -> None:

@@ -300,7 +300,7 @@ def test_a_wrong_order_is_caught(build: Build, disk: bytes, monkeypatch: pytest.
                 tx.add_object(copy.region, "pack", key, 1, action_id=action.id, number=number)
         copy.target.write_manifest(source, ActionHolder(self._catalog, action, copy.region))
         self._complete(action)
-        plan_copy(source, copy.held.is_reused)
+        plan_copy(source, copy.reusable.is_reused)
         raise StoreUnavailable("killed before the copy")
 
     monkeypatch.setattr(transfer_module.Transfer, "steps", property(lambda self: [publish_first.__get__(self)]))

@@ -88,7 +88,7 @@ class Image:
 
     def __post_init__(self) -> None:
         caller = Caller()
-        self.manifest = self.store.write_disk(Disk(), 1, 0, known=caller, holder=caller, watcher=caller)
+        self.manifest = self.store.write_disk(Disk(), 1, 0, reusable=caller, holder=caller, watcher=caller)
 
     def transfer(self, target: Store, rows: list[str], caller: Caller) -> str:
         """All that a transfer does with its target, given the rows that are there; answers the manifest's key."""

@@ -102,7 +102,8 @@ def assemble(
         engine.workflow(name, runner.run)
 
     return Service(
-        catalog=catalog, engine=engine, regions=regions, sizes=list(sizes), serializer=Serializer(regions.by_slug, sizes),
+        catalog=catalog, engine=engine, regions=regions, sizes=list(sizes),
+        serializer=Serializer(regions.by_slug, sizes),
         idempotency=Idempotency(catalog, secrets), transfers=transfers, imports=imports, disks=disks,
         droplets=droplets, uploads=uploads, collect=collect, compact=compact, expire=expire, heal=heal, scrub=scrub,
         verify=verify, reads=reads, scheduler=scheduler, faults=faults, action_types=types,

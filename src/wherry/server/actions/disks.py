@@ -15,7 +15,7 @@ from wherry.server.disks.first_images import PUBLIC_IMAGES, SeedDisk
 from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
 from wherry.server.replicas.published import read_published
-from wherry.server.replicas.reuse import HeldBlocks
+from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.storage import Counted, StoredDisk
 
 if TYPE_CHECKING:
@@ -87,18 +87,18 @@ class Disks:
             self._check_sent(action)
             return
         store = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, store, action, action.region)
+        reusable = ReusableBlocks(self._catalog, store, action, action.region)
         if like is not None:
-            held.reuse(like)
-        held.look_ahead(account_id)
+            reusable.reuse(like)
+        reusable.look_ahead(account_id)
         holder = ActionHolder(self._catalog, action, action.region)
         largest = min(self._largest_bytes, largest_bytes or self._largest_bytes)
         with self._open(action, account_id, largest) as (disk, position):
             meter = ProgressMeter(self._catalog, action, "store", position=position)
             meter.describe(disk.format)
             counted = Counted(meter, action.region, "imported")
-            first = max(held.own_numbers, default=-1) + 1
-            manifest = store.write_disk(disk, action.id, first, known=held, holder=holder, watcher=counted)
+            first = max(reusable.own_numbers, default=-1) + 1
+            manifest = store.write_disk(disk, action.id, first, reusable=reusable, holder=holder, watcher=counted)
             meter.describe(disk.format)  # that it is a VHD of fixed size shows at its end
             meter.write()
             log.info("import.format action_id=%s format=%r", action.id, disk.format)

@@ -11,7 +11,7 @@ from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
 from wherry.server.replicas.finder import Copies
 from wherry.server.replicas.published import end, read_published, record
-from wherry.server.replicas.reuse import HeldBlocks
+from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
 from wherry.server.storage import CopyContext, Counted
 from wherry.server.upkeep.fallback import ReplicaFallback
@@ -108,11 +108,11 @@ class ImportImage:
         """Bring the disk to a further region: only the blocks that are missing there move."""
         target = self._regions.store(region)
         whole = region in action.detail.get("whole", ())  # an import that an earlier version began has none
-        held = HeldBlocks(self._catalog, target, action, region, whole=whole)
+        reusable = ReusableBlocks(self._catalog, target, action, region, whole=whole)
         assert action.account_id is not None, "an image is imported for its account"
-        plan = held.plan(manifest, action.account_id)
+        plan = reusable.plan(manifest, action.account_id)
         holder = ActionHolder(self._catalog, action, region)
-        done = frozenset(held.own_numbers)
+        done = frozenset(reusable.own_numbers)
         counted = Counted(meter, region, "copied")
         accounts = [action.account_id]
         fallback = ReplicaFallback(
@@ -120,7 +120,7 @@ class ImportImage:
             lambda: Copies(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
         )  # fmt: skip
         target.copy_from(source, plan, CopyContext(action.id, holder, counted, fallback), done=done)
-        found = HeldBlocks(self._catalog, target, action, region, whole=whole).find
+        found = ReusableBlocks(self._catalog, target, action, region, whole=whole).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 
     def _complete(self, action: ActionRecord) -> None:

@@ -12,7 +12,7 @@ from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
 from wherry.server.replicas.finder import Copies
 from wherry.server.replicas.published import end, read_published, record
-from wherry.server.replicas.reuse import HeldBlocks
+from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
 from wherry.server.rules.records import NewAction
 from wherry.server.storage import CopyContext, Counted, Store, plan_copy
@@ -43,7 +43,7 @@ class _Copy:
     source: Store
     manifest: Manifest
     target: Store
-    held: HeldBlocks
+    reusable: ReusableBlocks
     account_id: int
 
 
@@ -142,13 +142,13 @@ class Transfer:
 
     def _plan(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        plan = copy.held.plan(copy.manifest, copy.account_id)
+        plan = copy.reusable.plan(copy.manifest, copy.account_id)
         ProgressMeter(self._catalog, action, "plan", start=_totals("plan", plan))
 
     def _copy(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        plan = copy.held.planned(copy.manifest)
-        meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.held.own_numbers))
+        plan = copy.reusable.planned(copy.manifest)
+        meter = ProgressMeter(self._catalog, action, "copy", start=_totals("copy", plan, copy.reusable.own_numbers))
         # A write that waits for its turn asks now and then whether the action is to stop, and whether it is still ours.
         target = Store(self._pacing.paced(copy.target.backend, action.lane, meter.advance))
         target.copy_from(
@@ -156,13 +156,13 @@ class Transfer:
             CopyContext(
                 action.id, ActionHolder(self._catalog, action, copy.region),
                 Counted(meter, copy.region, "copied"), self._fallback(copy),
-            ), done=frozenset(copy.held.own_numbers),
+            ), done=frozenset(copy.reusable.own_numbers),
         )  # fmt: skip
         meter.write()
 
     def _publish(self, action: ActionRecord) -> None:
         copy = self._open(action)
-        moved = copy.manifest.relocated(action.id, copy.held.find)
+        moved = copy.manifest.relocated(action.id, copy.reusable.find)
         copy.target.write_manifest(moved, ActionHolder(self._catalog, action, copy.region))
 
     def _complete(self, action: ActionRecord) -> None:
@@ -181,8 +181,8 @@ class Transfer:
         source = self._regions.store(slug)
         manifest = read_or_report(self._catalog, self._heal, source, slug, action.detail["manifest"])
         target = self._regions.store(action.region)
-        held = HeldBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
-        return _Copy(action.region, slug, source, manifest, target, held, account_id)
+        reusable = ReusableBlocks(self._catalog, target, action, action.region, whole=action.detail["whole"])
+        return _Copy(action.region, slug, source, manifest, target, reusable, account_id)
 
     def _fallback(self, copy: _Copy) -> ReplicaFallback:
         def copies() -> Copies:

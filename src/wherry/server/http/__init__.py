@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from wherry.server.http.routes import Endpoint
 
-__all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Service", "Serializer", "make_app", "make_health_app"]
+__all__ = ["HANDLERS", "Checks", "Health", "Hosts", "Serializer", "Service", "make_app", "make_health_app"]
 
 HANDLERS: dict[str, Callable[..., Any]] = {
     c.ACCOUNT_GET.name: account.get_account,

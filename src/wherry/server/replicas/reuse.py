@@ -21,8 +21,8 @@ log = logging.getLogger("wherry.actions")
 _LIKEST = 8  # how many other images are looked into for blocks that they share
 
 
-class HeldBlocks:
-    """The blocks in the packs that an action holds in a region; a ``storage.Known``.
+class ReusableBlocks:
+    """The blocks in the packs that an action holds in a region; a ``storage.Reusable``.
 
     It may miss a block that is in the region, which costs bytes; it never invents one, for only what is held counts.
 

@@ -20,7 +20,7 @@ from wherry.server.storage.backends.memory import MemoryBackend
 from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
 from wherry.server.storage.backends.paced import Pace, Paced
 from wherry.server.storage.backends.sealed import Sealed
-from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Known, Located, Watcher
+from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Located, Reusable, Watcher
 from wherry.server.storage.copy import CopyPlan, plan_copy
 from wherry.server.storage.counted import Counted
 from wherry.server.storage.disk_writer import THREADS
@@ -54,7 +54,6 @@ __all__ = [
     "Fault",
     "Holder",
     "Keyring",
-    "Known",
     "LocalBackend",
     "Located",
     "Manifest",
@@ -66,6 +65,7 @@ __all__ = [
     "PackIndex",
     "PackWriter",
     "Places",
+    "Reusable",
     "Sealed",
     "Store",
     "StoreOptions",

@@ -33,7 +33,7 @@ class Holder(Protocol):
         """A manifest is about to be published."""
 
 
-class Known(Protocol):
+class Reusable(Protocol):
     """Blocks that the region has already, and that are held."""
 
     def find(self, digest: bytes) -> Located | None:

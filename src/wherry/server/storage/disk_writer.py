@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.callers import DiskBlocks, Holder, Known, Located, Watcher
+    from wherry.server.storage.callers import DiskBlocks, Holder, Located, Reusable, Watcher
 
 THREADS = max(2, len(os.sched_getaffinity(0)))
 """One for each core that this process may use: what they do (hash, compress, read, write) releases the interpreter's
@@ -47,9 +47,16 @@ class DiskWriter:
     """
 
     def __init__(
-        self, backend: Backend, action_id: int, first_number: int, *, known: Known, holder: Holder, watcher: Watcher
+        self,
+        backend: Backend,
+        action_id: int,
+        first_number: int,
+        *,
+        reusable: Reusable,
+        holder: Holder,
+        watcher: Watcher,
     ) -> None:
-        self._known = known
+        self._reusable = reusable
         self._watcher = watcher
         self._pool = Threads(THREADS, thread_name_prefix="store")
         self._free: list[bytearray] = []
@@ -95,7 +102,7 @@ class DiskWriter:
             digest = block_digest(data)
             if self._stored.find(digest) is not None:  # one that is in flight is missed, and costs a compression
                 return _Prepared(number, digest)
-            if located := self._known.find(digest):
+            if located := self._reusable.find(digest):
                 return _Prepared(number, digest, located=located)
             return _Prepared(number, digest, encoded=encode(digest, data))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from wherry.records import Entry
     from wherry.server.storage.backends import Backend
-    from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Known, Located, Watcher
+    from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Located, Reusable, Watcher
     from wherry.server.storage.copy import CopyPlan
     from wherry.server.storage.manifest import Manifest
     from wherry.server.storage.pack import PackIndex
@@ -55,14 +55,23 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- writing
 
     def write_disk(
-        self, disk: DiskBlocks, action_id: int, first_number: int, *, known: Known, holder: Holder, watcher: Watcher
+        self,
+        disk: DiskBlocks,
+        action_id: int,
+        first_number: int,
+        *,
+        reusable: Reusable,
+        holder: Holder,
+        watcher: Watcher,
     ) -> Manifest:
         """Store a disk's blocks, but for those that are known, and answer the manifest (which is not stored yet).
 
         Packs get the numbers from ``first_number`` on. Raises what the disk, the watcher and the backend raise; packs
         that were published by then stay.
         """
-        with DiskWriter(self.backend, action_id, first_number, known=known, holder=holder, watcher=watcher) as writer:
+        with DiskWriter(
+            self.backend, action_id, first_number, reusable=reusable, holder=holder, watcher=watcher
+        ) as writer:
             return writer.write(disk)
 
     def write_manifest(self, manifest: Manifest, holder: Holder) -> str:

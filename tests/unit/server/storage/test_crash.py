@@ -34,9 +34,9 @@ class Everything:
 
 one, store = Everything(), open_store(sys.argv[1])
 store.backend.sweep_unfinished()
-image = store.write_disk(one, 1, 0, known=one, holder=one, watcher=one)
+image = store.write_disk(one, 1, 0, reusable=one, holder=one, watcher=one)
 print(store.write_manifest(image, one))
-spare = store.write_disk(one, 2, 0, known=one, holder=one, watcher=one)
+spare = store.write_disk(one, 2, 0, reusable=one, holder=one, watcher=one)
 store.remove(spare.packs[0])
 """
 
@@ -82,14 +82,14 @@ def test_killed_and_run_again(tmp_path: Path, undisturbed: dict[str, int], point
     assert list((tmp_path / "unfinished").iterdir()) == []
 
 
-def test_every_crash_point_is_tried(tmp_path: Path) -> None:
+def test_every_failpoint_is_tried(tmp_path: Path) -> None:
     """A point that is added to the code must be added to the list above."""
     log = tmp_path / "log"
     assert run(tmp_path / "store", WHERRY_CRASH_LOG=str(log)).returncode == 0
     assert set(log.read_text().split()) == {point.partition("#")[0] for point in POINTS}
 
 
-def test_crash_point_is_free_when_off(tmp_path: Path) -> None:
+def test_a_failpoint_is_free_when_off(tmp_path: Path) -> None:
     """Without the variables a failpoint is a function that does nothing."""
     code = "from wherry.server.telemetry.failpoints import failpoint as c; print(c.__name__, c('x'))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WHERRY_CRASH")}

@@ -64,7 +64,7 @@ class Disk:
 
 
 class Caller:
-    """Holder, Watcher and Known in one."""
+    """Holder, Watcher and Reusable in one."""
 
     def __init__(self, known: dict[bytes, Located] | None = None, stop_after: int | None = None) -> None:
         self.known = known or {}
@@ -109,7 +109,7 @@ def text(seed: int, length: int = BLOCK_SIZE) -> bytes:
 
 def import_disk(store: Store, data: bytes, action_id: int = 1, caller: Caller | None = None) -> Manifest:
     caller = caller or Caller()
-    return store.write_disk(Disk(data), action_id, 0, known=caller, holder=caller, watcher=caller)
+    return store.write_disk(Disk(data), action_id, 0, reusable=caller, holder=caller, watcher=caller)
 
 
 def read_disk(store: Store, manifest: Manifest) -> bytes:
@@ -290,7 +290,7 @@ def test_error_of_the_disk_ends_the_import(store: Store, disk: bytes) -> None:
 
     caller = Caller()
     with pytest.raises(FormatError):
-        store.write_disk(Broken(disk), 1, 0, known=caller, holder=caller, watcher=caller)
+        store.write_disk(Broken(disk), 1, 0, reusable=caller, holder=caller, watcher=caller)
     assert list(store.list_objects()) == []
 
 

@@ -449,7 +449,7 @@ def test_a_scrub_finds_every_flipped_bit() -> None:
     """Reading an image's blocks deeply meets a flipped bit wherever in its pack, in a store that knew it whole."""
     memory, caller = MemoryBackend(), OneBlock()
     store = Store(Sealed(memory, RING))
-    manifest = store.write_disk(caller, 1, 0, known=caller, holder=caller, watcher=caller)
+    manifest = store.write_disk(caller, 1, 0, reusable=caller, holder=caller, watcher=caller)
     stored_key = manifest.packs[0] + ".sealed"
     stored = memory.objects[stored_key]
     assert list(store.faults(manifest, deep=True)) == []
