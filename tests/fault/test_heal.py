@@ -22,7 +22,7 @@ from tests.support.faults import Wrapped
 from wherry.errors import KeyMissing, StorageError, StoreRefused, StoreUnavailable
 from wherry.records import RECORD_SIZE
 from wherry.server.catalog import micros
-from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.storage import Keyring, Sealed, Store
 from wherry.server.storage import scrub as scrub_module
 from wherry.server.storage.backends.memory import MemoryBackend
@@ -708,12 +708,12 @@ def test_a_scrub_that_trusts_the_heads_of_records_is_caught(
 def test_a_heal_that_does_not_verify_is_caught(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control: a heal that takes what it reads for the block that it should be."""
 
-    def read(_self: Copies, store: Store, key: str, entry: Entry) -> tuple[Entry, bytes]:
+    def read(_self: ReplicaFinder, store: Store, key: str, entry: Entry) -> tuple[Entry, bytes]:
         data = bytearray(entry.stored_length)
         store.backend.read(key, entry.offset, memoryview(data))
         return replace(entry, stored_digest=blake3(data).digest()), bytes(data)
 
-    monkeypatch.setattr(Copies, "_read", read)
+    monkeypatch.setattr(ReplicaFinder, "_read", read)
     key, entry = scene.place(scene.first, 0)
     with pytest.raises(Exception, match="hashes to"):
         assert_found_and_healed(scene, HOME, key, entry.offset + 5)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
-from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
@@ -117,7 +117,7 @@ class ImportImage:
         accounts = [action.account_id]
         fallback = ReplicaFallback(
             self._catalog, self._heal, self._places(action)[0],
-            lambda: Copies(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
+            lambda: ReplicaFinder(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
         )  # fmt: skip
         target.copy_from(source, plan, CopyContext(action.id, holder, counted, fallback), done=done)
         found = ReusableBlocks(self._catalog, target, action, region, whole=whole).find

@@ -10,7 +10,7 @@ from wherry.errors import BlockMissing, ManifestMissing
 from wherry.models import Progress, TransferPlan
 from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
-from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
@@ -185,11 +185,11 @@ class Transfer:
         return _Copy(action.region, slug, source, manifest, target, reusable, account_id)
 
     def _fallback(self, copy: _Copy) -> ReplicaFallback:
-        def copies() -> Copies:
+        def finder() -> ReplicaFinder:
             samples = copy.manifest.samples()
-            return Copies(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
+            return ReplicaFinder(self._catalog, self._regions, accounts=[copy.account_id], samples=samples)
 
-        return ReplicaFallback(self._catalog, self._heal, copy.source_region, copies)
+        return ReplicaFallback(self._catalog, self._heal, copy.source_region, finder)
 
 
 def _check_quota(tx: Writer, image: ImageRecord, regions: int = 1) -> None:

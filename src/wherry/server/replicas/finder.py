@@ -1,4 +1,4 @@
-"""Copies: finds good ones of an image's blocks, in other regions and other images. What is not verified is none."""
+"""Finds good copies of blocks: of one image, in other regions and other images. What is not verified is none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIKEST = 8  # how many other images are looked into in each region
 _AWAY = (StoreUnavailable, KeyMissing, StoreRefused)  # says nothing of what is there
 
 
-class Copies:
+class ReplicaFinder:
     """Where the blocks of one image may be found again: its own replicas, then what is like it, the likest first.
 
     Looks at images that the accounts may see: no account gets another's bytes by way of a repair. ``was_away`` says
@@ -46,7 +46,7 @@ class Copies:
         self.was_away = False
 
     @classmethod
-    def of(cls, catalog: Catalog, regions: Regions, manifest_id: int) -> Copies:
+    def of(cls, catalog: Catalog, regions: Regions, manifest_id: int) -> ReplicaFinder:
         """The copies of the blocks of what a manifest in the catalog stands for."""
         with catalog.read() as reader:
             return cls(

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from wherry.errors import BlockMissing, ManifestCorrupt, ManifestMissing
-from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.telemetry import metrics
 from wherry.server.upkeep.inspector import ITSELF
 
@@ -26,12 +26,12 @@ class ReplicaFallback:
     What is bad is written down and healed from then on, and a good copy is looked for, so that the reading goes on.
     """
 
-    def __init__(self, catalog: Catalog, heal: Heal, region: str, open_copies: Callable[[], Copies]) -> None:
+    def __init__(self, catalog: Catalog, heal: Heal, region: str, open_finder: Callable[[], ReplicaFinder]) -> None:
         self._catalog = catalog
         self._heal = heal
         self._region = region
-        self._open_copies = open_copies
-        self._copies: Copies | None = None
+        self._open_finder = open_finder
+        self._finder: ReplicaFinder | None = None
         self._told: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
@@ -43,14 +43,14 @@ class ReplicaFallback:
                 self._told.add((key, at))
                 metrics.fault_found(self._region, error)
                 report(self._catalog, self._heal, self._region, key, {at: (entry.digest, error.message)})
-            if self._copies is None:
-                self._copies = self._open_copies()
-            return self._copies.find(entry)
+            if self._finder is None:
+                self._finder = self._open_finder()
+            return self._finder.find(entry)
 
 
 def open_fallback(catalog: Catalog, regions: Regions, heal: Heal, region: str, manifest_id: int) -> ReplicaFallback:
     """Return a fallback for a disk that is read in a region by this manifest."""
-    return ReplicaFallback(catalog, heal, region, lambda: Copies.of(catalog, regions, manifest_id))
+    return ReplicaFallback(catalog, heal, region, lambda: ReplicaFinder.of(catalog, regions, manifest_id))
 
 
 def read_or_report(catalog: Catalog, heal: Heal, store: Store, region: str, key: str) -> Manifest:

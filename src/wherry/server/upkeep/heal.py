@@ -25,7 +25,7 @@ from wherry.errors import (
 from wherry.server.catalog import WHOLE_DISK, micros
 from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
-from wherry.server.replicas.finder import Copies
+from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.replicas.published import end, record
 from wherry.server.telemetry import metrics
 
@@ -159,28 +159,28 @@ class Heal:
     # ------------------------------------------------------------------------------------------------- one manifest
 
     def _mend(self, work: _Work, one: ManifestRecord) -> None:
-        copies = Copies.of(self._catalog, self._regions, one.id)
+        finder = ReplicaFinder.of(self._catalog, self._regions, one.id)
         with self._catalog.read() as reader:
             damaged = reader.damaged_packs(one.id)
         holds = [one.id]
         manifest = self._read(work, one)
         is_rebuilt = manifest is None
         if manifest is None:
-            if (rebuilt := self._rebuild(work, one, copies, damaged)) is None:
-                self._give_up(work, one, copies)
+            if (rebuilt := self._rebuild(work, one, finder, damaged)) is None:
+                self._give_up(work, one, finder)
                 return
             manifest = rebuilt[0]
             holds += rebuilt[1]
             with self._catalog.read() as reader:
                 damaged = set().union(*map(reader.damaged_packs, holds))
-        self._save(work, manifest, damaged, copies)
+        self._save(work, manifest, damaged, finder)
 
         def find(key: str, entry: Entry) -> Located | None:
             return work.own.get(entry.digest) if key in damaged else None
 
         affected = [place for place in range(len(manifest)) if manifest.pack(place) in damaged]
         lost = [manifest.numbers[place] for place in affected if manifest.digest(place) not in work.own]
-        if copies.was_away:
+        if finder.was_away:
             work.is_incomplete |= bool(lost)
             lost = []
         saved = sum(manifest.digest(place) in work.own for place in affected)
@@ -188,7 +188,7 @@ class Heal:
             self._switch(work, one, manifest.moved(work.action.id, find), lost, holds)
             metrics.healed(work.region, saved)
         else:
-            self._say_lost(work, one, lost, copies)
+            self._say_lost(work, one, lost, finder)
 
     def _read(self, work: _Work, one: ManifestRecord) -> Manifest | None:
         """A manifest, unless it can't be read or is another disk than it should be."""
@@ -206,17 +206,17 @@ class Heal:
                 tx.set_damages(one.id, {})  # it was the reading that was wrong, not what is there
         return manifest
 
-    def _save(self, work: _Work, manifest: Manifest, damaged: set[str], copies: Copies) -> None:
+    def _save(self, work: _Work, manifest: Manifest, damaged: set[str], finder: ReplicaFinder) -> None:
         """Put the manifest's blocks that lie in damaged packs into new ones, as far as there are good copies."""
         places = sorted(
             (place for place in range(len(manifest)) if manifest.pack(place) in damaged),
             key=lambda place: (manifest.packs_of[place], manifest.offsets[place]),
         )
         wanted = ((manifest.pack(place), manifest.entry(place)) for place in places)
-        self._write(work, self._found(work, wanted, copies))
+        self._write(work, self._found(work, wanted, finder))
 
     def _found(
-        self, work: _Work, wanted: Iterator[tuple[str, Entry]], copies: Copies, *, is_here: bool = True
+        self, work: _Work, wanted: Iterator[tuple[str, Entry]], finder: ReplicaFinder, *, is_here: bool = True
     ) -> Iterator[tuple[Entry, bytes]]:
         done = set()
         for key, entry in wanted:
@@ -224,7 +224,7 @@ class Heal:
                 continue
             done.add(entry.digest)
             work.meter.advance()
-            if (copy := copies.find(entry, key, work.store if is_here else None)) is not None:
+            if (copy := finder.find(entry, key, work.store if is_here else None)) is not None:
                 yield copy
 
     def _write(self, work: _Work, blocks: Iterator[tuple[Entry, bytes]]) -> None:
@@ -246,36 +246,36 @@ class Heal:
             tx.set_lost(new_id, lost)
         log.info("heal.moved region=%s from=%s to=%s lost=%s", work.region, one.key, key, len(lost))
 
-    def _say_lost(self, work: _Work, one: ManifestRecord, lost: list[int], copies: Copies) -> None:
-        if not copies.was_away:
+    def _say_lost(self, work: _Work, one: ManifestRecord, lost: list[int], finder: ReplicaFinder) -> None:
+        if not finder.was_away:
             with self._catalog.begin(by=work.action) as tx:
                 if tx.is_named(one.id):  # one that was let go of meanwhile is being removed, and nothing may lead to it
                     tx.set_lost(one.id, lost)
 
-    def _give_up(self, work: _Work, one: ManifestRecord, copies: Copies) -> None:
+    def _give_up(self, work: _Work, one: ManifestRecord, finder: ReplicaFinder) -> None:
         """Nothing tells what the disk is made of."""
-        work.is_incomplete |= copies.was_away
-        self._say_lost(work, one, [WHOLE_DISK], copies)
+        work.is_incomplete |= finder.was_away
+        self._say_lost(work, one, [WHOLE_DISK], finder)
 
     # --------------------------------------------------------------------------------------- a manifest that is gone
 
     def _rebuild(
-        self, work: _Work, one: ManifestRecord, copies: Copies, damaged: set[str]
+        self, work: _Work, one: ManifestRecord, finder: ReplicaFinder, damaged: set[str]
     ) -> tuple[Manifest, list[int]] | None:
         """The content of a manifest that can't be read, made anew, and the other manifests whose packs it needs."""
         with self._catalog.read() as reader:
             wanted = {namer.fingerprint for namer in reader.namers(one.id)}
-        for where, twin in copies.manifests():
+        for where, twin in finder.manifests():
             if twin.fingerprint not in wanted:
                 continue
             if where.region == work.region:
                 return twin, [where.id]
-            if (rebuilt := self._relocate(work, one, twin, damaged, copies)) is not None:
+            if (rebuilt := self._relocate(work, one, twin, damaged, finder)) is not None:
                 return rebuilt, []
         return None
 
     def _relocate(
-        self, work: _Work, one: ManifestRecord, twin: Manifest, damaged: set[str], copies: Copies
+        self, work: _Work, one: ManifestRecord, twin: Manifest, damaged: set[str], finder: ReplicaFinder
     ) -> Manifest | None:
         """The content of another region's manifest, found in the packs here; what is not there is copied."""
         here: dict[bytes, Located] = {}
@@ -286,7 +286,7 @@ class Heal:
                 here.setdefault(digest, (key, entry))
         places = (place for place in range(len(twin)) if twin.digest(place) not in here)
         wanted = (("", twin.entry(place)) for place in places)
-        self._write(work, self._found(work, wanted, copies, is_here=False))
+        self._write(work, self._found(work, wanted, finder, is_here=False))
         everything = work.own | here
         if any(twin.digest(place) not in everything for place in range(len(twin))):
             return None
