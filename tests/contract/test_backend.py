@@ -14,8 +14,8 @@ from wherry.errors import BlockCorrupt, BlockMissing, StoreUnavailable
 from wherry.server.storage import (
     Backend,
     LocalBackend,
-    Measured,
     MemoryBackend,
+    Metered,
     ObjectStoreBackend,
     Pace,
     Paced,
@@ -35,7 +35,7 @@ KEYRING = Keyring((Key("now", bytes(range(32))), Key("then", bytes(32))))
 BACKENDS: dict[str, Callable[[Path], Backend]] = {
     "memory": lambda _: MemoryBackend(),
     "local": lambda folder: LocalBackend(folder / "new" / "store"),
-    "measured": lambda folder: Measured(LocalBackend(folder), "nyc3"),
+    "measured": lambda folder: Metered(LocalBackend(folder), "nyc3"),
     "wrapped": lambda _: Wrapped(MemoryBackend()),
     "slow": lambda folder: Slow(LocalBackend(folder), lambda _: None),
     "flaky": lambda _: Flaky(MemoryBackend(), "read", 1000, StoreUnavailable("not today")),

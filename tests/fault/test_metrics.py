@@ -20,7 +20,7 @@ from wherry.server.catalog.census import CensusTaker
 from wherry.server.engine.embedded import Engine, Pool
 from wherry.server.http import Hosts, make_app
 from wherry.server.rules.tokens import token_digest
-from wherry.server.storage import Measured, MemoryBackend
+from wherry.server.storage import MemoryBackend, Metered
 from wherry.server.telemetry.metrics import METRICS, exposition
 from wherry.testing.service import ServiceProcess
 
@@ -158,7 +158,7 @@ def fail_to_commit(rooms: Rooms) -> None:
 def fail_to_store() -> None:
     """A store has no room."""
     with pytest.raises(StoreFull), ExitStack() as opened:
-        upload = opened.enter_context(Measured(Flaky(MemoryBackend(), "write", 1, StoreFull("full")), "nyc3").create())
+        upload = opened.enter_context(Metered(Flaky(MemoryBackend(), "write", 1, StoreFull("full")), "nyc3").create())
         upload.write(b"data")
 
 
@@ -199,7 +199,7 @@ def be_held_back(folder: Path) -> set[str]:
 def test_every_metric_is_moved(build: Callable[..., Rooms], tmp_path: Path) -> None:
     """By imports, transfers, deletions, damage, failures, deaths, callers and limits; a new one needs a scenario."""
     inside = MemoryBackend()
-    rooms = build(nyc3=Measured(inside, "nyc3"), ams3=Measured(MemoryBackend(), "ams3"))
+    rooms = build(nyc3=Metered(inside, "nyc3"), ams3=Metered(MemoryBackend(), "ams3"))
     assert rooms.engine.process_id is not None
     watch = Watcher(rooms, {rooms.engine.process_id: 1.5})
 

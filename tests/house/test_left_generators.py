@@ -22,7 +22,7 @@ ALLOWED = {
     ("wherry/client/files.py", "__iter__"): "closes a file of the client's own, by its descriptor, and takes no lock",
     ("wherry/server/storage/backends/local.py", "list"): "turns errors into others, and holds nothing",
     ("wherry/server/storage/backends/object_store.py", "list"): "turns errors into others, and holds nothing",
-    ("wherry/server/storage/backends/measured.py", "list"): "counts errors other than being closed, and holds nothing",
+    ("wherry/server/storage/backends/metered.py", "list"): "counts errors other than being closed, and holds nothing",
 }
 """What is as it should be all the same, and why."""
 

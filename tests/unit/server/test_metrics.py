@@ -14,7 +14,7 @@ from tests.support.faults import Flaky
 from wherry.errors import BlockMissing, StoreFull
 from wherry.server.actions.pacing import Pacing
 from wherry.server.rules.dispatch import Lane, Limits, Rules
-from wherry.server.storage import Counted, Measured, MemoryBackend
+from wherry.server.storage import MemoryBackend, Metered, MeteredWatcher
 from wherry.server.telemetry import metrics
 from wherry.server.telemetry.metrics import METRICS, ActionCount, Census, Moves, RegionState, RoleState, exposition
 
@@ -211,7 +211,7 @@ def test_a_transfer_that_is_held_back_tells_how_long() -> None:
 def test_rare_counters_begin_at_zero() -> None:
     """What an alert looks for is there before it happens, or its first time would show no increase."""
     metrics.expect(["lon1"], ["heal"])
-    Measured(MemoryBackend(), "lon1")
+    Metered(MemoryBackend(), "lon1")
     shown = samples()
     for name, labels in (
         ("wherry_blocks_healed_total", (("region", "lon1"),)),
@@ -239,7 +239,7 @@ class Told:
 def test_a_counted_watcher_counts_and_passes_on() -> None:
     """What a copy tells its watcher is counted for its region, and the watcher hears of it."""
     told = Told()
-    watcher = Counted(told, "ams3", "copied")
+    watcher = MeteredWatcher(told, "ams3", "copied")
     by = moved(lambda: watcher.advance(sent=2, sent_bytes=7), "wherry_blocks_moved_total", region="ams3", kind="copied")
     watcher.advance(reused=1, reused_bytes=3)
     assert by == 2
@@ -248,7 +248,7 @@ def test_a_counted_watcher_counts_and_passes_on() -> None:
 
 def test_a_measured_backend_counts_bytes_and_calls() -> None:
     """What is written and read is counted in bytes, and each call by its name."""
-    backend = Measured(MemoryBackend(), "fra1")
+    backend = Metered(MemoryBackend(), "fra1")
 
     def act() -> None:
         with backend.create() as upload:
@@ -277,7 +277,7 @@ def test_a_measured_backend_counts_bytes_and_calls() -> None:
 @pytest.mark.parametrize("call", ["write", "sync", "publish", "create"])
 def test_a_measured_backend_counts_errors(call: str) -> None:
     """An error is counted under its code and its call, and reaches the caller."""
-    backend = Measured(Flaky(MemoryBackend(), call, 1, StoreFull("no room")), "fra1")
+    backend = Metered(Flaky(MemoryBackend(), call, 1, StoreFull("no room")), "fra1")
 
     def act() -> None:
         with pytest.raises(StoreFull), backend.create() as upload:
@@ -291,7 +291,7 @@ def test_a_measured_backend_counts_errors(call: str) -> None:
 
 def test_what_the_caller_does_wrong_is_no_error_of_the_store() -> None:
     """An error that a caller raises between two calls of an upload is not counted."""
-    backend = Measured(MemoryBackend(), "fra1")
+    backend = Metered(MemoryBackend(), "fra1")
 
     def errors() -> float:
         return sum(count for (name, _), count in samples().items() if name == "wherry_store_errors_total")

@@ -16,7 +16,7 @@ from wherry.server.engine.holds import ActionHolder
 from wherry.server.engine.progress import ProgressMeter
 from wherry.server.replicas.published import read_published
 from wherry.server.replicas.reuse import ReusableBlocks
-from wherry.server.storage import Counted, StoredDisk
+from wherry.server.storage import MeteredWatcher, StoredDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,9 +96,9 @@ class Disks:
         with self._open(action, account_id, largest) as (disk, position):
             meter = ProgressMeter(self._catalog, action, "store", position=position)
             meter.describe(disk.format)
-            counted = Counted(meter, action.region, "imported")
+            metered = MeteredWatcher(meter, action.region, "imported")
             first = max(reusable.own_numbers, default=-1) + 1
-            manifest = store.write_disk(disk, action.id, first, reusable=reusable, holder=holder, watcher=counted)
+            manifest = store.write_disk(disk, action.id, first, reusable=reusable, holder=holder, watcher=metered)
             meter.describe(disk.format)  # that it is a VHD of fixed size shows at its end
             meter.write()
             log.info("import.format action_id=%s format=%r", action.id, disk.format)

@@ -13,7 +13,7 @@ from wherry.server.replicas.finder import ReplicaFinder
 from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
-from wherry.server.storage import CopyContext, Counted
+from wherry.server.storage import CopyContext, MeteredWatcher
 from wherry.server.upkeep.fallback import ReplicaFallback
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ class ImportImage:
         plan = reusable.plan(manifest, action.account_id)
         holder = ActionHolder(self._catalog, action, region)
         done = frozenset(reusable.own_numbers)
-        counted = Counted(meter, region, "copied")
+        metered = MeteredWatcher(meter, region, "copied")
         accounts = [action.account_id]
         fallback = ReplicaFallback(
             self._catalog, self._heal, self._places(action)[0],
             lambda: ReplicaFinder(self._catalog, self._regions, accounts=accounts, samples=manifest.samples()),
         )  # fmt: skip
-        target.copy_from(source, plan, CopyContext(action.id, holder, counted, fallback), done=done)
+        target.copy_from(source, plan, CopyContext(action.id, holder, metered, fallback), done=done)
         found = ReusableBlocks(self._catalog, target, action, region, whole=whole).find
         target.write_manifest(manifest.relocated(action.id, found), holder)
 

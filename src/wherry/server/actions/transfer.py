@@ -15,7 +15,7 @@ from wherry.server.replicas.published import end, read_published, record
 from wherry.server.replicas.reuse import ReusableBlocks
 from wherry.server.rules import lifecycle
 from wherry.server.rules.records import NewAction
-from wherry.server.storage import CopyContext, Counted, Store, plan_copy
+from wherry.server.storage import CopyContext, MeteredWatcher, Store, plan_copy
 from wherry.server.upkeep.fallback import ReplicaFallback, read_or_report
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Transfer:
             copy.source, plan,
             CopyContext(
                 action.id, ActionHolder(self._catalog, action, copy.region),
-                Counted(meter, copy.region, "copied"), self._fallback(copy),
+                MeteredWatcher(meter, copy.region, "copied"), self._fallback(copy),
             ), done=frozenset(copy.reusable.own_numbers),
         )  # fmt: skip
         meter.write()

@@ -20,7 +20,7 @@ from wherry.errors import BadRequest
 from wherry.server.outside import shown
 from wherry.server.rules.dispatch import Limits
 from wherry.server.settings import load_regions
-from wherry.server.storage import Measured, Sealed, StoreOptions, load_keyring, open_backend
+from wherry.server.storage import Metered, Sealed, StoreOptions, load_keyring, open_backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +85,7 @@ def open_region(slug: str, settings: RegionSettings, check_room: Callable[[], No
 
     Raises BadRequest for keys that can't be used, and what ``open_backend`` raises.
     """
-    backend: Backend = Measured(open_backend(settings.store_url, settings.options, check_room), slug)
+    backend: Backend = Metered(open_backend(settings.store_url, settings.options, check_room), slug)
     if (encryption := settings.encryption) is not None:
         env = None if encryption.key_env is None else os.environ.get(encryption.key_env)
         if encryption.key_env is not None and not env:

@@ -15,17 +15,17 @@ from wherry.errors import StorageError
 from wherry.records import Entry
 from wherry.server.storage.backends import Backend, Upload
 from wherry.server.storage.backends.local import LocalBackend
-from wherry.server.storage.backends.measured import Measured
 from wherry.server.storage.backends.memory import MemoryBackend
+from wherry.server.storage.backends.metered import Metered
 from wherry.server.storage.backends.object_store import OBJECT_SCHEMES, ObjectStoreBackend, StoreOptions, open_bucket
 from wherry.server.storage.backends.paced import Pace, Paced
 from wherry.server.storage.backends.sealed import Sealed
 from wherry.server.storage.callers import CopyContext, DiskBlocks, Fallback, Holder, Located, Reusable, Watcher
 from wherry.server.storage.copy import CopyPlan, plan_copy
-from wherry.server.storage.counted import Counted
 from wherry.server.storage.disk_writer import THREADS
 from wherry.server.storage.keyring import Keyring, load_keyring, new_key_line
 from wherry.server.storage.manifest import FEW_BLOCKS, Manifest, is_sampled, live_places, sample_number
+from wherry.server.storage.metered import MeteredWatcher
 from wherry.server.storage.pack import PACK_SIZE, PackIndex, PackWriter, pack_size
 from wherry.server.storage.places import DIGEST, Places
 from wherry.server.storage.scrub import Fault
@@ -47,7 +47,6 @@ __all__ = [
     "Backend",
     "CopyContext",
     "CopyPlan",
-    "Counted",
     "DiskBlocks",
     "Entry",
     "Fallback",
@@ -57,8 +56,9 @@ __all__ = [
     "LocalBackend",
     "Located",
     "Manifest",
-    "Measured",
     "MemoryBackend",
+    "Metered",
+    "MeteredWatcher",
     "ObjectStoreBackend",
     "Pace",
     "Paced",

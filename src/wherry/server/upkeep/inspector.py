@@ -44,7 +44,7 @@ class Inspector:
         """Read an object in full. Raises StoreUnavailable, which is no fault of it, and what the watcher raises."""
         store = self._regions.store(one.region)
         if one.kind == "pack":
-            faults = store.scrub_pack(one.key, watcher=_Counted(watcher, one.region))
+            faults = store.scrub_pack(one.key, watcher=_MeteredScrub(watcher, one.region))
         else:
             faults = store.scrub_manifest(one.key)
             watcher.advance(sent_bytes=one.bytes)
@@ -78,7 +78,7 @@ class Inspector:
         return tx.object_named(one.object.region, one.object.key) is not None
 
 
-class _Counted:
+class _MeteredScrub:
     """A ``storage.Watcher`` that counts what is checked, and lets another one hear of it."""
 
     def __init__(self, watcher: Watcher, region: str) -> None:

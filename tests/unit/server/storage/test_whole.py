@@ -15,8 +15,8 @@ from wherry.server.storage import (
     Backend,
     Keyring,
     LocalBackend,
-    Measured,
     MemoryBackend,
+    Metered,
     Pace,
     Paced,
     Sealed,
@@ -236,10 +236,10 @@ def test_a_damaged_source_is_not_copied_for_good(source: Store) -> None:
 def test_who_can_copy_from_whom(tmp_path: Path) -> None:
     """Measured stores can if what they stand around can; sealed and paced ones, folders and other kinds can't."""
     one, two = CopyingBackend(), CopyingBackend()
-    assert Store(Measured(one, "nyc3")).can_copy_from(Store(Measured(two, "ams3")))
+    assert Store(Metered(one, "nyc3")).can_copy_from(Store(Metered(two, "ams3")))
     sealed = Sealed(one, Keyring((Key("1", bytes(32)),)))
     paced = Paced(one, (Pace(1 << 20),))
-    others: list[Backend] = [sealed, paced, MemoryBackend(), LocalBackend(tmp_path), Measured(sealed, "nyc3")]
+    others: list[Backend] = [sealed, paced, MemoryBackend(), LocalBackend(tmp_path), Metered(sealed, "nyc3")]
     for other in others:
         assert not Store(other).can_copy_from(Store(two))
         assert not Store(two).can_copy_from(Store(other))
@@ -249,9 +249,9 @@ def test_regions_of_one_bucket(buckets: Buckets, disk: bytes) -> None:
     """In a bucket of S3 the copy takes three requests, and the worker sends no pack; what it copied reads back."""
     with Meddler(buckets.url) as meddler:
         plain = buckets.backend()
-        source = Store(Measured(plain, "nyc3"))
+        source = Store(Metered(plain, "nyc3"))
         source.write_manifest(import_disk(source, disk), Caller())
-        target = Store(Measured(buckets.backend(endpoint=meddler.url), "ams3"))
+        target = Store(Metered(buckets.backend(endpoint=meddler.url), "ams3"))
         assert not target.can_copy_from(source)  # another endpoint could be another service
         source.backend._inner._bucket = target.backend._inner._bucket  # type: ignore[attr-defined]
         there = transfer(source, target)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wherry.server.storage.backends import Backend, Upload
 
 
-class Measured:
+class Metered:
     """Passes every call on, and counts it for a region. The closest wrapper to the driver sees each single try."""
 
     def __init__(self, inner: Backend, region: str) -> None:
@@ -74,7 +74,7 @@ class Measured:
 
 def _inside(backend: Backend) -> Backend:
     """A driver copies from others of its kind, and not from what stands around them."""
-    return backend._inner if isinstance(backend, Measured) else backend  # noqa: SLF001  one of its kind
+    return backend._inner if isinstance(backend, Metered) else backend  # noqa: SLF001  one of its kind
 
 
 class _MeasuredUpload:

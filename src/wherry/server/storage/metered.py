@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wherry.server.telemetry.metrics import Moved
 
 
-class Counted:
+class MeteredWatcher:
     """Counts blocks as moved into or out of a region, and passes the news on; a ``Watcher``."""
 
     def __init__(self, inner: Watcher, region: str, kind: Moved) -> None:
