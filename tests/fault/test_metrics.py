@@ -150,7 +150,7 @@ def fail_to_commit(rooms: Rooms) -> None:
     event.listen(rooms.catalog._writer, "commit", fail)
     try:
         with pytest.raises(Unavailable), rooms.catalog.begin() as tx:
-            tx.set_fact("a", 1)
+            tx.set_setting("a", 1)
     finally:
         event.remove(rooms.catalog._writer, "commit", fail)
 

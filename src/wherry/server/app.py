@@ -376,7 +376,7 @@ def _ask(catalog: Catalog) -> None:
 
 def _change(catalog: Catalog) -> None:
     with catalog.begin() as tx:
-        tx.set_fact(_PROVED, tx.moment.isoformat())
+        tx.set_setting(_PROVED, tx.moment.isoformat())
 
 
 def _check_turns(catalog: Catalog, stall_s: float) -> None:

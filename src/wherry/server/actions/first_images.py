@@ -38,8 +38,8 @@ def publish_first_images(
         return
     with catalog.begin() as tx:
         operator = tx.first_account()
-        if operator is not None and not tx.fact(_PUBLISHED):
-            tx.set_fact(_PUBLISHED, value=True)
+        if operator is not None and not tx.setting(_PUBLISHED):
+            tx.set_setting(_PUBLISHED, value=True)
             for number, image in enumerate(PUBLIC_IMAGES):
                 if tx.image_with_slug(image.slug) is not None:
                     continue

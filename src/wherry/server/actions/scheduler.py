@@ -129,19 +129,19 @@ class Scheduler:
     def restore_clock(self) -> None:
         """Let the time be what it was set to before the process was restarted."""
         with self._catalog.read() as reader:
-            self._clock.offset = timedelta(seconds=reader.fact(_OFFSET) or 0.0)
+            self._clock.offset = timedelta(seconds=reader.setting(_OFFSET) or 0.0)
 
     def reset_clock(self) -> None:
         """Let the time be the machine's again."""
         self._clock.offset = timedelta()
         with self._catalog.begin() as tx:
-            tx.set_fact(_OFFSET, 0.0)
+            tx.set_setting(_OFFSET, 0.0)
 
     def _move_clock(self, moment: datetime) -> None:
         self._scrub.begin_counting()
         self._clock.set(moment)
         with self._catalog.begin() as tx:
-            tx.set_fact(_OFFSET, self._clock.offset.total_seconds())
+            tx.set_setting(_OFFSET, self._clock.offset.total_seconds())
 
     def _take_turn(self) -> float:
         self.tick()

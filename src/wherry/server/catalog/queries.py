@@ -28,7 +28,7 @@ class Reader(
 ):  # fmt: skip
     """Questions to the catalog, all answered from one state of it."""
 
-    def fact(self, name: str) -> Any:
+    def setting(self, name: str) -> Any:
         """What was written down under a name; None if nothing was."""
         found = self.connection.scalar(select(t.facts.c.value).where(t.facts.c.name == name))
         return None if found is None else json.loads(found)
@@ -40,7 +40,7 @@ class Writer(
 ):  # fmt: skip
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""
 
-    def set_fact(self, name: str, value: Any) -> None:
+    def set_setting(self, name: str, value: Any) -> None:
         """Write something down under a name."""
         self.connection.execute(delete(t.facts).where(t.facts.c.name == name))
         self.connection.execute(insert(t.facts).values(name=name, value=json.dumps(value)))

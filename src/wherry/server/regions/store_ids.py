@@ -52,7 +52,7 @@ def check_stores(catalog: Catalog, regions: Regions) -> None:
     catalog does not know although it is in use; StoreRefused for one that can't be used as it is set up.
     """
     with catalog.read() as reader:
-        known, naming = reader.fact(_IDS) or {}, reader.fact(_NAMING) or {}
+        known, naming = reader.setting(_IDS) or {}, reader.setting(_NAMING) or {}
         is_new = reader.first_account() is None
     unnamed = []
     for slug, store in regions.stores.items():
@@ -101,7 +101,7 @@ def known_ids(regions: Regions) -> dict[str, str]:
 
 def remember(tx: Writer, ids: dict[str, str]) -> None:
     """Let the catalog know the ids of these regions' stores."""
-    tx.set_fact(_IDS, (tx.fact(_IDS) or {}) | ids)
+    tx.set_setting(_IDS, (tx.setting(_IDS) or {}) | ids)
 
 
 def _name(catalog: Catalog, regions: Regions, slugs: list[str]) -> None:
@@ -111,8 +111,8 @@ def _name(catalog: Catalog, regions: Regions, slugs: list[str]) -> None:
     finds its own id, and of several processes all write the same one.
     """
     with catalog.begin() as tx:
-        naming = {slug: _new_id() for slug in slugs} | (tx.fact(_NAMING) or {})
-        tx.set_fact(_NAMING, naming)
+        naming = {slug: _new_id() for slug in slugs} | (tx.setting(_NAMING) or {})
+        tx.set_setting(_NAMING, naming)
     written = {}
     for slug in slugs:
         try:

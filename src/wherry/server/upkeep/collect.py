@@ -75,7 +75,7 @@ class Collect:
         """Whether there is something to remove, no collect runs, and the last one did not just fail."""
         if not reader.is_collectable(self._regions.stores) or reader.running(kind="collect"):
             return False
-        return abs(micros(moment) - (reader.fact(_TRIED) or 0)) >= _AGAIN / timedelta(microseconds=1)
+        return abs(micros(moment) - (reader.setting(_TRIED) or 0)) >= _AGAIN / timedelta(microseconds=1)
 
     def begin_due(self, tx: Writer) -> None:
         """Begin to collect by itself, if that is due."""
@@ -84,7 +84,7 @@ class Collect:
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:  # noqa: ARG002  a kind's door
         """Nothing is to be undone: the next round goes on where this one stopped."""
-        tx.set_fact(_TRIED, micros(tx.moment))
+        tx.set_setting(_TRIED, micros(tx.moment))
 
     def _check(self, region: str | None) -> None:
         if region is not None and region not in self._regions.by_slug:
@@ -140,7 +140,7 @@ class Collect:
             if away:
                 raise next(iter(away.values()))
             if tx.is_collectable():  # what another process has to remove
-                tx.set_fact(_TRIED, micros(tx.moment))
+                tx.set_setting(_TRIED, micros(tx.moment))
             tx.set_progress(action.id, finished(meter.progress))
             tx.end_action(action.id)
             return True

@@ -110,13 +110,13 @@ class Compact:
         """Whether a day has passed since the last one began by itself, and there is something to look at."""
         if not self._budget or not reader.is_thinned():
             return False
-        begun = reader.fact(_BEGUN)
+        begun = reader.setting(_BEGUN)
         return begun is None or abs(moment.timestamp() - begun) >= _EVERY.total_seconds()
 
     def begin_due(self, tx: Writer) -> None:
         """Begin one by itself, if it is due."""
         if self.is_due(tx, tx.moment):
-            tx.set_fact(_BEGUN, tx.moment.timestamp())
+            tx.set_setting(_BEGUN, tx.moment.timestamp())
             self.accept(tx)
 
     def plan(self, region: str | None = None, budget: int | None = None) -> list[CompactPlan]:

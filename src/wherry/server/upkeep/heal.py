@@ -86,7 +86,7 @@ class Heal:
         if not regions:
             return
         with self._catalog.begin() as tx:
-            tried = tx.fact(_TRIED) or {}
+            tried = tx.setting(_TRIED) or {}
             for region in set(regions) & self._regions.stores.keys():
                 if abs(micros(tx.moment) - tried.get(region, 0)) >= _AGAIN / timedelta(microseconds=1):
                     self.accept(tx, region)
@@ -154,7 +154,7 @@ class Heal:
         raise StoreUnavailable("A region that may have good copies of what is damaged does not answer.")
 
     def _note_tried(self, tx: Writer, action: ActionRecord) -> None:
-        tx.set_fact(_TRIED, (tx.fact(_TRIED) or {}) | {action.region: micros(tx.moment)})
+        tx.set_setting(_TRIED, (tx.setting(_TRIED) or {}) | {action.region: micros(tx.moment)})
 
     # ------------------------------------------------------------------------------------------------- one manifest
 

@@ -108,7 +108,7 @@ class Scrub:
             return
         self.begin_counting()
         with self._catalog.read() as reader:
-            until = reader.fact(_DONE_UNTIL)
+            until = reader.setting(_DONE_UNTIL)
         now = micros(self._catalog.now())
         late = {slug: now - until[slug] for slug in self._regions.stores}
         due = [slug for slug, by in late.items() if by >= self._period // _SLICES or by < -self._period]
@@ -122,18 +122,18 @@ class Scrub:
         if not self._period:
             return
         with self._catalog.read() as reader:
-            known = reader.fact(_DONE_UNTIL) or {}
+            known = reader.setting(_DONE_UNTIL) or {}
         if self._regions.stores.keys() <= known.keys():
             return
         with self._catalog.begin() as tx:
             now = micros(tx.moment)
-            known = tx.fact(_DONE_UNTIL) or {}
-            tx.set_fact(_DONE_UNTIL, dict.fromkeys(self._regions.stores, now) | known)
+            known = tx.setting(_DONE_UNTIL) or {}
+            tx.set_setting(_DONE_UNTIL, dict.fromkeys(self._regions.stores, now) | known)
 
     def failed(self, tx: Writer, action: ActionRecord, message: str) -> None:  # noqa: ARG002  a kind's door
         """Nothing is to be undone; the rest, if there is one, is due again in ten minutes."""
         if "budget" in action.detail and action.region is not None:
-            until = (tx.fact(_DONE_UNTIL) or {}).get(action.region, 0)
+            until = (tx.setting(_DONE_UNTIL) or {}).get(action.region, 0)
             soon = micros(tx.moment) - self._period // _SLICES + _RETRY_US
             self._set_until(tx, action.region, max(until, soon))
 
@@ -141,7 +141,7 @@ class Scrub:
         if _running(tx, region) is not None:
             return
         now, total = micros(tx.moment), tx.stored_bytes(region)
-        elapsed = now - tx.fact(_DONE_UNTIL)[region]
+        elapsed = now - tx.setting(_DONE_UNTIL)[region]
         if not total or elapsed < 0:
             self._set_until(tx, region, now)
             return
@@ -212,7 +212,7 @@ class Scrub:
         with self._catalog.begin(by=action) as tx:
             self._inspector.record(tx, found, asked["before"])
             if "budget" in asked and (total := tx.stored_bytes(action.region)):
-                until = tx.fact(_DONE_UNTIL)[action.region] + size * self._period // total
+                until = tx.setting(_DONE_UNTIL)[action.region] + size * self._period // total
                 self._set_until(tx, action.region, min(until, micros(tx.moment) + self._period // 2))
 
     def _is_over(self, action: ActionRecord, asked: dict[str, int], meter: ProgressMeter, passed: _PassedOver) -> bool:
@@ -227,7 +227,7 @@ class Scrub:
             return True
 
     def _set_until(self, tx: Writer, region: str, until: int) -> None:
-        tx.set_fact(_DONE_UNTIL, (tx.fact(_DONE_UNTIL) or {}) | {region: until})
+        tx.set_setting(_DONE_UNTIL, (tx.setting(_DONE_UNTIL) or {}) | {region: until})
 
 
 def _running(tx: Writer, region: str) -> ActionRecord | None:
