@@ -16,14 +16,14 @@ from wherry.server.catalog.droplets import DropletReader, DropletWriter
 from wherry.server.catalog.health import HealthReader, HealthWriter
 from wherry.server.catalog.objects import ObjectReader, ObjectWriter, loosen
 from wherry.server.catalog.pruning import PruningReader, PruningWriter
-from wherry.server.catalog.thinned import ThinnedReader, ThinnedWriter
+from wherry.server.catalog.underused import UnderusedReader, UnderusedWriter
 from wherry.server.catalog.uploads import UploadReader, UploadWriter
 from wherry.server.catalog.usage import UsageReader
 from wherry.server.catalog.work import WorkReader, WorkWriter
 
 
 class Reader(
-    AccountReader, DropletReader, WorkReader, ObjectReader, ThinnedReader, UploadReader, UsageReader, HealthReader,
+    AccountReader, DropletReader, WorkReader, ObjectReader, UnderusedReader, UploadReader, UsageReader, HealthReader,
     PruningReader,
 ):  # fmt: skip
     """Questions to the catalog, all answered from one state of it."""
@@ -35,7 +35,7 @@ class Reader(
 
 
 class Writer(
-    Reader, AccountWriter, DropletWriter, WorkWriter, UploadWriter, ObjectWriter, ThinnedWriter, HealthWriter,
+    Reader, AccountWriter, DropletWriter, WorkWriter, UploadWriter, ObjectWriter, UnderusedWriter, HealthWriter,
     PruningWriter,
 ):  # fmt: skip
     """Changes to the catalog. All that one transaction makes are committed together, or none is."""

@@ -298,7 +298,7 @@ class Garbage:
 
 
 @dataclass(frozen=True)
-class ThinnedPack:
+class UnderusedPack:
     """A pack of which less is needed than was.
 
     ``most_bytes`` is how many stored bytes of it the one manifest uses that uses most, of those that a replica or a

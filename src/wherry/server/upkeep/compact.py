@@ -182,7 +182,7 @@ class Compact:
         has to be read to know. A pack that no image or Droplet names is left for later: it will go, or be named again.
         """
         batch = _Batch(before.region, before.after)
-        found = reader.thinned(batch.region, after=batch.after, limit=_PACKS)
+        found = reader.underused(batch.region, after=batch.after, limit=_PACKS)
         batch.is_last = len(found) < _PACKS
         for one in found:
             if one.most_bytes is not None and 2 * one.most_bytes >= one.pack.bytes:

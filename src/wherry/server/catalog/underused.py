@@ -13,14 +13,14 @@ from sqlalchemy import delete, func, insert, literal, select
 from wherry.server.catalog import needs
 from wherry.server.catalog import tables as t
 from wherry.server.catalog.asking import Asker, Changer, batches
-from wherry.server.rules.records import ManifestRecord, ObjectRecord, ThinnedPack
+from wherry.server.rules.records import ManifestRecord, ObjectRecord, UnderusedPack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class ThinnedReader(Asker):
-    """Questions about packs that were thinned."""
+class UnderusedReader(Asker):
+    """Questions about underused packs."""
 
     def is_thinned(self) -> bool:
         """Whether there is any such pack."""
@@ -31,7 +31,7 @@ class ThinnedReader(Asker):
         query = select(t.objects.c.region).join(t.thinned, t.thinned.c.object_id == t.objects.c.id).distinct()
         return list(self.connection.scalars(query.order_by(t.objects.c.region)))
 
-    def thinned(self, region: str, *, after: int, limit: int) -> list[ThinnedPack]:
+    def underused(self, region: str, *, after: int, limit: int) -> list[UnderusedPack]:
         """The next such packs of a region after an id, at most ``limit``."""
         o, r = t.objects.c, t.refs.c
         most = (
@@ -44,7 +44,7 @@ class ThinnedReader(Asker):
             .order_by(t.thinned.c.object_id)
             .limit(limit)
         )
-        return [ThinnedPack(ObjectRecord(*row[:-1]), row[-1]) for row in self.connection.execute(query)]
+        return [UnderusedPack(ObjectRecord(*row[:-1]), row[-1]) for row in self.connection.execute(query)]
 
     def thinned_bytes(self, region: str | None) -> int:
         """How many bytes such packs have."""
@@ -71,7 +71,7 @@ class ThinnedReader(Asker):
         return 0 if highest is None else int(highest) + 1
 
 
-class ThinnedWriter(Changer, ThinnedReader):
+class UnderusedWriter(Changer, UnderusedReader):
     """Changes of what is known of such packs."""
 
     def is_well_needed(self, pack_ids: Sequence[int]) -> None:
