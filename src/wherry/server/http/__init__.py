@@ -174,37 +174,37 @@ def _endpoint(call: c.Call, service: Service, gate: edge.Gate, largest_body_byte
     # Short reads of a local database that never wait for a writer: a thread would cost more than the read.
     is_quick = service.catalog.is_local
 
-    def let_in(request: Request, headers: dict[str, str]) -> edge.Exchange:
+    def let_in(request: Request, headers: dict[str, str]) -> edge.RequestContext:
         token = gate.token(request)
         gate.admit(token, call, headers)
         edge.check_text(request)
-        exchange = edge.Exchange(call, token, request)
-        edge.check_choices(exchange)
-        return exchange
+        context = edge.RequestContext(call, token, request)
+        edge.check_choices(context)
+        return context
 
-    def answer(exchange: edge.Exchange, headers: dict[str, str], raw: bytes) -> Response:
+    def answer(context: edge.RequestContext, headers: dict[str, str], raw: bytes) -> Response:
         if call.body is not None:
-            exchange.body = edge.decode_body(call, raw)
-            effects.check(exchange.body)
-        with bound(account_id=exchange.account_id):
-            body = handler(service, exchange)
+            context.body = edge.decode_body(call, raw)
+            effects.check(context.body)
+        with bound(account_id=context.account_id):
+            body = handler(service, context)
         status = next((code for code, kind in call.replies.items() if kind is type(body)), call.status)
         return edge.reply(status, body, headers)
 
     async def serve(request: Request, headers: dict[str, str]) -> Response:
         # From the headers alone: of a request that is not let in, no byte of the body is read.
         if is_quick or gate.knows(request):
-            exchange = let_in(request, headers)
+            context = let_in(request, headers)
         else:
-            exchange = await run_in_threadpool(let_in, request, headers)
+            context = await run_in_threadpool(let_in, request, headers)
         if iscoroutinefunction(handler):
-            with bound(account_id=exchange.account_id):
-                response: Response = await handler(service, exchange, headers)
+            with bound(account_id=context.account_id):
+                response: Response = await handler(service, context, headers)
             return response
         if call.method == "GET" and is_quick:
-            return answer(exchange, headers, b"")
+            return answer(context, headers, b"")
         raw = b"" if call.body is None else await edge.read_body(request, largest_body_bytes)
-        return await run_in_threadpool(answer, exchange, headers, raw)
+        return await run_in_threadpool(answer, context, headers, raw)
 
     return _caught(serve, gate)
 

@@ -10,51 +10,51 @@ from wherry.server.actions import account_transfer
 from wherry.server.http.edge import UNREADABLE
 
 if TYPE_CHECKING:
-    from wherry.server.http.edge import Exchange
+    from wherry.server.http.edge import RequestContext
     from wherry.server.http.service import Service
 
 
-def create_offer(service: Service, x: Exchange) -> m.AccountTransferReply:
+def create_offer(service: Service, request: RequestContext) -> m.AccountTransferReply:
     """Answer account_transfers.create."""
-    image_id, email, uuid = x.number("image_id"), x.body.recipient_email, x.body.recipient_uuid
+    image_id, email, uuid = request.number("image_id"), request.body.recipient_email, request.body.recipient_uuid
     if bool(email) == bool(uuid):
         raise BadRequest(UNREADABLE)
     with service.catalog.begin() as tx:
-        number = account_transfer.offer(tx, x.account_id, image_id, email=email or None, uuid=uuid or None)
+        number = account_transfer.offer(tx, request.account_id, image_id, email=email or None, uuid=uuid or None)
     return m.AccountTransferReply(transfer_id=number)
 
 
-def accept_offer(service: Service, x: Exchange) -> None:
+def accept_offer(service: Service, request: RequestContext) -> None:
     """Answer account_transfers.accept."""
-    image_id, transfer_id, uuid = x.number("image_id"), _transfer_id(x), x.body.recipient_uuid
+    image_id, transfer_id, uuid = request.number("image_id"), _transfer_id(request), request.body.recipient_uuid
     if not uuid:
         raise BadRequest(UNREADABLE)
     with service.catalog.begin() as tx:
-        account_transfer.accept(tx, x.account_id, image_id, transfer_id, uuid)
+        account_transfer.accept(tx, request.account_id, image_id, transfer_id, uuid)
 
 
-def cancel_offer(service: Service, x: Exchange) -> None:
+def cancel_offer(service: Service, request: RequestContext) -> None:
     """Answer account_transfers.cancel."""
-    image_id, transfer_id = x.number("image_id"), _transfer_id(x)
-    _check_no_recipient(x)
+    image_id, transfer_id = request.number("image_id"), _transfer_id(request)
+    _check_no_recipient(request)
     with service.catalog.begin() as tx:
-        account_transfer.cancel(tx, x.account_id, image_id, transfer_id)
+        account_transfer.cancel(tx, request.account_id, image_id, transfer_id)
 
 
-def decline_offer(service: Service, x: Exchange) -> None:
+def decline_offer(service: Service, request: RequestContext) -> None:
     """Answer account_transfers.decline."""
-    image_id, transfer_id = x.number("image_id"), _transfer_id(x)
-    _check_no_recipient(x)
+    image_id, transfer_id = request.number("image_id"), _transfer_id(request)
+    _check_no_recipient(request)
     with service.catalog.begin() as tx:
-        account_transfer.decline(tx, x.account_id, image_id, transfer_id)
+        account_transfer.decline(tx, request.account_id, image_id, transfer_id)
 
 
-def _check_no_recipient(x: Exchange) -> None:
-    if x.body.recipient_uuid:
+def _check_no_recipient(request: RequestContext) -> None:
+    if request.body.recipient_uuid:
         raise Unprocessable("recipient_uuid: only accept takes it")
 
 
-def _transfer_id(x: Exchange) -> int:
-    if x.body.transfer_id is None:
+def _transfer_id(request: RequestContext) -> int:
+    if request.body.transfer_id is None:
         raise BadRequest(UNREADABLE)
-    return int(x.body.transfer_id)
+    return int(request.body.transfer_id)

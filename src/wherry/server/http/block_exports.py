@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.responses import Response
 
-    from wherry.server.http.edge import Exchange
+    from wherry.server.http.edge import RequestContext
     from wherry.server.http.exports import File
     from wherry.server.http.service import Service
     from wherry.server.storage import Manifest
@@ -33,23 +33,23 @@ _NAMES = 1024  # that are put together at once, in the event loop
 _NUMBERS = re.compile(r"[0-9]{1,15}(-[0-9]{1,15})?(,[0-9]{1,15}(-[0-9]{1,15})?)*")
 
 
-async def list_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+async def list_blocks(service: Service, request: RequestContext, headers: dict[str, str]) -> Response:
     """Answer image_blocks.list."""
-    return await send_image(service, x, headers, _build_list)
+    return await send_image(service, request, headers, _build_list)
 
 
-async def read_blocks(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+async def read_blocks(service: Service, request: RequestContext, headers: dict[str, str]) -> Response:
     """Answer image_blocks.read."""
-    return await send_image(service, x, headers, _build_records)
+    return await send_image(service, request, headers, _build_records)
 
 
-def _build_list(_service: Service, _x: Exchange, file: File, manifest: Manifest) -> Sending:
+def _build_list(_service: Service, _request: RequestContext, file: File, manifest: Manifest) -> Sending:
     headers = _about(file, manifest) | {"content-length": str(_count(manifest) * DIGEST)}
     return Sending(_names(manifest), _no_block, headers)
 
 
-def _build_records(service: Service, x: Exchange, file: File, manifest: Manifest) -> Sending:
-    ranges = _ranges(x.text("numbers"), _count(manifest))
+def _build_records(service: Service, request: RequestContext, file: File, manifest: Manifest) -> Sending:
+    ranges = _ranges(request.text("numbers"), _count(manifest))
     places = list(chain.from_iterable(range(*map(manifest.first_place, pair)) for pair in ranges))
     check_lost(service, file, manifest, (manifest.numbers[place] for place in places))
     store = service.regions.store(file.region)

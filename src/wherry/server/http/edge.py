@@ -78,12 +78,12 @@ encode = msgspec.json.Encoder().encode
 
 
 @dataclass
-class Exchange:
+class RequestContext:
     """A request that was let in: whose it is, what it asks, and how its reply links to others."""
 
     call: Call
     token: TokenRecord
-    request: Request
+    http: Request
     body: Any = None
 
     @property
@@ -94,27 +94,27 @@ class Exchange:
     @property
     def base_url(self) -> str:
         """What links in the reply begin with, so that they lead the caller back here and nowhere else."""
-        return base_url_of(self.request)
+        return base_url_of(self.http)
 
     @property
     def idempotency_key(self) -> str | None:
         """What the caller marks a repeat with."""
-        return self.request.headers.get("idempotency-key")
+        return self.http.headers.get("idempotency-key")
 
     def number(self, name: str) -> int:
         """A number from the path. Raises NotFound for anything else: it names nothing."""
-        text = self.request.path_params[name]
+        text = self.http.path_params[name]
         if not (text.isascii() and text.isdigit() and len(text) < 20):  # noqa: PLR2004  the digits of 2^64
             raise e.NotFound(GONE)
         return int(text)
 
     def text(self, name: str) -> str:
         """A word from the path."""
-        return str(self.request.path_params[name])
+        return str(self.http.path_params[name])
 
     def query(self, name: str) -> str | None:
         """A query parameter, or None."""
-        return self.request.query_params.get(name) or None
+        return self.http.query_params.get(name) or None
 
     def flag(self, name: str) -> bool:
         """A query parameter that says yes or no; clients spell true in several ways."""
@@ -148,8 +148,8 @@ class Exchange:
         return _count(self.query("page"), 1, 1 << 40), _count(self.query("per_page"), _PER_PAGE, _MOST_PER_PAGE)
 
     def _page_url(self, page: int, per_page: int) -> str:
-        others = [(k, v) for k, v in self.request.query_params.multi_items() if k not in {"page", "per_page"}]
-        return f"{self.base_url}{self.request.url.path}?{urlencode([*others, ('page', page), ('per_page', per_page)])}"
+        others = [(k, v) for k, v in self.http.query_params.multi_items() if k not in {"page", "per_page"}]
+        return f"{self.base_url}{self.http.url.path}?{urlencode([*others, ('page', page), ('per_page', per_page)])}"
 
 
 def _count(text: str | None, default: int, most: int) -> int:
@@ -331,10 +331,10 @@ def _has_nul(plain: Any) -> bool:
     return False
 
 
-def check_choices(exchange: Exchange) -> None:
+def check_choices(request: RequestContext) -> None:
     """Check the parameters of a call of ours that has them from a list. DigitalOcean's own are taken as they come."""
-    for param in exchange.call.params if exchange.call.ours else ():
-        value = exchange.query(param.name) if param.place == "query" else exchange.request.headers.get(param.name)
+    for param in request.call.params if request.call.ours else ():
+        value = request.query(param.name) if param.place == "query" else request.http.headers.get(param.name)
         if value is None and param.required:
             raise e.Unprocessable(f"{param.name} is missing")
         if value is not None and param.values and value not in param.values:

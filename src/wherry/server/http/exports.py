@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from wherry.server.catalog import Reader
     from wherry.server.disks import Extent
-    from wherry.server.http.edge import Exchange
+    from wherry.server.http.edge import RequestContext
     from wherry.server.http.service import Service
     from wherry.server.rules.records import ReplicaRecord
     from wherry.server.storage import Manifest
@@ -126,41 +126,41 @@ class Sending:
     compression: str = ""
 
 
-Build = Callable[["Service", "Exchange", "File", "Manifest"], Sending]
+Build = Callable[["Service", "RequestContext", "File", "Manifest"], Sending]
 """Says what to send of a disk. Raises for a request that it does not fit, and _Lost."""
 
 
-async def export_image(service: Service, x: Exchange, headers: dict[str, str]) -> Response:
+async def export_image(service: Service, request: RequestContext, headers: dict[str, str]) -> Response:
     """Export an image as a file."""
-    return await send_image(service, x, headers, _build_file)
+    return await send_image(service, request, headers, _build_file)
 
 
 async def export_disk(
-    service: Service, x: Exchange, headers: dict[str, str], find: Callable[[Reader], File]
+    service: Service, request: RequestContext, headers: dict[str, str], find: Callable[[Reader], File]
 ) -> Response:
     """Export the disk that ``find`` leads to as a file."""
-    return await _send(service, x, headers, partial(_prepare, service, x, find, _build_file))
+    return await _send(service, request, headers, partial(_prepare, service, request, find, _build_file))
 
 
-async def send_image(service: Service, x: Exchange, headers: dict[str, str], build: Build) -> Response:
+async def send_image(service: Service, request: RequestContext, headers: dict[str, str], build: Build) -> Response:
     """Send something of an image, from the first replica that can be read, or from the region in the query."""
-    return await _send(service, x, headers, partial(_prepare_image, service, x, build))
+    return await _send(service, request, headers, partial(_prepare_image, service, request, build))
 
 
 async def _send(
-    service: Service, x: Exchange, headers: dict[str, str], prepare: Callable[[ExitStack], Sending]
+    service: Service, request: RequestContext, headers: dict[str, str], prepare: Callable[[ExitStack], Sending]
 ) -> Response:
     """Send what ``prepare`` returns, as an export of the token. It leaves in the stack what is let go of at the end."""
     held = ExitStack()  # filled by the thread that prepares: nothing is lost if this call is cancelled meanwhile
     try:
-        service.exports.running.enter(x.token.id)
-        held.callback(service.exports.running.leave, x.token.id)
+        service.exports.running.enter(request.token.id)
+        held.callback(service.exports.running.leave, request.token.id)
         sending = await run_to_its_end(service.exports.preparing, prepare, held)
     except BaseException:
         held.close()
         raise
     about = {**headers, "content-type": "application/octet-stream", **sending.headers}
-    if x.request.method == "HEAD":
+    if request.http.method == "HEAD":
         held.close()
         head = Response(status_code=sending.status, headers=about)
         if "content-length" not in sending.headers:
@@ -249,41 +249,43 @@ def _abort(scope: Scope) -> None:
         abort()
 
 
-def _prepare_image(service: Service, x: Exchange, build: Build, held: ExitStack) -> Sending:
+def _prepare_image(service: Service, request: RequestContext, build: Build, held: ExitStack) -> Sending:
     bad: list[str] = []
     while True:
         tried: list[str] = []
         try:
-            return _prepare(service, x, partial(_find_replica, x, bad, tried), build, held)
+            return _prepare(service, request, partial(_find_replica, request, bad, tried), build, held)
         except _ELSEWHERE:
             bad += tried[-1:]
             with service.catalog.read() as reader:
-                replicas = _wanted(reader, x)
+                replicas = _wanted(reader, request)
             if all(one.region in bad for one in replicas):
                 raise
 
 
-def _prepare(service: Service, x: Exchange, find: Callable[[Reader], File], build: Build, held: ExitStack) -> Sending:
+def _prepare(
+    service: Service, request: RequestContext, find: Callable[[Reader], File], build: Build, held: ExitStack
+) -> Sending:
     """Keep a disk, read what says where its blocks are, and say what is sent of it."""
     reads = service.reads
     file = reads.begin(find)
     with ExitStack() as kept:
         kept.callback(reads.end, file.manifest_id)
         manifest = _read_manifest(service, file)
-        sending = build(service, x, file, manifest)
+        sending = build(service, request, file, manifest)
         held.push(kept.pop_all())
     return sending
 
 
-def _build_file(service: Service, x: Exchange, file: File, manifest: Manifest) -> Sending:
+def _build_file(service: Service, request: RequestContext, file: File, manifest: Manifest) -> Sending:
     """The range and format of the query."""
-    kind: m.ExportFormat = msgspec.convert(x.query("format") or "raw", m.ExportFormat)
+    kind: m.ExportFormat = msgspec.convert(request.query("format") or "raw", m.ExportFormat)
     layout = lay_out(kind, manifest.virtual_size, manifest.block_size, manifest.numbers)
-    compression = x.query("compress") or ""
+    compression = request.query("compress") or ""
     if compression and kind != "raw":
         raise Unprocessable(f"compress is {compression}; only a raw export is compressed")
     etag = f'"{file.fingerprint}-{kind}"'
-    start, stop = (0, layout.size) if compression else _range(x, layout.size, etag)
+    start, stop = (0, layout.size) if compression else _range(request, layout.size, etag)
     check_lost(service, file, manifest, (each.block for each in layout.extents(start, stop) if each.block is not None))
     headers = {
         "wherry-fingerprint": file.fingerprint,
@@ -345,25 +347,25 @@ def _read_manifest(service: Service, file: File) -> Manifest:
     return manifest
 
 
-def _find_replica(x: Exchange, bad: list[str], tried: list[str], reader: Reader) -> File:
+def _find_replica(request: RequestContext, bad: list[str], tried: list[str], reader: Reader) -> File:
     """A replica that is not in one of the bad regions; its own is added to those that were tried."""
-    image = reader.image(x.number("image_id"), x.account_id)
-    replica = next((one for one in _wanted(reader, x) if one.region not in bad), None)
+    image = reader.image(request.number("image_id"), request.account_id)
+    replica = next((one for one in _wanted(reader, request) if one.region not in bad), None)
     if replica is None:
         raise NotFound(GONE) if image.regions else Unprocessable("Image is not available")
     tried.append(replica.region)
     return File(f"image-{image.id}", image.fingerprint or "", replica.region, replica.manifest_id, replica.manifest_key)
 
 
-def _wanted(reader: Reader, x: Exchange) -> list[ReplicaRecord]:
-    return [one for one in reader.replicas(x.number("image_id")) if x.query("region") in {None, one.region}]
+def _wanted(reader: Reader, request: RequestContext) -> list[ReplicaRecord]:
+    return [one for one in reader.replicas(request.number("image_id")) if request.query("region") in {None, one.region}]
 
 
-def _range(x: Exchange, size: int, etag: str) -> tuple[int, int]:
+def _range(request: RequestContext, size: int, etag: str) -> tuple[int, int]:
     """The bytes of the range header: one range (RFC 9110), or all where the header is of another kind."""
-    unit, _, spec = x.request.headers.get("range", "").partition("=")
+    unit, _, spec = request.http.headers.get("range", "").partition("=")
     first, dash, last = spec.strip().partition("-")
-    if unit.strip() != "bytes" or not dash or x.request.headers.get("if-range", etag) != etag:
+    if unit.strip() != "bytes" or not dash or request.http.headers.get("if-range", etag) != etag:
         return 0, size
     if not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)) or not first + last:
         return 0, size

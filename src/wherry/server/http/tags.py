@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wherry.server.catalog import Writer
-    from wherry.server.http.edge import Exchange
+    from wherry.server.http.edge import RequestContext
     from wherry.server.http.service import Service
     from wherry.server.rules.records import ResourceKind
 
@@ -22,61 +22,65 @@ NOWHERE = frozenset({"database", "volume", "volume_snapshot"})
 """What DigitalOcean tags as well; there are none here."""
 
 
-def list_tags(service: Service, x: Exchange) -> m.TagPage:
+def list_tags(service: Service, request: RequestContext) -> m.TagPage:
     """Answer tags.list."""
-    limit, offset = x.window()
+    limit, offset = request.window()
     with service.catalog.read() as reader:
-        found, total = reader.tags(x.account_id, limit=limit, offset=offset)
-    return m.TagPage(tags=[serializers.tag(one, x.token, x.base_url) for one in found], **x.page(total))
+        found, total = reader.tags(request.account_id, limit=limit, offset=offset)
+    return m.TagPage(
+        tags=[serializers.tag(one, request.token, request.base_url) for one in found], **request.page(total)
+    )
 
 
-def create_tag(service: Service, x: Exchange) -> m.TagReply:
+def create_tag(service: Service, request: RequestContext) -> m.TagReply:
     """Answer tags.create: a tag that is there already is answered as it was spelled first."""
-    name = lifecycle.check_new_tag(x.body.name)
+    name = lifecycle.check_new_tag(request.body.name)
     with service.catalog.begin() as tx:
-        tag_id = tx.add_tag(x.account_id, name)
-        return m.TagReply(tag=serializers.tag(tx.tag_by_id(tag_id), x.token, x.base_url))
+        tag_id = tx.add_tag(request.account_id, name)
+        return m.TagReply(tag=serializers.tag(tx.tag_by_id(tag_id), request.token, request.base_url))
 
 
-def get_tag(service: Service, x: Exchange) -> m.TagReply:
+def get_tag(service: Service, request: RequestContext) -> m.TagReply:
     """Answer tags.get."""
     with service.catalog.read() as reader:
-        return m.TagReply(tag=serializers.tag(reader.tag(x.account_id, x.text("tag")), x.token, x.base_url))
+        return m.TagReply(
+            tag=serializers.tag(reader.tag(request.account_id, request.text("tag")), request.token, request.base_url)
+        )
 
 
-def delete_tag(service: Service, x: Exchange) -> None:
+def delete_tag(service: Service, request: RequestContext) -> None:
     """Answer tags.delete."""
     with service.catalog.begin() as tx:
-        tx.remove_tag(tx.tag(x.account_id, x.text("tag")).id)
+        tx.remove_tag(tx.tag(request.account_id, request.text("tag")).id)
 
 
-def assign_tag(service: Service, x: Exchange) -> None:
+def assign_tag(service: Service, request: RequestContext) -> None:
     """Answer tags.assign: all of the resources get the tag, or none does."""
-    resources = _resources(x)
+    resources = _resources(request)
     with service.catalog.begin() as tx:
-        tag = tx.tag(x.account_id, x.text("tag"))
-        for kind, ids in _targets(tx, x.account_id, resources).items():
+        tag = tx.tag(request.account_id, request.text("tag"))
+        for kind, ids in _targets(tx, request.account_id, resources).items():
             tx.assign_tag(tag.id, kind, ids)
 
 
-def unassign_tag(service: Service, x: Exchange) -> None:
+def unassign_tag(service: Service, request: RequestContext) -> None:
     """Answer tags.unassign: all of the resources lose the tag, or none does."""
-    resources = _resources(x)
+    resources = _resources(request)
     with service.catalog.begin() as tx:
-        tag = tx.tag(x.account_id, x.text("tag"))
-        for kind, ids in _targets(tx, x.account_id, resources).items():
+        tag = tx.tag(request.account_id, request.text("tag"))
+        for kind, ids in _targets(tx, request.account_id, resources).items():
             tx.unassign_tag(tag.id, kind, ids)
 
 
-def _resources(x: Exchange) -> list[m.TagResource]:
+def _resources(request: RequestContext) -> list[m.TagResource]:
     """What is to be tagged, if its kinds exist and the token may change them."""
-    resources: list[m.TagResource] = x.body.resources or []
+    resources: list[m.TagResource] = request.body.resources or []
     if not resources:
         raise Unprocessable("param is missing or the value is empty: resources")
     kinds = {one.resource_type for one in resources}
     if unknown := sorted(kinds - serializers.TAGGED_AT.keys() - NOWHERE):
         raise Unprocessable(f"Resource type {unknown[0][:40]!r} can't be tagged")
-    x.require(*(f"{kind}:update" for kind in sorted(kinds & serializers.TAGGED_AT.keys())))
+    request.require(*(f"{kind}:update" for kind in sorted(kinds & serializers.TAGGED_AT.keys())))
     return resources
 
 
