@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(READY) ## make the virtual environment with every locked dependency
+setup: $(READY) ## make the virtual environment with every locked dependency (minutes, once)
 
 # uv comes from the package registry, as all else does: the machine needs Python and pip alone.
 $(READY): uv.lock pyproject.toml
@@ -40,7 +40,7 @@ fmt: $(READY) ## format the code
 	@$(BIN)/ruff check --fix src tests demo bench scripts
 
 .PHONY: lint
-lint: $(READY) ## check format, rules and layers
+lint: $(READY) ## check format, rules and layers (seconds)
 	@$(BIN)/ruff format --check src tests demo bench scripts
 	@$(BIN)/ruff check src tests demo bench scripts
 	@$(BIN)/lint-imports
@@ -56,20 +56,24 @@ sync-client: $(READY) ## generate the sync client from the async one
 	@$(BIN)/python scripts/sync_client.py
 
 .PHONY: types
-types: $(READY) ## check the types
+types: $(READY) ## check the types (a minute)
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 
 .PHONY: test
-test: $(READY) ## run the tests, two at a time
+test: $(READY) ## run the tests, two at a time; most of what check takes
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+.PHONY: test-chosen
+test-chosen: $(READY) ## run the slow proofs that a change must pass (minutes)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "slow and chosen"
+
 .PHONY: test-pythons
-test-pythons: $(READY) ## run the unit suites on every other Python that is supported and installed
+test-pythons: $(READY) ## run the unit suites on every other supported Python here (minutes each)
 	@scripts/test_pythons.sh
 
 .PHONY: test-slow
-test-slow: $(READY) ## run the proofs that take minutes: deaths at many points, long random runs, the benchmark itself
+test-slow: $(READY) ## run all slow proofs: deaths at many points, long random runs, the benchmark (hours)
 	@$(BIN)/python -m pytest -m slow
 
 .PHONY: clients
@@ -77,7 +81,7 @@ clients: $(READY) ## install DigitalOcean's clients and others, and run them aga
 	@$(BIN)/python -m pytest tests/clients
 
 .PHONY: fault
-fault: $(READY) ## kill the service at every crash point
+fault: $(READY) ## kill the service at every crash point (hours)
 	@WHERRY_FAULTS=all $(BIN)/python -m pytest -m "slow or not slow" tests/fault
 
 .PHONY: soak
