@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -42,7 +42,7 @@ from wherry.server.disks import lay_out
 from wherry.server.disks.compression import SUFFIXES, compressor
 from wherry.server.http.read_ahead import ReadAhead
 from wherry.server.http.running import Running
-from wherry.server.http.threads import run_to_its_end
+from wherry.server.http.threads import Shared, run_to_its_end
 from wherry.server.telemetry.metrics import Moves
 from wherry.server.upkeep.fallback import open_fallback, report
 from wherry.server.upkeep.inspector import ITSELF
@@ -98,7 +98,7 @@ class Exports:
     ahead: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_READ_AHEAD_BLOCKS))
     manifests: WeakValueDictionary[tuple[str, str], Manifest] = field(default_factory=WeakValueDictionary)
     """What running exports read, by region and key: exports of one image share it, which may be 100 MiB."""
-    reading: tuple[Lock, ...] = field(default_factory=lambda: tuple(Lock() for _ in range(_PREPARING)))
+    reading: Shared[tuple[str, str], Manifest] = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
         self.running = Running("exports", self.limits.most)
@@ -336,7 +336,8 @@ def check_lost(service: Service, file: File, manifest: Manifest, numbers: Iterab
 def _read_manifest(service: Service, file: File) -> Manifest:
     """The manifest of a disk: that of a running export of the same disk, or else read."""
     exports, key = service.exports, (file.region, file.manifest_key)
-    with exports.reading[hash(key) % len(exports.reading)]:  # exports that begin together read it once
+
+    def read() -> Manifest:
         if (manifest := exports.manifests.get(key)) is None:
             try:
                 manifest = service.regions.store(file.region).read_manifest(file.manifest_key)
@@ -344,7 +345,9 @@ def _read_manifest(service: Service, file: File) -> Manifest:
                 report(service.catalog, service.heal, file.region, file.manifest_key, {ITSELF: (None, error.message)})
                 raise
             exports.manifests[key] = manifest
-    return manifest
+        return manifest
+
+    return exports.reading.run(key, read)  # exports that begin together read it once, or fail together
 
 
 def _find_replica(request: RequestContext, bad: list[str], tried: list[str], reader: Reader) -> File:
