@@ -34,7 +34,9 @@ CONNECTIONS = 4
 _NAME = 32
 _HOLE = bytes(_NAME)
 _LARGEST = 2**63 - 1
-_BATCH_BLOCKS = _BATCH_RANGES = 64  # of which a request has at the most
+_BATCH_BLOCKS = 64, 1024  # that a request has at the most: of a small disk, and of a large one
+_BATCH_RANGES = 64
+_BATCHES = 16  # that are made of a disk before a request has more than the fewest blocks
 _WINDOW = 64  # blocks that are looked at between two calls of a watcher
 _BACKLOG = 8  # blocks of a batch that came and are not written yet
 _THREADS = min(4, os.cpu_count() or 1)
@@ -165,9 +167,11 @@ class BlockFile:
         """The numbers of the blocks that are missing, as many at a time as one request has."""
         batch: list[int] = []
         ranges = 0
+        fewest, most = _BATCH_BLOCKS
+        most = max(fewest, min(most, len(self._missing) // _BATCHES))
         for number in self._missing:
             is_new = not batch or number != batch[-1] + 1
-            if len(batch) == _BATCH_BLOCKS or (is_new and ranges == _BATCH_RANGES):
+            if len(batch) == most or (is_new and ranges == _BATCH_RANGES):
                 yield batch
                 batch, ranges, is_new = [], 0, True
             batch.append(number)

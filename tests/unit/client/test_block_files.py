@@ -313,3 +313,15 @@ def test_a_file_is_let_go_of_if_its_export_is_cancelled_while_it_opens(
         patch.setattr(block_files, "_lock", slow)
         asyncio.run(run())
     BlockFile(out, listed()).close()  # raises Conflict if the other one is still open
+
+
+@pytest.mark.parametrize(("count", "most"), [(100, 64), (8000, 500), (40_000, 1024)])
+def test_a_large_disk_takes_few_requests(out: Path, count: int, most: int) -> None:
+    """A request has more blocks of a larger disk, so that the limits of a token are not used up by one export."""
+    file = BlockFile(out, BlockList(count * BLOCK_SIZE, b"n" * 32 * count))
+    while file.take_over():
+        pass
+    batches = list(file.batches())
+    file.close()
+    assert [number for batch in batches for number in batch] == list(range(count))
+    assert max(map(len, batches)) == most
