@@ -85,7 +85,7 @@ class Asker:
             grouped.setdefault(row[0], []).append(row[1])
         return grouped
 
-    def _rows(self, query: Select[Any], ids: Sequence[int], **values: Any) -> list[Any]:
+    def _rows(self, query: Select[Any], ids: Sequence[int] | Sequence[str], **values: Any) -> list[Any]:
         """The rows of a statement ``with_ids``."""
         return [row for batch in batches(ids) for row in self.connection.execute(query, {"ids": batch, **values})]
 

@@ -14,7 +14,7 @@ from sqlalchemy import and_, delete, exists, func, insert, literal, or_, select,
 
 from wherry.errors import ImageTooLarge, NotFound, Unprocessable
 from wherry.server.catalog import tables as t
-from wherry.server.catalog.asking import GONE, batches, micros, moment_of
+from wherry.server.catalog.asking import GONE, batches, micros, moment_of, with_ids
 from wherry.server.catalog.needs import is_imported
 from wherry.server.catalog.objects import ObjectWriter
 from wherry.server.catalog.quotas import QuotaReader
@@ -41,6 +41,10 @@ class UploadReader(QuotaReader):
     def uploads(self) -> list[UploadRecord]:
         """Every upload that is not finished."""
         return [_upload(row) for row in self.connection.execute(select(t.uploads).where(t.uploads.c.status == "open"))]
+
+    def uploads_needed(self, upload_ids: Sequence[str]) -> set[str]:
+        """Those of these uploads that are not finished, or whose import has not ended."""
+        return {row.id for row in self._rows(_NEEDED, upload_ids)}
 
     def uploads_untouched(self, before: datetime) -> list[UploadRecord]:
         """The uploads that are not finished and of which nothing has come since a moment."""
@@ -193,6 +197,13 @@ def _unneeded() -> ColumnElement[bool]:
     """The piece's upload was removed, or finished by an import that has ended. It never is needed again then."""
     is_over = or_(t.uploads.c.status == _REMOVED, is_imported())
     return exists(literal(1)).where(t.uploads.c.id == t.pieces.c.upload_id, is_over)
+
+
+_NEEDED = with_ids(
+    select(t.uploads.c.id).where(
+        or_(t.uploads.c.status == "open", and_(t.uploads.c.status == "finished", ~is_imported()))
+    )
+)
 
 
 def _pieces(*more: ColumnElement[Any]) -> Select[Any]:

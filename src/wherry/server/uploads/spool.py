@@ -127,9 +127,7 @@ class FolderSpool:
         with self._errors("what is left of uploads can't be looked for"):
             spooled = [path for path in self._folder.iterdir() if path.suffix == ".spool"]
         with self._catalog.read() as reader:
-            imports = [*reader.running(kind="import"), *reader.running(kind="disk_import")]
-            running = {action.detail["source"].get("upload") for action in imports}
-            needed = {one.id for one in reader.uploads()} | running
+            needed = reader.uploads_needed([path.stem for path in spooled])
         with self._errors("what is left of uploads can't be removed"):
             for path in spooled:
                 if path.stem not in needed:
