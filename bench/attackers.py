@@ -73,15 +73,16 @@ class Siege:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return CLOSED
+        writer.write(head + body)
+        sending = asyncio.ensure_future(_flood(writer, flood))
         try:
-            writer.write(head + body)
-            sending = asyncio.ensure_future(_flood(writer, flood))
             line = await asyncio.wait_for(reader.readuntil(b"\r\n"), _REPLY_TIMEOUT_S)
-            sending.cancel()
             return line.split(maxsplit=2)[1].decode()
         except (ConnectionError, asyncio.IncompleteReadError):
             return CLOSED
         finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
             writer.close()
 
     async def trickle(self, head: bytes) -> str:
