@@ -13,6 +13,7 @@ from wherry.cli.exits import EXIT_ERROR, EXIT_OK
 from wherry.cli.files import fetch, send
 from wherry.cli.output import health
 from wherry.cli.session import Session, asks, confirm, force_option, image_format_option, wait_option
+from wherry.client.files import part_of
 
 
 @click.group()
@@ -186,18 +187,12 @@ def export_image(
     if target is None:
         raise click.UsageError("FILE is wanted, or --onto")
     is_in_place = onto is not None and onto.resolve() == target.resolve()
-    if onto is not None and not onto.exists() and not (is_in_place and _part_of(onto).exists()):
+    if onto is not None and not onto.exists() and not (is_in_place and part_of(onto).exists()):
         raise click.UsageError(f"{onto} does not exist")
     export = partial(
         session.client.gpu_droplets.images.export, image_id, target, format=kind, compress=compress, onto=onto
     )
     return fetch(export, target, force=force or is_in_place, by_blocks=by_blocks)
-
-
-def _part_of(file: Path) -> Path:
-    """What a file is called while it is changed in place."""
-    file = file.resolve()
-    return file.with_name(file.name + ".part")
 
 
 @image.command("upload")

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wherry.client.files import Exported, drop_all_pages, drop_pages, write_all
+from wherry.client.files import Exported, drop_all_pages, drop_pages, part_of, write_all
 from wherry.errors import BadRequest, BlockCorrupt, Conflict
 from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest
 from wherry.records import RECORD_SIZE, ZSTD, Entry, read_head
@@ -113,7 +113,7 @@ class BlockFile:
     ) -> None:  # fmt: skip
         self.listed = listed
         self._path = Path(os.path.realpath(path))
-        self.part = self._path.with_name(self._path.name + ".part")
+        self.part = part_of(path)
         """What the file is called until it is whole."""
         self._on_progress, self._on_reuse = on_progress, on_reuse
         self._lock, self._telling = threading.Lock(), threading.Lock()

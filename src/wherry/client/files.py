@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wherry.errors import BlockCorrupt
@@ -12,7 +13,6 @@ from wherry.fingerprint import BLOCK_SIZE, Fingerprint, block_digest, is_zero
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
-    from pathlib import Path
 
 _BEHIND = 8 << 20
 UPLOAD_PIECE = 64 << 20
@@ -109,6 +109,12 @@ class ExportFile:
             write_all(self._file, data, start)
             drop_pages(self._file, start)
         self._filled = 0
+
+
+def part_of(path: Path) -> Path:
+    """What a raw file is called while it is filled block by block."""
+    path = Path(os.path.realpath(path))
+    return path.with_name(path.name + ".part")
 
 
 def write_all(file: int, data: bytes | memoryview, start: int) -> None:
